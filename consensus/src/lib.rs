@@ -1,0 +1,1 @@
+//! Agreement: one Raft group, then the many of a core.

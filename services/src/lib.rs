@@ -1,0 +1,1 @@
+//! What users call: sharded key/value, and the flotilla binary.

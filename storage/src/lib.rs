@@ -1,0 +1,1 @@
+//! Bytes that survive: the write-ahead log of one core.
