@@ -4,12 +4,23 @@
 //! |---|---|
 //! | [`machine`] | the contract between logic and the world: events in, effects out |
 //! | [`block`] | aligned, append-only buffers that go to disk and to peers without a copy |
+//! | [`mod@mesh`] | how the cores of one node talk |
+//! | `ring` | what the mesh is woven of: one producer, one consumer, no lock |
+//! | `doorbell` | wakes who sleeps, costs who is awake nothing |
+//! | `sync` | the primitives of those three: real ones, or loom's |
 
 pub mod block;
+mod doorbell;
 pub mod machine;
+pub mod mesh;
+mod ring;
+mod sync;
+#[cfg(test)]
+mod testing;
 
 pub use block::{BlockPool, BlockWriter, Slice};
 pub use machine::{
     ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId, FileKind, Machine, Nanos,
     NodeId, Now, OpId, PeerId, Taken,
 };
+pub use mesh::{Endpoint, SendError, mesh};
