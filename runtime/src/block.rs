@@ -9,7 +9,7 @@
 //! the heap's. It belongs to one core: nothing here is `Send`.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -67,7 +67,7 @@ impl BlockPool {
             Source::Heap => Memory::heap(capacity),
             Source::Dma(file) => Memory::dma(file.alloc_dma_buffer(capacity)),
         };
-        BlockWriter { memory: Rc::new(memory), filled: held_back, held_back }
+        BlockWriter { memory: Rc::new(memory), filled: held_back, held_back, shown: Cell::new(held_back) }
     }
 
     /// A finished block holding a copy of `bytes`, zero-padded to 4 KiB; the slice shows the padding too.
@@ -123,6 +123,8 @@ pub struct BlockWriter {
     memory: Rc<Memory>,
     filled: usize,
     held_back: usize,
+    /// The end of the furthest slice handed out: nothing before it may change any more.
+    shown: Cell<usize>,
 }
 
 impl fmt::Debug for BlockWriter {
@@ -170,12 +172,27 @@ impl BlockWriter {
         self.append(&ZEROS[..padding]);
     }
 
+    /// Writes again what was appended at `start` (a length that wasn't known before).
+    ///
+    /// # Panics
+    /// If it wasn't appended, or a [`Slice`] may show it.
+    pub fn patch(&mut self, start: usize, bytes: &[u8]) {
+        assert!(start >= self.shown.get() && start + bytes.len() <= self.filled, "patch of what may be read");
+        // SAFETY: the range is inside the allocation and initialised (below `filled`), and behind every slice
+        // handed out (both asserted), so nobody reads it. Covered by `tests::only_what_nobody_sees_is_patched`.
+        unsafe {
+            let at = self.memory.start.as_ptr().add(start);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len());
+        }
+    }
+
     /// What has been appended between `start` and `end`.
     ///
     /// # Panics
     /// If the range reaches into the held-back header or past what was appended.
     pub fn slice(&self, start: usize, end: usize) -> Slice {
         assert!(start >= self.held_back && start <= end && end <= self.filled, "slice of what isn't written");
+        self.shown.set(self.shown.get().max(end));
         Slice { memory: Rc::clone(&self.memory), start, end }
     }
 
@@ -287,6 +304,24 @@ mod tests {
         let block = writer.finish(|head, rest| head[0] = rest[0]);
         assert_eq!((block.len(), &block[..8], &*early), (BLOCK_BYTES, &b"ppayload"[..], &b"payload"[..]));
         assert!(block[8..].iter().all(|byte| *byte == 0), "padding is zero");
+    }
+
+    #[test]
+    fn only_what_nobody_sees_is_patched() {
+        let mut writer = BlockPool::heap().allocate(64, 0);
+        writer.append(b"shown?????tail");
+        assert_eq!(&*writer.slice(0, 5), b"shown");
+        writer.patch(5, b"later");
+        assert_eq!(&*writer.slice(0, 14), b"shownlatertail");
+    }
+
+    #[test]
+    #[should_panic(expected = "patch of what may be read")]
+    fn what_somebody_sees_never_changes() {
+        let mut writer = BlockPool::heap().allocate(64, 0);
+        writer.append(b"0123456789");
+        let _seen = writer.slice(0, 6);
+        writer.patch(5, b"x");
     }
 
     #[test]

@@ -1,1 +1,32 @@
-//! Bytes that survive: the write-ahead log of one core.
+//! Bytes that survive: the write-ahead log of one core. Pure: bytes in, effects out.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`record`] | the unit of meaning: a 32-byte header, then a payload that is read in place |
+//! | [`frame`] | the unit of writing: one group commit's records, checksummed block by block |
+//! | [`segment`] | the unit of space: a pre-written file, taken into use again and again |
+//! | [`log`] | the writer: gathers, cuts frames, says what is durable, gives space back |
+//! | [`recover`] | the reader: tells a torn tail from damage, and gives back what was written |
+//! | [`inspect`] | a look at a segment for people |
+//!
+//! `docs/format.md` draws every byte.
+
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod frame;
+pub mod inspect;
+pub mod log;
+pub mod record;
+pub mod recover;
+pub mod segment;
+
+pub use error::StorageError;
+pub use log::{Log, LogConfig, PayloadWriter, Progress};
+pub use record::{HardState, RECORD_HEADER_BYTES, RecordError, RecordHeader, RecordKind};
+pub use recover::{LogTail, Recovered, RecoveredGroup, Recovery, TornTail};
+pub use segment::Identity;
+
+/// A frame's number in its log: one more than the frame before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Lsn(pub u64);

@@ -1,2 +1,5 @@
-//! To be filled.
-fn main() {}
+//! The `flotilla` program: see [`flotilla_services::cli`].
+
+fn main() -> std::process::ExitCode {
+    flotilla_services::cli::main()
+}

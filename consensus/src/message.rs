@@ -1,0 +1,260 @@
+//! What replicas say to each other, byte by byte.
+//!
+//! A peer frame is a sequence of messages of any groups. A message is a fixed little-endian header of 56 bytes,
+//! then (appends and snapshots only) its body. The entries of an append are whole log records, each padded to
+//! 16 bytes: the receiver logs the bytes as they came. `docs/protocol.md` draws the layout.
+
+use flotilla_runtime::PeerId;
+use std::collections::BTreeMap;
+
+/// A Raft group's number, unique in the cluster. 0 is the controller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u64);
+
+/// Bytes of a message's header.
+pub const HEADER_BYTES: usize = 56;
+
+/// What a message says. The comments name the header fields that mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Would you vote for me? `term`: the term I would start; `index`, `log_term`: my last entry.
+    PreVote,
+    /// `flag`: yes; `term`: the term asked about if yes, else mine.
+    PreVoteReply,
+    /// Vote for me. `term`; `index`, `log_term`: my last entry.
+    Vote,
+    /// `flag`: granted.
+    VoteReply,
+    /// Entries after (`index`, `log_term`); `commit`: how far the leader knows them committed.
+    Append,
+    /// `index`: durable and matching up to here. With `flag` (refused): `index` is where the refused append
+    /// attached, `commit` the first index of the term that the follower has there, `log_term` that term.
+    AppendReply,
+    /// I lead. `commit`: at most what this follower has acknowledged; `aux`: the newest read round.
+    Heartbeat,
+    /// `aux`: the read round being answered; `index`: durable and matching up to here.
+    HeartbeatReply,
+}
+
+impl Kind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::PreVote,
+            2 => Self::PreVoteReply,
+            3 => Self::Vote,
+            4 => Self::VoteReply,
+            5 => Self::Append,
+            6 => Self::AppendReply,
+            7 => Self::Heartbeat,
+            8 => Self::HeartbeatReply,
+            _ => return None,
+        })
+    }
+
+    fn byte(self) -> u8 {
+        match self {
+            Self::PreVote => 1,
+            Self::PreVoteReply => 2,
+            Self::Vote => 3,
+            Self::VoteReply => 4,
+            Self::Append => 5,
+            Self::AppendReply => 6,
+            Self::Heartbeat => 7,
+            Self::HeartbeatReply => 8,
+        }
+    }
+}
+
+/// The fixed part of every message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Whose business it is.
+    pub group: GroupId,
+    /// What it says.
+    pub kind: Kind,
+    /// A yes or no, see [`Kind`].
+    pub flag: bool,
+    /// The sender's term (but see [`Kind::PreVote`]).
+    pub term: u64,
+    /// See [`Kind`].
+    pub index: u64,
+    /// See [`Kind`].
+    pub log_term: u64,
+    /// See [`Kind`].
+    pub commit: u64,
+    /// See [`Kind`].
+    pub aux: u64,
+}
+
+/// Bytes from a peer that make no sense: dropped whole, with a warning; the link stays.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// Shorter than it says.
+    #[error("a message at byte {at} of a peer frame of {frame} bytes is cut off")]
+    CutOff {
+        /// Where it starts.
+        at: usize,
+        /// The frame's length.
+        frame: usize,
+    },
+    /// A kind of message that this version doesn't know.
+    #[error(
+        "a message of unknown kind {kind} at byte {at} of a peer frame: does the peer run a newer version?"
+    )]
+    UnknownKind {
+        /// The byte found.
+        kind: u8,
+        /// Where the message starts.
+        at: usize,
+    },
+    /// An entry that isn't a whole log record of the right group, index and term order.
+    #[error("an append to group {group} after index {after} carries a record that doesn't fit: {what}")]
+    BadEntry {
+        /// The group.
+        group: u64,
+        /// Where the append attached.
+        after: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl Header {
+    /// A header with nothing but its kind, group and term.
+    pub fn new(kind: Kind, group: GroupId, term: u64) -> Self {
+        Self { group, kind, flag: false, term, index: 0, log_term: 0, commit: 0, aux: 0 }
+    }
+
+    fn encode(&self, body_bytes: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.group.0.to_le_bytes());
+        for field in [self.term, self.index, self.log_term, self.commit, self.aux] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        out.extend_from_slice(&[self.kind.byte(), u8::from(self.flag), 0, 0]);
+        out.extend_from_slice(&body_bytes.to_le_bytes());
+    }
+}
+
+/// One message, its body borrowed from the frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The fixed part.
+    pub header: Header,
+    /// The entries of an append, else empty.
+    pub body: &'a [u8],
+}
+
+/// Reads the message at `at`; returns it with the position behind it.
+///
+/// # Errors
+/// [`WireError`] for bytes that no version of Flotilla writes.
+pub fn decode(frame: &[u8], at: usize) -> Result<(Message<'_>, usize), WireError> {
+    let cut_off = WireError::CutOff { at, frame: frame.len() };
+    let fixed = frame.get(at..at + HEADER_BYTES).ok_or(cut_off.clone())?;
+    let word = |i: usize| {
+        u64::from_le_bytes(fixed[i * 8..i * 8 + 8].try_into().expect("eight bytes of a fixed-size header"))
+    };
+    let kind = Kind::from_byte(fixed[48]).ok_or(WireError::UnknownKind { kind: fixed[48], at })?;
+    let body_bytes = u32::from_le_bytes(fixed[52..56].try_into().expect("four bytes of a fixed-size header"));
+    let start = at + HEADER_BYTES;
+    let end = start.checked_add(body_bytes as usize).ok_or(cut_off.clone())?;
+    let body = frame.get(start..end).ok_or(cut_off)?;
+    let header = Header {
+        group: GroupId(word(0)),
+        kind,
+        flag: fixed[49] != 0,
+        term: word(1),
+        index: word(2),
+        log_term: word(3),
+        commit: word(4),
+        aux: word(5),
+    };
+    Ok((Message { header, body }, end))
+}
+
+/// The frames being gathered, one a peer: everything that a turn has to say to it leaves as one.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    prefix: Vec<u8>,
+    frames: BTreeMap<PeerId, Vec<u8>>,
+}
+
+impl Outbox {
+    /// Frames will start with `prefix` (the service's channel byte).
+    pub fn new(prefix: &[u8]) -> Self {
+        Self { prefix: prefix.to_vec(), frames: BTreeMap::new() }
+    }
+
+    fn frame(&mut self, to: PeerId) -> &mut Vec<u8> {
+        self.frames.entry(to).or_insert_with(|| self.prefix.clone())
+    }
+
+    /// Adds a message without a body.
+    pub fn send(&mut self, to: PeerId, header: &Header) {
+        header.encode(0, self.frame(to));
+    }
+
+    /// Adds a message whose body is `records`, each padded to 16 bytes.
+    pub fn send_records<'a>(
+        &mut self,
+        to: PeerId,
+        header: &Header,
+        bytes: usize,
+        records: impl Iterator<Item = &'a [u8]>,
+    ) {
+        let frame = self.frame(to);
+        frame.reserve(HEADER_BYTES + bytes);
+        let length = u32::try_from(bytes).expect("an append is bounded far below 4 GiB");
+        header.encode(length, frame);
+        let start = frame.len();
+        for record in records {
+            frame.extend_from_slice(record);
+            frame.resize(frame.len() + record.len().next_multiple_of(16) - record.len(), 0);
+        }
+        assert_eq!(frame.len() - start, bytes, "the body is as long as announced");
+    }
+
+    /// Takes every frame out.
+    pub fn drain(&mut self) -> impl Iterator<Item = (PeerId, Vec<u8>)> + use<> {
+        std::mem::take(&mut self.frames).into_iter()
+    }
+
+    /// Whether anything waits to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_runtime::{CoreId, NodeId};
+
+    const PEER: PeerId = PeerId { node: NodeId(2), core: CoreId(0) };
+
+    #[test]
+    fn messages_survive_the_wire_one_after_the_other() {
+        let mut outbox = Outbox::new(&[9]);
+        let vote = Header { index: 7, log_term: 3, ..Header::new(Kind::Vote, GroupId(5), 4) };
+        let append = Header { commit: 6, ..Header::new(Kind::Append, GroupId(1), 4) };
+        outbox.send(PEER, &vote);
+        outbox.send_records(PEER, &append, 48, [&[1u8; 16][..], &[2; 20]].into_iter());
+        let (peer, frame) = outbox.drain().next().unwrap();
+        assert_eq!((peer, frame[0], outbox.is_empty()), (PEER, 9, true));
+        let (first, at) = decode(&frame, 1).unwrap();
+        let (second, end) = decode(&frame, at).unwrap();
+        assert_eq!((first.header, first.body.len()), (vote, 0));
+        assert_eq!((second.header, second.body.len(), end), (append, 48, frame.len()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let mut at = 0;
+            while let Ok((_, next)) = decode(&bytes, at) {
+                at = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The Raft groups of one core over one write-ahead log.
+//!
+//! Everything that happens between two calls of [`Multi::flush`] shares one frame of the log and one message per
+//! peer, however many groups took part: the price of a turn doesn't grow with the number of groups.
+
+use crate::log::RaftLog;
+use crate::message::{GroupId, Outbox, WireError, decode};
+use crate::raft::{Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored};
+use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId};
+use flotilla_storage::{HardState, Log, LogConfig, PayloadWriter, Progress, Recovered, RecoveredGroup};
+use std::collections::BTreeSet;
+
+/// What a core's groups need to know.
+#[derive(Clone, Debug)]
+pub struct MultiConfig {
+    /// This node.
+    pub me: NodeId,
+    /// The groups with a replica on this core, each with its voters; ascending by id.
+    pub groups: Vec<(GroupId, Vec<Member>)>,
+    /// How each behaves.
+    pub raft: RaftConfig,
+    /// The log under them.
+    pub log: LogConfig,
+    /// Every peer frame starts with this byte, so that services may have channels of their own.
+    pub channel: u8,
+}
+
+/// One group's replica on this core.
+#[derive(Debug)]
+pub struct Replica {
+    /// The state machine.
+    pub raft: Raft,
+    dirty: bool,
+}
+
+/// All replicas of a core.
+#[derive(Debug)]
+pub struct Multi {
+    replicas: Vec<Replica>,
+    wal: Log,
+    outbox: Outbox,
+    /// Replicas that something happened to since the last flush.
+    dirty: Vec<usize>,
+    /// Replicas with records that aren't durable yet.
+    unsynced: BTreeSet<usize>,
+}
+
+impl Multi {
+    /// Opens every group as recovery left it.
+    pub fn open(config: MultiConfig, pool: BlockPool, recovered: Recovered, seed: u64, now: Nanos) -> Self {
+        let Recovered { mut groups, tail, .. } = recovered;
+        let replicas = config.groups.into_iter().map(|(group, members)| {
+            let found = groups.remove(&group.0).unwrap_or_default();
+            let raft = Raft::new(group, config.me, members, config.raft, restore(found), seed, now);
+            Replica { raft, dirty: false }
+        });
+        Self {
+            replicas: replicas.collect(),
+            wal: Log::open(config.log, pool, tail),
+            outbox: Outbox::new(&[config.channel]),
+            dirty: Vec::new(),
+            unsynced: BTreeSet::new(),
+        }
+    }
+
+    /// The place of a group among the replicas, if this core has one.
+    pub fn place_of(&self, group: GroupId) -> Option<usize> {
+        self.replicas.binary_search_by_key(&group, |replica| replica.raft.group()).ok()
+    }
+
+    /// The replica at a place.
+    pub fn raft(&self, place: usize) -> &Raft {
+        &self.replicas[place].raft
+    }
+
+    /// How many replicas live here.
+    pub fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// Whether none does.
+    pub fn is_empty(&self) -> bool {
+        self.replicas.is_empty()
+    }
+
+    /// The log under the groups.
+    pub fn wal(&self) -> &Log {
+        &self.wal
+    }
+
+    fn with<R>(&mut self, now: Nanos, place: usize, act: impl FnOnce(&mut Raft, &mut Context<'_>) -> R) -> R {
+        let replica = &mut self.replicas[place];
+        let mut cx = Context { now, wal: &mut self.wal, outbox: &mut self.outbox };
+        let result = act(&mut replica.raft, &mut cx);
+        if replica.raft.has_unsynced() {
+            self.unsynced.insert(place);
+        }
+        if !replica.dirty {
+            replica.dirty = true;
+            self.dirty.push(place);
+        }
+        result
+    }
+
+    /// Time has passed.
+    pub fn tick<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
+        for place in 0..self.replicas.len() {
+            if self.replicas[place].raft.deadline() <= now {
+                self.with(now, place, Raft::tick);
+            }
+        }
+        self.wal.tick(now, out);
+    }
+
+    /// A frame of this channel from a peer, without its channel byte.
+    ///
+    /// # Errors
+    /// [`WireError`] at the first message that makes no sense; the ones before it took effect.
+    pub fn receive(&mut self, now: Nanos, from: NodeId, frame: &[u8]) -> Result<(), WireError> {
+        let mut at = 0;
+        while at < frame.len() {
+            let (message, next) = decode(frame, at)?;
+            at = next;
+            if let Some(place) = self.place_of(message.header.group) {
+                self.with(now, place, |raft, cx| raft.receive(cx, from, &message))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The link to a peer came up or broke.
+    pub fn link_changed(&mut self, now: Nanos, peer: PeerId, up: bool) {
+        for place in 0..self.replicas.len() {
+            if self.replicas[place].raft.members().iter().any(|member| member.peer == peer) {
+                self.with(now, place, |raft, cx| raft.link_changed(cx, peer.node, up));
+            }
+        }
+    }
+
+    /// Appends an entry to the group at `place`; `write` serializes at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`Refused`], and then nothing was done.
+    pub fn propose(
+        &mut self,
+        now: Nanos,
+        place: usize,
+        schema: u16,
+        bytes_max: usize,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Result<Proposal, Refused> {
+        self.with(now, place, |raft, cx| raft.propose(cx, schema, bytes_max, write))
+    }
+
+    /// Begins a linearizable read of the group at `place`.
+    ///
+    /// # Errors
+    /// [`Refused::NotLeader`].
+    pub fn read(&mut self, now: Nanos, place: usize) -> Result<ReadTicket, Refused> {
+        self.with(now, place, |raft, _| raft.read())
+    }
+
+    /// A disk operation ended. Returns whether it was the log's.
+    pub fn disk<M>(
+        &mut self,
+        now: Nanos,
+        op: OpId,
+        result: &Result<DiskReply, DiskError>,
+        out: &mut Effects<M>,
+    ) -> bool {
+        match self.wal.disk(op, result, out) {
+            None => return false,
+            Some(Progress::Advanced(lsn)) => {
+                for place in std::mem::take(&mut self.unsynced) {
+                    self.with(now, place, |raft, cx| raft.persisted(cx, lsn));
+                }
+            }
+            Some(_) => {}
+        }
+        true
+    }
+
+    /// The replicas that something happened to since the last flush: look for new commits, roles, read rounds.
+    pub fn dirty(&self) -> &[usize] {
+        &self.dirty
+    }
+
+    /// Ends the turn: messages to the peers leave, one frame of the log is cut (if the disk is free).
+    pub fn flush<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
+        for place in std::mem::take(&mut self.dirty) {
+            let replica = &mut self.replicas[place];
+            replica.dirty = false;
+            let mut cx = Context { now, wal: &mut self.wal, outbox: &mut self.outbox };
+            replica.raft.flush(&mut cx);
+        }
+        for (to, frame) in self.outbox.drain() {
+            out.push(Effect::Send { to, frame });
+        }
+        self.wal.flush(now, out);
+    }
+
+    /// The next instant at which [`Self::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Nanos> {
+        let rafts = self.replicas.iter().map(|replica| replica.raft.deadline());
+        rafts.chain(self.wal.deadline()).min()
+    }
+
+    /// Entries of the group at `place` up to `index` are covered by a durable snapshot.
+    pub fn compact(&mut self, place: usize, index: u64) {
+        let raft = &mut self.replicas[place].raft;
+        raft.compact(index);
+        self.wal.release(raft.group().0, index);
+    }
+}
+
+fn restore(found: RecoveredGroup) -> Restored {
+    let (snapshot_index, snapshot_term) =
+        found.snapshot.as_ref().map_or((0, 0), |mark| (mark.0.index, mark.0.term));
+    let mut log = RaftLog::new(snapshot_index, snapshot_term);
+    for record in found.entries {
+        let (header, _) =
+            flotilla_storage::RecordHeader::decode(&record).expect("recovery verified every record");
+        if header.index > snapshot_index {
+            assert_eq!(header.index, log.last_index() + 1, "recovery returns contiguous entries");
+            log.push(header.term, record);
+        }
+    }
+    Restored { hard_state: found.hard_state.unwrap_or_else(HardState::default), log }
+}

@@ -1,0 +1,199 @@
+//! Who leads: pre-vote, vote, step down (§5.2, §5.4.1; thesis §6.2, §9.6).
+
+use super::{Context, Deferred, Raft, Role};
+use crate::message::{Header, Kind};
+use crate::progress::Progress;
+use crate::quorum::majority;
+
+/// Heartbeats that may pass without an answer to the oldest append before the leader probes again.
+const STALLED_HEARTBEATS: u8 = 4;
+
+impl Raft {
+    /// Asks everybody whether we could win, keeping our term: a node that was cut off can't disturb the others.
+    pub(super) fn ask_for_pre_votes(&mut self, cx: &mut Context<'_>) {
+        self.role = Role::PreCandidate;
+        self.leader = None;
+        self.reset_election_deadline(cx.now);
+        self.clear_votes();
+        self.votes[self.me] = Some(true);
+        let header = Header {
+            term: self.term + 1,
+            index: self.log.last_index(),
+            log_term: self.log.last_term(),
+            ..self.header(Kind::PreVote)
+        };
+        self.broadcast(cx, &header);
+        if self.has_won() {
+            self.ask_for_votes(cx);
+        }
+    }
+
+    fn ask_for_votes(&mut self, cx: &mut Context<'_>) {
+        self.term += 1;
+        self.role = Role::Candidate;
+        self.vote = Some(self.members[self.me].peer.node);
+        self.reset_election_deadline(cx.now);
+        self.clear_votes();
+        self.record_hard_state(cx);
+        self.deferred.push_back((cx.wal.open_lsn(), Deferred::OwnVote { term: self.term }));
+        let header = Header {
+            index: self.log.last_index(),
+            log_term: self.log.last_term(),
+            ..self.header(Kind::Vote)
+        };
+        self.broadcast(cx, &header);
+    }
+
+    /// Our own vote is on our disk: only now may we count it.
+    pub(super) fn count_own_vote(&mut self, cx: &mut Context<'_>, term: u64) {
+        if self.role == Role::Candidate && self.term == term {
+            self.votes[self.me] = Some(true);
+            self.become_leader_if_won(cx);
+        }
+    }
+
+    pub(super) fn on_pre_vote(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        let granted = header.term > self.term
+            && !self.has_live_leader(cx)
+            && self.log.is_behind_or_equal(header.index, header.log_term);
+        let term = if granted { header.term } else { self.term };
+        let reply = Header { flag: granted, term, ..self.header(Kind::PreVoteReply) };
+        self.send(cx, from, &reply);
+    }
+
+    pub(super) fn on_pre_vote_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        if !header.flag && header.term > self.term {
+            self.enter_term(cx, header.term);
+        } else if self.role == Role::PreCandidate && header.flag && header.term == self.term + 1 {
+            self.votes[from] = Some(true);
+            if self.has_won() {
+                self.ask_for_votes(cx);
+            }
+        }
+    }
+
+    pub(super) fn on_vote(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        if header.term > self.term {
+            if self.has_live_leader(cx) {
+                return;
+            }
+            self.enter_term(cx, header.term);
+        }
+        let candidate = self.members[from].peer.node;
+        let granted = header.term == self.term
+            && self.vote.is_none_or(|vote| vote == candidate)
+            && self.log.is_behind_or_equal(header.index, header.log_term);
+        let reply = Header { flag: granted, ..self.header(Kind::VoteReply) };
+        if !granted {
+            self.send(cx, from, &reply);
+            return;
+        }
+        self.vote = Some(candidate);
+        self.reset_election_deadline(cx.now);
+        self.record_hard_state(cx);
+        self.deferred.push_back((cx.wal.open_lsn(), Deferred::Reply { to: from, header: reply }));
+    }
+
+    pub(super) fn on_vote_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        if self.role == Role::Candidate && header.term == self.term {
+            self.votes[from] = Some(header.flag);
+            self.become_leader_if_won(cx);
+        }
+    }
+
+    fn become_leader_if_won(&mut self, cx: &mut Context<'_>) {
+        if !self.has_won() {
+            return;
+        }
+        self.role = Role::Leader;
+        self.leader = Some(self.me);
+        let next = self.log.last_index() + 1;
+        self.progress = self.members.iter().map(|_| Progress::new(next, cx.now)).collect();
+        (self.round_sent, self.round_confirmed, self.round_wanted) = (0, 0, 0);
+        self.term_start = next;
+        // Only an entry of our own term can be committed by counting (§5.4.2): give ourselves one.
+        self.append_own(cx, 0, 0, |_| {});
+        self.heartbeat_deadline = cx.now + self.config.heartbeat;
+    }
+
+    /// A message of a newer term: whatever we were, we follow.
+    pub(super) fn enter_term(&mut self, cx: &mut Context<'_>, term: u64) {
+        assert!(term > self.term, "terms never go back");
+        self.term = term;
+        self.vote = None;
+        self.become_follower(cx);
+        self.record_hard_state(cx);
+    }
+
+    fn become_follower(&mut self, cx: &mut Context<'_>) {
+        self.role = Role::Follower;
+        self.leader = None;
+        self.progress.clear();
+        self.clear_votes();
+        (self.matched, self.acknowledged, self.ack_due) = (0, 0, false);
+        self.reset_election_deadline(cx.now);
+    }
+
+    /// The leader of our term spoke.
+    pub(super) fn follow(&mut self, cx: &mut Context<'_>, leader: usize) {
+        assert!(self.role != Role::Leader, "two leaders in term {} of group {}", self.term, self.group.0);
+        if self.role != Role::Follower || self.leader != Some(leader) {
+            self.become_follower(cx);
+            self.leader = Some(leader);
+        }
+        self.leader_heard = Some(cx.now);
+        self.reset_election_deadline(cx.now);
+    }
+
+    /// A heartbeat is due: a leader that no majority has answered for an election timeout isn't one any more.
+    pub(super) fn lead_on(&mut self, cx: &mut Context<'_>) {
+        let since = cx.now.saturating_sub(self.config.election_timeout);
+        let heard = self.progress.iter().enumerate();
+        let alive = heard.filter(|(place, progress)| *place == self.me || progress.heard >= since).count();
+        if alive < majority(self.members.len()) {
+            self.leader_heard = None;
+            self.become_follower(cx);
+            return;
+        }
+        self.heartbeat_deadline = cx.now + self.config.heartbeat;
+        for place in 0..self.members.len() {
+            if place != self.me {
+                self.progress[place].note_heartbeat(STALLED_HEARTBEATS);
+                self.send_heartbeat(cx, place);
+            }
+        }
+    }
+
+    /// The sender is behind: tell it, so that it steps down or catches up.
+    pub(super) fn answer_the_past(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        let kind = match header.kind {
+            Kind::Append | Kind::Heartbeat => Kind::HeartbeatReply,
+            _ => return,
+        };
+        let reply = self.header(kind);
+        self.send(cx, from, &reply);
+    }
+
+    /// Whether we lead, or heard from a leader so lately that nobody should start an election.
+    fn has_live_leader(&self, cx: &Context<'_>) -> bool {
+        self.role == Role::Leader
+            || (self.leader.is_some()
+                && self.leader_heard.is_some_and(|heard| cx.now < heard + self.config.election_timeout))
+    }
+
+    fn clear_votes(&mut self) {
+        self.votes.iter_mut().for_each(|vote| *vote = None);
+    }
+
+    fn has_won(&self) -> bool {
+        self.votes.iter().filter(|vote| **vote == Some(true)).count() >= majority(self.members.len())
+    }
+
+    fn broadcast(&self, cx: &mut Context<'_>, header: &Header) {
+        for place in 0..self.members.len() {
+            if place != self.me {
+                self.send(cx, place, header);
+            }
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! One Raft group, sans-IO.
+//!
+//! ```text
+//!             election timeout             majority of pre-votes         majority of votes
+//!  Follower ────────────────────▶ PreCandidate ───────────▶ Candidate ───────────────────▶ Leader
+//!     ▲                               │                        │                             │
+//!     └───────────────────────────────┴──── a leader, or a higher term, or (leader) no quorum ┘
+//! ```
+//!
+//! The owner ([`crate::Multi`]) calls [`Raft::receive`] and [`Raft::tick`], appends through
+//! [`Raft::propose`], reports durability with [`Raft::persisted`], and once a turn calls [`Raft::flush`],
+//! which is where appends, acknowledgements and read rounds leave.
+//!
+//! Sources: Ongaro & Ousterhout 2014 (§ numbers below), Ongaro's thesis 2014 (pre-vote §9.6, check-quorum
+//! §6.2, ReadIndex §6.4), and etcd's field experience for the details.
+
+mod election;
+mod read;
+mod replication;
+#[cfg(test)]
+mod tests;
+
+use crate::log::RaftLog;
+use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
+use crate::progress::Progress;
+use crate::rng::Rng;
+use flotilla_runtime::machine::MILLISECOND;
+use flotilla_runtime::{Nanos, NodeId, PeerId};
+use flotilla_storage::{HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
+use std::collections::VecDeque;
+
+/// How a group behaves. The same on every replica.
+#[derive(Clone, Copy, Debug)]
+pub struct RaftConfig {
+    /// A leader speaks at least this often.
+    pub heartbeat: Nanos,
+    /// A follower waits for a random time between this and twice this before it asks for votes; a leader that
+    /// heard from no majority for this long steps down. Many heartbeats, or a hiccup costs a leader.
+    pub election_timeout: Nanos,
+    /// Appends in flight to one follower. Deep windows destroy batching on a LAN: what can't be sent yet
+    /// gathers into the next, larger, append.
+    pub window: usize,
+    /// Entries of one append, in bytes (at least one entry goes, whatever its size).
+    pub append_bytes_max: usize,
+    /// Entries that are proposed and not committed; more are refused with [`Refused::Busy`].
+    pub uncommitted_max: u64,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat: 50 * MILLISECOND,
+            election_timeout: 400 * MILLISECOND,
+            window: 4,
+            append_bytes_max: 256 * 1024,
+            uncommitted_max: 64 * 1024,
+        }
+    }
+}
+
+/// What a replica is in its term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Follows the leader it hears, or waits for one.
+    Follower,
+    /// Asks whether an election could be won, without disturbing anybody (§9.6 of the thesis).
+    PreCandidate,
+    /// Asks for votes in a term of its own.
+    Candidate,
+    /// Was elected.
+    Leader,
+}
+
+/// Why a proposal or a read wasn't taken. The client may retry: nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// This replica doesn't lead; who does, as far as it knows.
+    #[error("not the leader")]
+    NotLeader(Option<NodeId>),
+    /// Too much is under way.
+    #[error("too many entries are waiting for disk or quorum")]
+    Busy,
+}
+
+/// Where a proposal went. It succeeded when the entry applied at `index` has this `term`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// Its place in the group's log.
+    pub index: u64,
+    /// The term of the leader that proposed it.
+    pub term: u64,
+}
+
+/// A linearizable read waiting for its leader's word (§6.4 of the thesis).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadTicket {
+    /// The read may be served once this read round is confirmed...
+    pub round: u64,
+    /// ...and this index is applied.
+    pub index: u64,
+    /// The last index of the leader's log when the read came. A commit beyond it in `term` confirms the leadership
+    /// as well as a round does; and a client that pipelines sees the state before its own later writes.
+    pub position: u64,
+    /// The leader's term: after a change of it the ticket is void.
+    pub term: u64,
+}
+
+/// A voter of the group, and the core of its node where its replica lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Node and core.
+    pub peer: PeerId,
+}
+
+/// What a method may touch besides the group itself.
+pub struct Context<'a> {
+    /// The instant of the event.
+    pub now: Nanos,
+    /// The core's log: what is appended here is in its open frame.
+    pub wal: &'a mut Log,
+    /// The core's outgoing messages.
+    pub outbox: &'a mut Outbox,
+}
+
+/// One replica of one group.
+#[derive(Debug)]
+pub struct Raft {
+    group: GroupId,
+    config: RaftConfig,
+    members: Vec<Member>,
+    /// This replica's place in `members`.
+    me: usize,
+
+    term: u64,
+    vote: Option<NodeId>,
+    role: Role,
+    leader: Option<usize>,
+    log: RaftLog,
+    commit: u64,
+
+    /// Our log is on our disk up to here.
+    durable: u64,
+    /// Appended, not yet durable: (frame, last index in it), oldest first.
+    pending: VecDeque<(Lsn, u64)>,
+    /// Promises that must not leave before the frame holding them is durable.
+    deferred: VecDeque<(Lsn, Deferred)>,
+
+    /// Follower: our log agrees with the current leader's up to here.
+    matched: u64,
+    /// Follower: the last index acknowledged to the current leader.
+    acknowledged: u64,
+    /// Follower: an append waits for its answer.
+    ack_due: bool,
+
+    votes: Vec<Option<bool>>,
+    progress: Vec<Progress>,
+    /// Leader: the index of the empty entry that began its term.
+    term_start: u64,
+    /// Leader: the newest read round sent, the newest confirmed, and the newest that a reader waits for.
+    round_sent: u64,
+    round_confirmed: u64,
+    round_wanted: u64,
+
+    election_deadline: Nanos,
+    heartbeat_deadline: Nanos,
+    leader_heard: Option<Nanos>,
+    rng: Rng,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Deferred {
+    /// Our vote for ourselves in this term.
+    OwnVote { term: u64 },
+    /// A granted vote.
+    Reply { to: usize, header: Header },
+}
+
+/// What recovery found of a group, and who its members are.
+#[derive(Debug)]
+pub struct Restored {
+    /// Term, vote and a commit index that was true once.
+    pub hard_state: HardState,
+    /// The entries after the snapshot, all durable.
+    pub log: RaftLog,
+}
+
+impl Raft {
+    /// A replica as its disk left it; a follower, whatever it was.
+    ///
+    /// # Panics
+    /// If `me` isn't among `members`.
+    pub fn new(
+        group: GroupId,
+        me: NodeId,
+        members: Vec<Member>,
+        config: RaftConfig,
+        restored: Restored,
+        seed: u64,
+        now: Nanos,
+    ) -> Self {
+        let place = members.iter().position(|member| member.peer.node == me);
+        let me = place.expect("a replica is a member of its own group");
+        let Restored { hard_state, log } = restored;
+        assert!(log.last_term() <= hard_state.term, "a log never runs ahead of its term");
+        let commit = hard_state.commit.clamp(log.snapshot().0, log.last_index());
+        let mut raft = Self {
+            group,
+            config,
+            me,
+            term: hard_state.term,
+            vote: hard_state.vote,
+            role: Role::Follower,
+            leader: None,
+            commit,
+            durable: log.last_index(),
+            pending: VecDeque::new(),
+            deferred: VecDeque::new(),
+            matched: 0,
+            acknowledged: 0,
+            ack_due: false,
+            votes: vec![None; members.len()],
+            progress: Vec::new(),
+            term_start: 0,
+            round_sent: 0,
+            round_confirmed: 0,
+            round_wanted: 0,
+            election_deadline: 0,
+            heartbeat_deadline: 0,
+            leader_heard: None,
+            rng: Rng::new(seed ^ group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            log,
+            members,
+        };
+        raft.reset_election_deadline(now);
+        raft
+    }
+
+    /// The group's number.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Whom this replica voted for in the current term.
+    pub fn vote(&self) -> Option<NodeId> {
+        self.vote
+    }
+
+    /// What it is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The leader of the current term, if known.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader.map(|place| self.members[place].peer.node)
+    }
+
+    /// Every entry up to here is committed; those from the snapshot on are in [`Self::log`].
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// Our own log is durable up to here.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// The entries.
+    pub fn log(&self) -> &RaftLog {
+        &self.log
+    }
+
+    /// The voters.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The next instant at which [`Self::tick`] has something to do.
+    pub fn deadline(&self) -> Nanos {
+        if self.role == Role::Leader { self.heartbeat_deadline } else { self.election_deadline }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, cx: &mut Context<'_>) {
+        if self.role == Role::Leader {
+            if cx.now >= self.heartbeat_deadline {
+                self.lead_on(cx);
+            }
+        } else if cx.now >= self.election_deadline {
+            self.ask_for_pre_votes(cx);
+        }
+    }
+
+    /// A message from a member of the group.
+    ///
+    /// # Errors
+    /// [`WireError`] if the message makes no sense; nothing was changed by the part that doesn't.
+    pub fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: NodeId,
+        message: &Message<'_>,
+    ) -> Result<(), WireError> {
+        let Some(from) = self.members.iter().position(|member| member.peer.node == from) else {
+            return Ok(());
+        };
+        let header = &message.header;
+        match header.kind {
+            Kind::PreVote => self.on_pre_vote(cx, from, header),
+            Kind::PreVoteReply => self.on_pre_vote_reply(cx, from, header),
+            Kind::Vote => self.on_vote(cx, from, header),
+            _ if header.term < self.term => self.answer_the_past(cx, from, header),
+            kind => {
+                if header.term > self.term {
+                    self.enter_term(cx, header.term);
+                }
+                match kind {
+                    Kind::VoteReply => self.on_vote_reply(cx, from, header),
+                    Kind::Append => {
+                        self.follow(cx, from);
+                        return self.on_append(cx, from, message);
+                    }
+                    Kind::AppendReply => self.on_append_reply(cx, from, header),
+                    Kind::Heartbeat => {
+                        self.follow(cx, from);
+                        self.on_heartbeat(cx, from, header);
+                    }
+                    Kind::HeartbeatReply => self.on_heartbeat_reply(cx, from, header),
+                    Kind::PreVote | Kind::PreVoteReply | Kind::Vote => unreachable!("handled above"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends an entry of the leader's. `write` serializes at most `bytes_max` bytes of payload.
+    ///
+    /// # Errors
+    /// [`Refused`], and then nothing was done.
+    pub fn propose(
+        &mut self,
+        cx: &mut Context<'_>,
+        schema: u16,
+        bytes_max: usize,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Result<Proposal, Refused> {
+        if self.role != Role::Leader {
+            return Err(Refused::NotLeader(self.leader()));
+        }
+        if self.log.last_index() - self.commit >= self.config.uncommitted_max || cx.wal.is_full() {
+            return Err(Refused::Busy);
+        }
+        Ok(self.append_own(cx, schema, bytes_max, write))
+    }
+
+    fn append_own(
+        &mut self,
+        cx: &mut Context<'_>,
+        schema: u16,
+        bytes_max: usize,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Proposal {
+        let index = self.log.last_index() + 1;
+        let header = RecordHeader {
+            group: self.group.0,
+            kind: RecordKind::Entry,
+            schema,
+            index,
+            term: self.term,
+            length: 0,
+        };
+        let record = cx.wal.append_with(header, bytes_max, write);
+        self.log.push(self.term, record);
+        self.appended(cx.wal.open_lsn(), index);
+        Proposal { index, term: self.term }
+    }
+
+    fn appended(&mut self, lsn: Lsn, index: u64) {
+        match self.pending.back_mut() {
+            Some((last, end)) if *last == lsn => *end = index,
+            _ => self.pending.push_back((lsn, index)),
+        }
+    }
+
+    /// Everything appended in frames up to `lsn` is durable.
+    pub fn persisted(&mut self, cx: &mut Context<'_>, lsn: Lsn) {
+        while let Some((_, index)) = self.pending.pop_front_if(|(at, _)| *at <= lsn) {
+            self.durable = self.durable.max(index);
+        }
+        assert!(self.durable <= self.log.last_index(), "what was cut off isn't reported durable");
+        while let Some((_, promise)) = self.deferred.pop_front_if(|(at, _)| *at <= lsn) {
+            match promise {
+                Deferred::OwnVote { term } => self.count_own_vote(cx, term),
+                Deferred::Reply { to, header } if header.term == self.term => {
+                    cx.outbox.send(self.members[to].peer, &header);
+                }
+                Deferred::Reply { .. } => {}
+            }
+        }
+        if self.role == Role::Leader {
+            self.advance_commit();
+        }
+    }
+
+    /// Whether [`Self::persisted`] has something to do once the log has advanced.
+    pub fn has_unsynced(&self) -> bool {
+        !self.pending.is_empty() || !self.deferred.is_empty()
+    }
+
+    /// Sends what this turn gathered: appends and read rounds (leader), acknowledgements (follower).
+    pub fn flush(&mut self, cx: &mut Context<'_>) {
+        if self.role == Role::Leader {
+            self.send_appends(cx);
+            self.start_read_round(cx);
+        } else {
+            self.acknowledge(cx);
+        }
+    }
+
+    /// The link to a member stands again, or broke: what was in flight may be lost.
+    pub fn link_changed(&mut self, cx: &mut Context<'_>, node: NodeId, up: bool) {
+        let Some(place) = self.members.iter().position(|member| member.peer.node == node) else { return };
+        if self.role == Role::Leader && place != self.me {
+            let progress = &mut self.progress[place];
+            progress.probe_from(progress.matched + 1);
+            if up {
+                self.send_heartbeat(cx, place);
+            }
+        }
+    }
+
+    /// The state machine has a durable snapshot up to `index`: forget the entries that it covers.
+    ///
+    /// # Panics
+    /// If `index` isn't committed.
+    pub fn compact(&mut self, index: u64) {
+        assert!(index <= self.commit, "a snapshot holds only committed entries");
+        self.log.compact(index);
+    }
+
+    fn send(&self, cx: &mut Context<'_>, to: usize, header: &Header) {
+        cx.outbox.send(self.members[to].peer, header);
+    }
+
+    fn header(&self, kind: Kind) -> Header {
+        Header::new(kind, self.group, self.term)
+    }
+
+    /// Appends term and vote to the log; a promise that rests on them waits for [`Log::open_lsn`].
+    fn record_hard_state(&self, cx: &mut Context<'_>) {
+        let state = HardState { term: self.term, vote: self.vote, commit: self.commit };
+        let (header, payload) = state.record(self.group.0);
+        cx.wal.append(&header, &payload);
+    }
+
+    fn reset_election_deadline(&mut self, now: Nanos) {
+        let timeout = self.config.election_timeout;
+        self.election_deadline = now + timeout + self.rng.below(timeout);
+    }
+}

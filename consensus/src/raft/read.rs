@@ -1,0 +1,56 @@
+//! Linearizable reads without the log: ReadIndex (thesis §6.4), batched.
+//!
+//! A read notes the commit index and waits until a majority has answered a heartbeat that left *after* the read
+//! came. Rounds are numbered; one is in the air at a time, and everything that arrives meanwhile shares the next.
+
+use super::{Context, Raft, ReadTicket, Refused, Role};
+use crate::quorum::reached_by_majority;
+
+impl Raft {
+    /// A linearizable read arrives.
+    ///
+    /// # Errors
+    /// [`Refused::NotLeader`].
+    pub fn read(&mut self) -> Result<ReadTicket, Refused> {
+        if self.role != Role::Leader {
+            return Err(Refused::NotLeader(self.leader()));
+        }
+        self.round_wanted = self.round_sent + 1;
+        Ok(ReadTicket {
+            round: self.round_wanted,
+            // Until an entry of our own term is committed we don't know how far the others had come.
+            index: self.commit.max(self.term_start),
+            position: self.log.last_index(),
+            term: self.term,
+        })
+    }
+
+    /// Leader: every read of a round up to this one is confirmed.
+    pub fn confirmed_round(&self) -> u64 {
+        self.round_confirmed
+    }
+
+    pub(super) fn start_read_round(&mut self, cx: &mut Context<'_>) {
+        let in_the_air = self.round_confirmed < self.round_sent;
+        if self.round_wanted <= self.round_sent || in_the_air {
+            return;
+        }
+        self.round_sent = self.round_wanted;
+        for place in 0..self.members.len() {
+            if place != self.me {
+                self.send_heartbeat(cx, place);
+            }
+        }
+        self.confirm_reads();
+    }
+
+    pub(super) fn confirm_reads(&mut self) {
+        self.progress[self.me].read_round = self.round_sent;
+        let mut rounds: [u64; 16] = [0; 16];
+        let members = self.members.len();
+        for (value, progress) in rounds.iter_mut().zip(&self.progress) {
+            *value = progress.read_round;
+        }
+        self.round_confirmed = reached_by_majority(&mut rounds[..members]);
+    }
+}

@@ -1,0 +1,236 @@
+//! How entries get from the leader's log into the followers', and when they are committed (§5.3, §5.4.2).
+
+use super::{Context, Raft, Role};
+use crate::message::{Header, Kind, Message, WireError};
+use crate::progress::Mode;
+use crate::quorum::reached_by_majority;
+use flotilla_storage::{RecordHeader, RecordKind};
+
+impl Raft {
+    /// Leader: sends every follower what its window allows.
+    pub(super) fn send_appends(&mut self, cx: &mut Context<'_>) {
+        for place in 0..self.members.len() {
+            if place == self.me {
+                continue;
+            }
+            while self.progress[place].next <= self.log.last_index()
+                && self.progress[place].has_room(self.config.window)
+            {
+                if !self.send_append(cx, place) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn send_append(&mut self, cx: &mut Context<'_>, place: usize) -> bool {
+        let next = self.progress[place].next;
+        let Some(log_term) = self.log.term(next - 1) else {
+            self.progress[place].mode = Mode::Snapshot;
+            return false;
+        };
+        let mut bytes = 0;
+        let mut last = next - 1;
+        while let Some(entry) = self.log.entry(last + 1) {
+            let padded = entry.record.len().next_multiple_of(16);
+            if last >= next && bytes + padded > self.config.append_bytes_max {
+                break;
+            }
+            bytes += padded;
+            last += 1;
+        }
+        let header = Header { index: next - 1, log_term, commit: self.commit, ..self.header(Kind::Append) };
+        let log = &self.log;
+        let records = (next..=last).map(|index| &*log.entry(index).expect("counted above").record);
+        cx.outbox.send_records(self.members[place].peer, &header, bytes, records);
+        self.progress[place].sent(last);
+        true
+    }
+
+    /// Follower: takes over what the leader sent, if it attaches to what we have.
+    pub(super) fn on_append(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: usize,
+        message: &Message<'_>,
+    ) -> Result<(), WireError> {
+        let header = &message.header;
+        let (snapshot_index, _) = self.log.snapshot();
+        // What a snapshot covers is committed, so it agrees; only the part behind it needs a check.
+        if header.index >= snapshot_index && self.log.term(header.index) != Some(header.log_term) {
+            let (first, term) = self.log.conflict(header.index);
+            let reply = Header {
+                flag: true,
+                index: header.index,
+                commit: first,
+                log_term: term,
+                ..self.header(Kind::AppendReply)
+            };
+            self.send(cx, from, &reply);
+            return Ok(());
+        }
+        let mut index = header.index;
+        let mut body = message.body;
+        while !body.is_empty() {
+            index += 1;
+            let (record, rest) = self.next_record(header, index, body)?;
+            body = rest;
+            if index > snapshot_index {
+                self.take_over(cx, header, index, record)?;
+            }
+        }
+        self.matched = self.matched.max(index);
+        self.commit = self.commit.max(header.commit.min(self.matched));
+        self.ack_due = true;
+        Ok(())
+    }
+
+    fn next_record<'b>(
+        &self,
+        header: &Header,
+        index: u64,
+        body: &'b [u8],
+    ) -> Result<(&'b [u8], &'b [u8]), WireError> {
+        let bad = |what: String| WireError::BadEntry { group: self.group.0, after: header.index, what };
+        let (record, payload) = RecordHeader::decode(body).map_err(|error| bad(error.to_string()))?;
+        if record.kind != RecordKind::Entry
+            || record.group != self.group.0
+            || record.index != index
+            || record.term > header.term
+        {
+            return Err(bad(format!("{record:?} where entry {index} was expected")));
+        }
+        let bytes = flotilla_storage::RECORD_HEADER_BYTES + payload.len();
+        let padded = bytes.next_multiple_of(16);
+        let rest = body.get(padded..).ok_or_else(|| bad("the last record isn't padded".to_owned()))?;
+        Ok((&body[..bytes], rest))
+    }
+
+    fn take_over(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: &Header,
+        index: u64,
+        record: &[u8],
+    ) -> Result<(), WireError> {
+        let (group, after) = (self.group.0, header.index);
+        let bad = |what: String| WireError::BadEntry { group, after, what };
+        let (parsed, _) = RecordHeader::decode(record).map_err(|error| bad(error.to_string()))?;
+        match self.log.term(index) {
+            Some(term) if term == parsed.term => return Ok(()),
+            Some(_) => self.cut_off(index),
+            None => {}
+        }
+        if parsed.term < self.log.last_term() {
+            return Err(bad(format!("term {} after term {}", parsed.term, self.log.last_term())));
+        }
+        let slice = cx.wal.append_record(record).map_err(|error| bad(error.to_string()))?;
+        self.log.push(parsed.term, slice);
+        self.appended(cx.wal.open_lsn(), index);
+        Ok(())
+    }
+
+    /// Follower: the leader has something else at `index`. The record that will say so on disk is the one that
+    /// replaces it; what was pending from here on must not be reported durable any more.
+    fn cut_off(&mut self, index: u64) {
+        assert!(index > self.commit, "a committed entry is never replaced (group {}, {index})", self.group.0);
+        self.log.truncate(index);
+        self.durable = self.durable.min(index - 1);
+        for (_, end) in &mut self.pending {
+            *end = (*end).min(index - 1);
+        }
+    }
+
+    /// Follower: answers with the newest index that is both durable here and the leader's. Many appends, one
+    /// sync, one answer.
+    pub(super) fn acknowledge(&mut self, cx: &mut Context<'_>) {
+        let Some(leader) = self.leader else { return };
+        let index = self.durable.min(self.matched);
+        if index > self.acknowledged || (self.ack_due && index == self.matched) {
+            self.acknowledged = index;
+            self.ack_due = index < self.matched;
+            let reply = Header { index, ..self.header(Kind::AppendReply) };
+            self.send(cx, leader, &reply);
+        }
+    }
+
+    pub(super) fn on_append_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        if self.role != Role::Leader {
+            return;
+        }
+        self.progress[from].heard = cx.now;
+        if header.flag {
+            self.back_up(from, header);
+        } else {
+            self.on_acknowledged(from, header.index);
+        }
+    }
+
+    /// The follower refused: skip back by whole terms (§5.3).
+    fn back_up(&mut self, from: usize, header: &Header) {
+        let progress = &self.progress[from];
+        let stale = match progress.mode {
+            Mode::Probe => header.index + 1 != progress.next,
+            _ => header.index < progress.matched,
+        };
+        if stale || header.index == 0 {
+            return;
+        }
+        let (refused, first, term) = (header.index, header.commit, header.log_term);
+        let agree = self.log.last_index_of_term_at_most(refused - 1, term);
+        let next =
+            if term != 0 && self.log.term(agree) == Some(term) { agree + 1 } else { first.min(agree + 1) };
+        let next = if term == 0 { first.min(refused) } else { next };
+        self.progress[from].probe_from(next.max(1));
+    }
+
+    fn on_acknowledged(&mut self, from: usize, index: u64) {
+        let index = index.min(self.log.last_index());
+        if self.progress[from].acknowledged(index) {
+            self.advance_commit();
+        }
+    }
+
+    /// An index that a majority has on disk is committed, if its entry is of our term (§5.4.2).
+    pub(super) fn advance_commit(&mut self) {
+        self.progress[self.me].matched = self.durable;
+        let mut matched: [u64; 16] = [0; 16];
+        let members = self.members.len();
+        assert!(members <= matched.len(), "at most 16 voters");
+        for (value, progress) in matched.iter_mut().zip(&self.progress) {
+            *value = progress.matched;
+        }
+        let index = reached_by_majority(&mut matched[..members]);
+        if index > self.commit && self.log.term(index) == Some(self.term) {
+            self.commit = index;
+        }
+    }
+
+    pub(super) fn send_heartbeat(&mut self, cx: &mut Context<'_>, place: usize) {
+        let commit = self.commit.min(self.progress[place].matched);
+        let header = Header { commit, aux: self.round_sent, ..self.header(Kind::Heartbeat) };
+        self.send(cx, place, &header);
+    }
+
+    pub(super) fn on_heartbeat(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        self.commit = self.commit.max(header.commit.min(self.matched));
+        let index = self.durable.min(self.matched);
+        let reply = Header { index, aux: header.aux, ..self.header(Kind::HeartbeatReply) };
+        self.send(cx, from, &reply);
+    }
+
+    pub(super) fn on_heartbeat_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let progress = &mut self.progress[from];
+        progress.heard = cx.now;
+        progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
+        if progress.mode == Mode::Probe {
+            progress.probe_sent = false;
+        } else {
+            self.on_acknowledged(from, header.index);
+        }
+        self.confirm_reads();
+    }
+}

@@ -1,0 +1,70 @@
+//! `flotilla dev`: a local cluster that stays up.
+
+use super::{Failure, interrupted};
+use crate::config::Redirect;
+use crate::hands::pause;
+use crate::local::{LocalCluster, LocalOptions};
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Options of `flotilla dev`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Nodes, each a process of its own.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=9))]
+    nodes: u32,
+    /// Cores of each node.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    cores: u16,
+    /// Raft groups of the cluster [default: one a core].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    groups: Option<u32>,
+    /// Keep the data in this folder [default: a temporary one, removed at the end].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The first node's client port; the others follow.
+    #[arg(long, default_value_t = 7000)]
+    port: u16,
+    /// Let every node serve every key, for clients that know no cluster.
+    #[arg(long)]
+    forward: bool,
+}
+
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let stop = interrupted()?;
+    let temporary = tempfile::Builder::new().prefix("flotilla-dev-").tempdir().map_err(Failure::failed)?;
+    let folder = options.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let program = std::env::current_exe().map_err(Failure::failed)?;
+    let mut cluster = LocalCluster::start(LocalOptions {
+        nodes: options.nodes,
+        cores: options.cores,
+        groups: options.groups.unwrap_or_else(|| u32::from(options.cores)),
+        port: options.port,
+        redirect: if options.forward { Redirect::Forward } else { Redirect::Moved },
+        ..LocalOptions::new(program, folder.clone())
+    })
+    .map_err(Failure::failed)?;
+    cluster.wait_for_leaders(Duration::from_secs(20)).map_err(Failure::failed)?;
+    println!("{} nodes serve; data in {}", options.nodes, folder.display());
+    for address in cluster.addresses() {
+        println!("  redis-cli -c -p {}", address.rsplit(':').next().unwrap_or_default());
+    }
+    println!("Ctrl-C stops them.");
+    while !stop.load(Ordering::Relaxed) {
+        for node in 1..=options.nodes {
+            if !cluster.is_running(node) {
+                let log = folder.join(format!("node-{node}.log"));
+                let words = std::fs::read_to_string(&log).unwrap_or_default();
+                let last = words.lines().last().unwrap_or("none").to_owned();
+                return Err(Failure::Failed(format!("node {node} ended; its last words: {last}")));
+            }
+        }
+        pause(Duration::from_millis(100));
+    }
+    for node in 1..=options.nodes {
+        cluster.stop(node, Duration::from_secs(5));
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! The `flotilla` command.
+//!
+//! Exit status: 0 done, 1 failed, 2 usage (a wrong flag, a configuration that can't be). Every error is one line
+//! on standard error: what, where, what to do.
+
+mod demo;
+mod dev;
+mod exec;
+mod load;
+mod serve;
+mod wal;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A sharded, linearizable, durable key/value store: one thread per core on io_uring, many Raft groups over one
+/// log per core, spoken to in the Redis protocol.
+#[derive(Debug, Parser)]
+#[command(name = "flotilla", version, arg_required_else_help = true)]
+struct Flotilla {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Three nodes in a temporary folder: load, kill the leader, restart it, check every acknowledged write.
+    Demo(demo::Options),
+    /// A local cluster that stays up until Ctrl-C, each node a process of its own.
+    Dev(dev::Options),
+    /// Run one node.
+    Serve(serve::Options),
+    /// Send one command, for machines without redis-cli.
+    Exec(exec::Options),
+    /// Look into a write-ahead log.
+    #[command(subcommand)]
+    Wal(wal::Command),
+}
+
+/// How a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was used wrongly: exit status 2.
+    Usage(String),
+    /// It was used rightly and failed: exit status 1.
+    Failed(String),
+}
+
+impl Failure {
+    fn failed(error: impl ToString) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    let done = match Flotilla::parse().command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Dev(options) => dev::run(&options),
+        Command::Serve(options) => serve::run(&options),
+        Command::Exec(options) => exec::run(&options),
+        Command::Wal(command) => wal::run(&command),
+    };
+    let (status, message) = match done {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => (1, message),
+        Err(Failure::Usage(message)) => (2, message),
+    };
+    if !message.is_empty() {
+        eprintln!("flotilla: {message}");
+    }
+    ExitCode::from(status)
+}
+
+/// A flag that Ctrl-C and SIGTERM set.
+pub(crate) fn interrupted() -> Result<std::sync::Arc<std::sync::atomic::AtomicBool>, Failure> {
+    let flag = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second time it kills: a tool that hangs must be stoppable.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, std::sync::Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, std::sync::Arc::clone(&flag)))
+            .map_err(|error| Failure::Failed(format!("can't listen for signals: {error}")))?;
+    }
+    Ok(flag)
+}

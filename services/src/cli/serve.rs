@@ -1,0 +1,70 @@
+//! `flotilla serve`: one node.
+
+use super::Failure;
+use crate::config::Config;
+use crate::node;
+use clap::Args;
+use flotilla_runtime::driver::StopHandle;
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Options of `flotilla serve`.
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The node's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// End when the process that started this one ends (for local clusters).
+    #[arg(long)]
+    die_with_parent: bool,
+    /// Write the log as JSON lines.
+    #[arg(long)]
+    log_json: bool,
+}
+
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    if options.die_with_parent {
+        let signal = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(signal)
+            .map_err(|error| Failure::Failed(format!("can't tie this process to its parent: {error}")))?;
+    }
+    start_logging(options.log_json);
+    let config = Config::read(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let stop = StopHandle::new();
+    stop_on_signals(&stop)?;
+    let line = format!(
+        "ready node {} of cluster {:?} on {}:{} ({} core{})",
+        config.node,
+        config.cluster,
+        config.me().host,
+        config.me().port,
+        config.me().cores,
+        if config.me().cores == 1 { "" } else { "s" },
+    );
+    let announce = move || {
+        // Nobody listening is no reason not to serve.
+        let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
+    };
+    node::serve(&config, stop, announce).map_err(Failure::failed)
+}
+
+fn start_logging(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FLOTILLA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // A logger that is there already is as good.
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}
+
+fn stop_on_signals(stop: &StopHandle) -> Result<(), Failure> {
+    let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+    let mut signals = signal_hook::iterator::Signals::new(signals)
+        .map_err(|error| Failure::Failed(format!("can't listen for signals: {error}")))?;
+    let stop = stop.clone();
+    crate::hands::spawn(move || {
+        for _ in signals.forever() {
+            stop.stop();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! A small blocking client: one connection, or a cluster of them with a routing table.
+//!
+//! For the command line, the demo and tests. It numbers nothing: a write whose reply is lost may or may not have
+//! happened, and [`Cluster::execute`] retries such a command only because its callers say that they don't mind.
+
+mod cluster;
+mod reply;
+
+pub use cluster::Cluster;
+pub use reply::Reply;
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// Why a command got no useful answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nobody there, or the connection broke.
+    #[error("{address}: {source}")]
+    Io {
+        /// Whom we talked to.
+        address: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// What came back isn't the protocol.
+    #[error("{address} doesn't speak the Redis protocol: {what}")]
+    Protocol {
+        /// Whom we talked to.
+        address: String,
+        /// What was wrong.
+        what: String,
+    },
+    /// The command was answered with an error.
+    #[error("{0}")]
+    Refused(String),
+    /// No node gave an answer in time.
+    #[error("no answer within {seconds:.1} s; the last word was: {last}")]
+    TimedOut {
+        /// How long was tried.
+        seconds: f64,
+        /// The last error.
+        last: String,
+    },
+}
+
+/// One connection to one core.
+#[derive(Debug)]
+pub struct Connection {
+    address: String,
+    stream: TcpStream,
+    input: Vec<u8>,
+    start: usize,
+}
+
+impl Connection {
+    /// Connects; every later wait is bounded by `timeout` as well.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn open(address: &str, timeout: Duration) -> Result<Self, ClientError> {
+        let io = |source| ClientError::Io { address: address.to_owned(), source };
+        let resolved = address.to_socket_addrs().map_err(io)?.next();
+        let resolved = resolved.ok_or_else(|| io(io::Error::other("the name has no address")))?;
+        let stream = TcpStream::connect_timeout(&resolved, timeout).map_err(io)?;
+        stream.set_nodelay(true).map_err(io)?;
+        stream.set_read_timeout(Some(timeout)).map_err(io)?;
+        stream.set_write_timeout(Some(timeout)).map_err(io)?;
+        Ok(Self { address: address.to_owned(), stream, input: Vec::new(), start: 0 })
+    }
+
+    /// Sends commands in one write; their replies follow in order through [`Self::receive`].
+    ///
+    /// # Errors
+    /// [`ClientError::Io`].
+    pub fn send<'a>(&mut self, commands: impl IntoIterator<Item = &'a [&'a [u8]]>) -> Result<(), ClientError> {
+        let mut bytes = Vec::new();
+        for command in commands {
+            encode(command, &mut bytes);
+        }
+        self.stream.write_all(&bytes).map_err(|source| self.io(source))
+    }
+
+    /// Waits for the next reply.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`] and [`ClientError::Protocol`]; an error reply is a [`Reply::Error`], not an error.
+    pub fn receive(&mut self) -> Result<Reply, ClientError> {
+        loop {
+            match reply::parse(&self.input[self.start..]) {
+                Ok(Some((reply, consumed))) => {
+                    self.start += consumed;
+                    if self.start == self.input.len() {
+                        self.input.clear();
+                        self.start = 0;
+                    }
+                    return Ok(reply);
+                }
+                Ok(None) => self.fill()?,
+                Err(what) => return Err(ClientError::Protocol { address: self.address.clone(), what }),
+            }
+        }
+    }
+
+    /// One command, one reply.
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn execute(&mut self, command: &[&[u8]]) -> Result<Reply, ClientError> {
+        self.send([command])?;
+        self.receive()
+    }
+
+    fn fill(&mut self) -> Result<(), ClientError> {
+        let mut chunk = [0; 16 * 1024];
+        let count = self.stream.read(&mut chunk).map_err(|source| self.io(source))?;
+        if count == 0 {
+            return Err(self.io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.input.drain(..self.start);
+        self.start = 0;
+        self.input.extend_from_slice(&chunk[..count]);
+        Ok(())
+    }
+
+    fn io(&self, source: io::Error) -> ClientError {
+        ClientError::Io { address: self.address.clone(), source }
+    }
+}
+
+fn encode(command: &[&[u8]], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
+    for arg in command {
+        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
+    }
+}

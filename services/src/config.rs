@@ -1,0 +1,317 @@
+//! A node's configuration: one TOML file.
+
+use flotilla_runtime::NodeId;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// What a node does with a command whose keys another node leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Redirect {
+    /// Answers `-MOVED`, as a Redis Cluster node does. For clients that know clusters.
+    #[default]
+    Moved,
+    /// Hands it on and passes the answer back. For clients that know no cluster; costs a hop.
+    Forward,
+}
+
+/// How the log is made durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sync {
+    /// One fdatasync per group commit. Right everywhere.
+    #[default]
+    Fdatasync,
+    /// O_DSYNC writes: faster on some devices, a disaster on others. Measure first.
+    Dsync,
+}
+
+/// One node of the cluster, as every node's file lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeEntry {
+    /// Its number, from 1.
+    pub id: u32,
+    /// The name or address that clients and peers reach it by.
+    pub host: String,
+    /// The client port of core 0; core `c` listens on `port + c`.
+    pub port: u16,
+    /// The peer port of core 0; core `c` listens on `peer_port + c`.
+    pub peer_port: u16,
+    /// How many cores it runs.
+    #[serde(default = "one")]
+    pub cores: u16,
+}
+
+/// Limits that bound a node's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Client connections per core.
+    pub connections_max: usize,
+    /// The largest key or value, in bytes.
+    pub value_bytes_max: usize,
+    /// Replies that a client hasn't read, in bytes; beyond, it is cut off.
+    pub client_output_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections_max: 10_000, value_bytes_max: 16 << 20, client_output_bytes_max: 64 << 20 }
+    }
+}
+
+/// The log's settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// Bytes of one segment file; at least twice the largest value.
+    pub segment_bytes: u64,
+    /// Group commits in flight.
+    pub commits_in_flight: usize,
+    /// How a commit becomes durable.
+    pub sync: Sync,
+    /// A group whose log in memory is larger takes a snapshot and forgets it.
+    pub snapshot_after_bytes: usize,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, commits_in_flight: 1, sync: Sync::default(), snapshot_after_bytes: 256 << 20 }
+    }
+}
+
+/// Raft's timeouts, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RaftSettings {
+    /// A leader speaks at least this often.
+    pub heartbeat_ms: u64,
+    /// Without a word of the leader for this to twice this long, a follower campaigns.
+    pub election_timeout_ms: u64,
+}
+
+impl Default for RaftSettings {
+    fn default() -> Self {
+        Self { heartbeat_ms: 50, election_timeout_ms: 400 }
+    }
+}
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The cluster's name: nodes and data folders of another one are refused.
+    pub cluster: String,
+    /// This node's number.
+    pub node: u32,
+    /// Its data folder.
+    pub data: PathBuf,
+    /// Raft groups in the cluster. Fixed when the cluster is created.
+    #[serde(default = "one_group")]
+    pub groups: u32,
+    /// Shards in the cluster. Fixed when the cluster is created.
+    #[serde(default = "default_shards")]
+    pub shards: u16,
+    /// What happens to commands that another node leads.
+    #[serde(default)]
+    pub redirect: Redirect,
+    /// The CPU of each core; empty: wherever the system puts them.
+    #[serde(default)]
+    pub cpus: Vec<usize>,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The log.
+    #[serde(default)]
+    pub log: LogSettings,
+    /// Timeouts.
+    #[serde(default)]
+    pub raft: RaftSettings,
+    /// All nodes of the cluster, this one included.
+    pub nodes: Vec<NodeEntry>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn one_group() -> u32 {
+    1
+}
+
+fn default_shards() -> u16 {
+    64
+}
+
+/// A configuration that can't be used: one line that says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("can't read the configuration {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It isn't TOML, or has a key that doesn't exist or has the wrong type.
+    #[error("{path}, line {line}: {what}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, and which keys there are.
+        what: String,
+    },
+    /// A value that makes no sense.
+    #[error("{path}: {key} = {value}: {what}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// Why it can't be, and what can.
+        what: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming file, key and remedy.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let config = Self::parse(path, &text)?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            let line = text[..at.min(text.len())].matches('\n').count() + 1;
+            let what = error.message().replace('\n', " ");
+            ConfigError::Malformed { path: path.to_owned(), line, what }
+        })
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let invalid = |key: &str, value: String, what: &str| ConfigError::Invalid {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            value,
+            what: what.to_owned(),
+        };
+        if self.cluster.is_empty() || self.cluster.len() > 64 {
+            return Err(invalid("cluster", format!("{:?}", self.cluster), "a name of 1 to 64 characters"));
+        }
+        if !self.nodes.iter().any(|node| node.id == self.node) {
+            return Err(invalid("node", self.node.to_string(), "isn't the id of any of the [[nodes]]"));
+        }
+        if self.nodes.len() > 16 {
+            return Err(invalid("nodes", self.nodes.len().to_string(), "at most 16 nodes"));
+        }
+        for node in &self.nodes {
+            self.check_node(node, &invalid)?;
+        }
+        if self.groups == 0 || self.groups > 1024 {
+            return Err(invalid("groups", self.groups.to_string(), "1 to 1024"));
+        }
+        if self.shards == 0 || self.shards > 16384 || u32::from(self.shards) < self.groups {
+            return Err(invalid("shards", self.shards.to_string(), "1 to 16384, and at least one a group"));
+        }
+        let least = (self.limits.value_bytes_max as u64).saturating_mul(2).max(1 << 20);
+        if self.log.segment_bytes < least || self.log.segment_bytes % 4096 != 0 {
+            let what = "a multiple of 4096, at least 1 MiB and twice limits.value_bytes_max";
+            return Err(invalid("log.segment_bytes", self.log.segment_bytes.to_string(), what));
+        }
+        if !(1..=16).contains(&self.log.commits_in_flight) {
+            return Err(invalid("log.commits_in_flight", self.log.commits_in_flight.to_string(), "1 to 16"));
+        }
+        if self.raft.heartbeat_ms == 0 || self.raft.election_timeout_ms < 4 * self.raft.heartbeat_ms {
+            let what = "must be at least four times raft.heartbeat_ms, which must be at least 1";
+            return Err(invalid("raft.election_timeout_ms", self.raft.election_timeout_ms.to_string(), what));
+        }
+        if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
+            return Err(invalid("cpus", format!("{:?}", self.cpus), "one CPU for each core of this node, or none"));
+        }
+        Ok(())
+    }
+
+    fn check_node(
+        &self,
+        node: &NodeEntry,
+        invalid: &dyn Fn(&str, String, &str) -> ConfigError,
+    ) -> Result<(), ConfigError> {
+        if node.id == 0 || self.nodes.iter().filter(|other| other.id == node.id).count() > 1 {
+            return Err(invalid("nodes.id", node.id.to_string(), "ids are unique and start at 1"));
+        }
+        if node.cores == 0 || node.cores > 256 {
+            return Err(invalid("nodes.cores", node.cores.to_string(), "1 to 256"));
+        }
+        for (key, port) in [("nodes.port", node.port), ("nodes.peer_port", node.peer_port)] {
+            if port == 0 || port.checked_add(node.cores - 1).is_none() {
+                return Err(invalid(key, port.to_string(), "1 to 65535, with a port more for each further core"));
+            }
+        }
+        if node.host.is_empty() || node.host.contains(char::is_whitespace) {
+            return Err(invalid("nodes.host", format!("{:?}", node.host), "a host name or an IP address"));
+        }
+        Ok(())
+    }
+
+    /// This node's own entry.
+    pub fn me(&self) -> &NodeEntry {
+        self.nodes.iter().find(|node| node.id == self.node).expect("checked: node is among nodes")
+    }
+
+    /// A number made from the cluster's name, for handshakes and headers (FNV-1a).
+    pub fn cluster_id(&self) -> u64 {
+        self.cluster.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// This node's number.
+    pub fn node_id(&self) -> NodeId {
+        NodeId(self.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "cluster = \"c\"\nnode = 1\ndata = \"/tmp/x\"\n[[nodes]]\nid = 1\nhost = \"h\"\nport = 7000\npeer_port = 17000\n";
+
+    fn error(text: &str) -> String {
+        let path = Path::new("node.toml");
+        match Config::parse(path, text).and_then(|config| config.check(path)) {
+            Ok(()) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_minimal_file_is_enough() {
+        assert_eq!(error(GOOD), "accepted");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_file_line_and_key() {
+        let unknown = error(&GOOD.replace("node = 1", "nodee = 1"));
+        assert!(unknown.starts_with("node.toml, line 2: unknown field `nodee`"), "{unknown}");
+        assert!(error(&GOOD.replace("node = 1", "node = 4")).contains("node = 4: isn't the id of any"));
+        assert!(error(&GOOD.replace("7000", "70000")).starts_with("node.toml, line 7:"));
+        assert!(error(&GOOD.replace("port = 7000", "port = 0")).contains("nodes.port = 0"));
+        let twice = format!("{GOOD}[[nodes]]\nid = 1\nhost = \"h\"\nport = 7001\npeer_port = 17001\n");
+        assert!(error(&twice).contains("ids are unique"));
+    }
+}

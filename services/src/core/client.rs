@@ -1,0 +1,386 @@
+//! A core's clients: bytes in, commands out, replies in the order of the commands.
+
+use super::Core;
+use super::group::Call;
+use super::remote::{Message, Origin, Outgoing};
+use crate::command::{ConnectionState, Kind, Spec, check, lookup, unknown_command};
+use crate::config::{Config, Redirect};
+use crate::entry::Args;
+use crate::resp::{self, Limits, Parsed, Protocol, ReplyWriter};
+use crate::slot::{Slot, slot_of_command};
+use flotilla_consensus::{GroupId, Refused};
+use flotilla_runtime::{ConnId, Effect, Effects, NodeId, Now, Taken};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Commands of one connection that may wait for their replies; beyond, the driver stops reading from it.
+const PIPELINE_MAX: usize = 4096;
+
+/// A command's arguments as one piece: a 32-bit length before each.
+#[derive(Clone, Debug)]
+pub struct PackedArgs(Vec<u8>);
+
+impl PackedArgs {
+    pub(super) fn pack(args: &[&[u8]]) -> Self {
+        let mut bytes = Vec::with_capacity(args.iter().map(|arg| arg.len() + 4).sum());
+        for arg in args {
+            let length = u32::try_from(arg.len()).expect("an argument is bounded far below 4 GiB");
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(arg);
+        }
+        Self(bytes)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The arguments again, unless the bytes are no packed arguments.
+    pub(super) fn unpack(mut bytes: &[u8]) -> Option<Args<'_>> {
+        let mut args = Args::new();
+        while !bytes.is_empty() {
+            let (length, rest) = bytes.split_at_checked(4)?;
+            let length = u32::from_le_bytes(length.try_into().ok()?) as usize;
+            let (arg, rest) = rest.split_at_checked(length)?;
+            args.push(arg);
+            bytes = rest;
+        }
+        Some(args)
+    }
+}
+
+/// The reply to one command of a pipeline.
+#[derive(Debug)]
+enum Reply {
+    /// Still due, from so many groups.
+    Waiting { left: u32, writes: bool },
+    /// Here, but an earlier one isn't.
+    Ready(Vec<u8>),
+}
+
+#[derive(Debug)]
+struct Connection {
+    state: ConnectionState,
+    output: Vec<u8>,
+    /// Replies that can't be written yet; the first is for command number `first`.
+    replies: VecDeque<Reply>,
+    first: u64,
+    /// Writes among them that are still on their way.
+    writes: u32,
+    paused: bool,
+    closing: bool,
+    cut_off: bool,
+}
+
+impl Connection {
+    fn due(&self) -> u64 {
+        self.first + self.replies.len() as u64
+    }
+}
+
+/// The clients of one core.
+pub(crate) struct Connections {
+    limits: Limits,
+    map: BTreeMap<ConnId, Connection>,
+    /// Those with something to write, or to close.
+    dirty: BTreeSet<ConnId>,
+    pub(super) opened_total: u64,
+    pub(super) commands_total: u64,
+}
+
+impl Connections {
+    pub(super) fn new(config: &Config) -> Self {
+        let limits = Limits { bulk_bytes_max: config.limits.value_bytes_max, ..Limits::default() };
+        Self { limits, map: BTreeMap::new(), dirty: BTreeSet::new(), opened_total: 0, commands_total: 0 }
+    }
+
+    pub(super) fn open(&mut self, conn: ConnId) {
+        self.opened_total += 1;
+        let connection = Connection {
+            state: ConnectionState::new(conn.0),
+            output: Vec::new(),
+            replies: VecDeque::new(),
+            first: 0,
+            writes: 0,
+            paused: false,
+            closing: false,
+            cut_off: false,
+        };
+        self.map.insert(conn, connection);
+    }
+
+    pub(super) fn close(&mut self, conn: ConnId) {
+        self.map.remove(&conn);
+        self.dirty.remove(&conn);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Replies that clients wait for.
+    pub(super) fn waiting(&self) -> usize {
+        self.map.values().map(|connection| connection.replies.len()).sum()
+    }
+
+    /// The command gets its reply now.
+    fn reply(&mut self, conn: ConnId, write: impl FnOnce(&mut ConnectionState, &mut ReplyWriter<'_>)) {
+        let Some(connection) = self.map.get_mut(&conn) else { return };
+        let protocol = connection.state.protocol;
+        if connection.replies.is_empty() {
+            connection.first += 1;
+            self.dirty.insert(conn);
+            let mut reply = ReplyWriter::new(&mut connection.output, protocol);
+            write(&mut connection.state, &mut reply);
+        } else {
+            let mut bytes = Vec::new();
+            write(&mut connection.state, &mut ReplyWriter::new(&mut bytes, protocol));
+            connection.replies.push_back(Reply::Ready(bytes));
+        }
+    }
+
+    /// The command's reply will come later, from `left` groups; returns its number.
+    fn promise(&mut self, conn: ConnId, left: u32, writes: bool) -> u64 {
+        let Some(connection) = self.map.get_mut(&conn) else { return 0 };
+        let sequence = connection.due();
+        connection.replies.push_back(Reply::Waiting { left, writes });
+        connection.writes += u32::from(writes);
+        sequence
+    }
+
+    /// A promised reply is here.
+    pub(super) fn fill(&mut self, conn: ConnId, sequence: u64, write: impl FnOnce(&mut ReplyWriter<'_>)) {
+        let Some(connection) = self.map.get_mut(&conn) else {
+            // Gone; but what the reply does besides writing (applying a command) must still happen.
+            return write(&mut ReplyWriter::discard());
+        };
+        let place = usize::try_from(sequence - connection.first).expect("a pipeline is short");
+        let reply = connection.replies.get_mut(place).expect("promised, and not filled before");
+        let Reply::Waiting { left, writes } = reply else { unreachable!("a reply is filled once") };
+        *left -= 1;
+        if *left > 0 {
+            return write(&mut ReplyWriter::discard());
+        }
+        connection.writes -= u32::from(*writes);
+        let protocol = connection.state.protocol;
+        if place > 0 {
+            let mut bytes = Vec::new();
+            write(&mut ReplyWriter::new(&mut bytes, protocol));
+            *reply = Reply::Ready(bytes);
+            return;
+        }
+        connection.replies.pop_front();
+        connection.first += 1;
+        write(&mut ReplyWriter::new(&mut connection.output, protocol));
+        while let Some(Reply::Ready(_)) = connection.replies.front() {
+            let Some(Reply::Ready(bytes)) = connection.replies.pop_front() else { unreachable!("just seen") };
+            connection.output.extend_from_slice(&bytes);
+            connection.first += 1;
+        }
+        self.dirty.insert(conn);
+    }
+
+    /// A promised reply is here, as bytes from elsewhere.
+    pub(super) fn fill_raw(&mut self, conn: ConnId, sequence: u64, bytes: &[u8]) {
+        self.fill(conn, sequence, |reply| reply.raw(bytes));
+    }
+
+    /// Closes a connection whose command has an unknown outcome: as if the reply had been lost on the way.
+    pub(super) fn cut_off(&mut self, conn: ConnId) {
+        if let Some(connection) = self.map.get_mut(&conn) {
+            connection.cut_off = true;
+            self.dirty.insert(conn);
+        }
+    }
+
+    /// Hands the turn's replies to the driver.
+    pub(super) fn flush(&mut self, out: &mut Effects<Message>) {
+        for conn in std::mem::take(&mut self.dirty) {
+            let Some(connection) = self.map.get_mut(&conn) else { continue };
+            if !connection.output.is_empty() {
+                out.push(Effect::Reply { conn, bytes: std::mem::take(&mut connection.output) });
+            }
+            if connection.cut_off || (connection.closing && connection.replies.is_empty()) {
+                connection.closing = true;
+                out.push(Effect::Close { conn });
+            } else if connection.paused && connection.replies.len() < PIPELINE_MAX / 2 {
+                connection.paused = false;
+                out.push(Effect::Resume { conn });
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Takes every whole command from a client's bytes.
+    pub(super) fn client_bytes(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        bytes: &[u8],
+        taken: &mut Taken,
+        out: &mut Effects<Message>,
+    ) {
+        let limits = self.connections.limits;
+        let mut args = Args::new();
+        while taken.bytes < bytes.len() {
+            let Some(connection) = self.connections.map.get_mut(&conn) else { return };
+            if connection.closing || connection.cut_off {
+                taken.bytes = bytes.len();
+                return;
+            }
+            if connection.replies.len() >= PIPELINE_MAX {
+                connection.paused = true;
+                taken.pause = true;
+                return;
+            }
+            match resp::parse(&bytes[taken.bytes..], &limits, &mut args) {
+                Ok(Parsed::Command { consumed }) => {
+                    taken.bytes += consumed;
+                    if !args.is_empty() {
+                        self.connections.commands_total += 1;
+                        self.command(now, conn, &args, out);
+                    }
+                }
+                Ok(Parsed::Incomplete { .. }) => return,
+                Err(error) => {
+                    taken.bytes = bytes.len();
+                    self.connections.reply(conn, |_, reply| reply.error(&format!("ERR {error}")));
+                    if let Some(connection) = self.connections.map.get_mut(&conn) {
+                        connection.closing = true;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, now: Now, conn: ConnId, args: &[&[u8]], out: &mut Effects<Message>) {
+        let Some(spec) = lookup(args[0]) else {
+            return self.connections.reply(conn, |_, reply| reply.error(&unknown_command(args)));
+        };
+        if let Err(rejected) = check(spec, args) {
+            return self.connections.reply(conn, |_, reply| reply.error(&rejected.to_string()));
+        }
+        match spec.kind {
+            Kind::Read | Kind::Write => self.data_command(now, conn, spec, args, out),
+            Kind::Connection | Kind::Server | Kind::Cluster => self.plain_command(now, conn, spec, args),
+        }
+    }
+
+    /// A command that touches no key: answered on the spot.
+    fn plain_command(&mut self, now: Now, conn: ConnId, spec: &'static Spec, args: &[&[u8]]) {
+        let view = self.node_view(now);
+        let mut close = false;
+        self.connections.reply(conn, |state, reply| close = crate::command::run_plain(spec, args, state, &view, reply));
+        if close && let Some(connection) = self.connections.map.get_mut(&conn) {
+            connection.closing = true;
+        }
+    }
+
+    fn data_command(&mut self, now: Now, conn: ConnId, spec: &'static Spec, args: &[&[u8]], out: &mut Effects<Message>) {
+        let slot = match slot_of_command(spec, args) {
+            Ok(slot) => slot,
+            Err(cross_slot) => {
+                return self.connections.reply(conn, |_, reply| reply.error(&cross_slot.to_string()));
+            }
+        };
+        let Some(slot) = slot else { return self.keyless_command(now, conn, spec, args, out) };
+        let number = super::topology::group_of(&self.config, slot.shard(self.config.shards));
+        let core = super::topology::core_of(self.config.me().cores, number);
+        let leader = self.leaders.of(number);
+        let Some(connection) = self.connections.map.get(&conn) else { return };
+        let (in_order, protocol) = (connection.writes > 0, connection.state.protocol);
+        let led_here = leader == Some(self.config.node_id());
+        if core == self.id && led_here {
+            let sequence = self.connections.promise(conn, 1, spec.is_write());
+            self.execute(now, Origin::Local { conn, sequence }, spec, args, in_order, out);
+        } else if led_here {
+            let sequence = self.connections.promise(conn, 1, spec.is_write());
+            self.send_to_core(core, &Outgoing { conn, sequence, protocol, spec, args }, out);
+        } else if let (Some(leader), Redirect::Forward) = (leader, self.config.redirect) {
+            let sequence = self.connections.promise(conn, 1, spec.is_write());
+            let peer = self.peer_of(leader, number);
+            self.send_to_peer(peer, &Outgoing { conn, sequence, protocol, spec, args });
+        } else {
+            let error = self.moved(Some(slot));
+            self.connections.reply(conn, |_, reply| reply.error(&error));
+        }
+    }
+
+    fn peer_of(&self, node: NodeId, number: u32) -> flotilla_runtime::PeerId {
+        let entry = self.config.nodes.iter().find(|entry| entry.id == node.0).expect("leaders are members");
+        flotilla_runtime::PeerId { node, core: super::topology::core_of(entry.cores, number) }
+    }
+
+    /// Executes a data command with a key in a group of this core, or tells its origin where to go.
+    pub(super) fn execute(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        spec: &'static Spec,
+        args: &[&[u8]],
+        in_order: bool,
+        out: &mut Effects<Message>,
+    ) {
+        let slot: Option<Slot> = slot_of_command(spec, args).ok().flatten();
+        let place = slot.and_then(|slot| {
+            let number = super::topology::group_of(&self.config, slot.shard(self.config.shards));
+            self.multi.place_of(GroupId(u64::from(number) + 1))
+        });
+        let Some(place) = place else { return self.redirect(origin, slot, out) };
+        self.execute_at(now, place, &Call { origin, spec, slot, args, in_order }, out);
+    }
+
+    pub(super) fn execute_at(&mut self, now: Now, place: usize, call: &Call<'_>, out: &mut Effects<Message>) {
+        let begun = if call.spec.is_write() {
+            self.propose(now, place, call)
+        } else {
+            self.begin_read(now, place, call)
+        };
+        match begun {
+            Ok(()) => {}
+            Err(Refused::Busy) => {
+                let error = "BUSY too many writes are waiting for disk or quorum, try again later";
+                self.answer(call.origin, out, |_, reply| reply.error(error));
+            }
+            Err(_) => self.redirect(call.origin, call.slot, out),
+        }
+    }
+
+    /// A data command without a key (`DBSIZE`, `FLUSHALL`...): concerns every group that this core leads.
+    fn keyless_command(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        spec: &'static Spec,
+        args: &[&[u8]],
+        out: &mut Effects<Message>,
+    ) {
+        let mut led: Vec<usize> = (0..self.groups.len()).filter(|place| self.groups[*place].is_leading()).collect();
+        if led.is_empty() {
+            let groups = &mut self.groups;
+            return self.connections.reply(conn, |_, reply| super::keyless::nothing_led(groups, spec, args, reply));
+        }
+        if !spec.is_write() {
+            led.truncate(1);
+        }
+        let left = u32::try_from(led.len()).expect("groups are few");
+        let sequence = self.connections.promise(conn, left, spec.is_write());
+        for place in led {
+            let origin = Origin::Local { conn, sequence };
+            self.execute_at(now, place, &Call { origin, spec, slot: None, args, in_order: true }, out);
+        }
+    }
+
+    /// Whether nothing is under way any more.
+    pub(super) fn is_drained(&self) -> bool {
+        self.groups.iter().all(|group| group.waiting() == 0)
+            && self.connections.waiting() == 0
+            && self.remote.is_idle()
+    }
+
+    #[allow(clippy::unused_self)]
+    pub(super) fn protocol_default() -> Protocol {
+        Protocol::Resp2
+    }
+}

@@ -1,0 +1,363 @@
+//! The state of one group: its shards' data, and who waits for it.
+//!
+//! **Writes.** A writer waits under the (index, term) of its entry. When the entry applied at that index has
+//! that term, the command's own result is its reply; with any other term it certainly didn't happen, and the
+//! client is sent to the new leader. A leader that was deposed keeps its writers waiting until their indices are
+//! decided, so nobody is told a falsehood.
+//!
+//! **Reads** wait for their ticket (see [`flotilla_consensus::ReadTicket`]). A read is served in the state after
+//! every write that came before it on its connection and before every one that came after, so a pipeline behaves
+//! as if it had been sent one by one.
+
+use super::Core;
+use super::remote::{Message, Origin};
+use crate::command::{Spec, by_code};
+use crate::config::Config;
+use crate::entry::{self, Args, CODE_ADVANCE_TIME, SCHEMA_COMMAND_V1};
+use crate::kv::Keyspace;
+use crate::resp::ReplyWriter;
+use crate::slot::Slot;
+use flotilla_consensus::{Proposal, Raft, ReadTicket, Refused, Role};
+use flotilla_runtime::machine::{MILLISECOND, SECOND};
+use flotilla_runtime::{Effects, Nanos, Now};
+use flotilla_storage::RecordHeader;
+use std::collections::{BTreeMap, VecDeque};
+
+/// A deposed leader's writer is cut off (outcome unknown) if its entry's fate isn't known by then.
+const UNDECIDED_FOR_MAX: Nanos = 10 * SECOND;
+/// Keys that are removed because their time has come, per entry: bounds the time that applying takes.
+const EXPIRED_PER_ENTRY_MAX: usize = 1000;
+/// How often a leader looks for keys whose time has come.
+const EXPIRY_INTERVAL: Nanos = 100 * MILLISECOND;
+
+/// A write that waits for its entry to be applied.
+#[derive(Debug)]
+struct Writer {
+    proposal: Proposal,
+    origin: Origin,
+    slot: Option<Slot>,
+}
+
+/// A read that waits for its ticket.
+#[derive(Debug)]
+struct Reader {
+    ticket: ReadTicket,
+    /// The least applied index that it may see.
+    after: u64,
+    origin: Origin,
+    spec: &'static Spec,
+    slot: Option<Slot>,
+    command: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Reader {
+    fn args(&self) -> Args<'_> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| &self.command[start as usize..*end as usize]).collect()
+    }
+}
+
+/// One group's replica: data, and waiting clients.
+pub(crate) struct Group {
+    /// Its number from 0; the Raft group's id is one more.
+    pub(super) number: u32,
+    first_shard: u16,
+    shards_total: u16,
+    pub(super) shards: Vec<Keyspace>,
+    pub(super) applied: u64,
+    /// The group's logical clock: the latest time in its log.
+    pub(super) clock_ms: u64,
+    /// The latest time that this replica has put into an entry.
+    stamped_ms: u64,
+    /// The (term, leads) of the last look.
+    standing: (u64, bool),
+    writers: VecDeque<Writer>,
+    undecided: BTreeMap<(u64, u64), (Origin, Option<Slot>, Nanos)>,
+    readers: VecDeque<Reader>,
+    /// Readers that must see every write proposed before them.
+    readers_in_order: VecDeque<Reader>,
+    next_expiry_look: Nanos,
+}
+
+impl Group {
+    pub(super) fn new(config: &Config, raft: &Raft) -> Self {
+        let number = u32::try_from(raft.group().0 - 1).expect("groups are few");
+        let (first, last) = super::topology::shards_of(config, number);
+        Self {
+            number,
+            first_shard: first,
+            shards_total: config.shards,
+            shards: (first..=last).map(|_| Keyspace::default()).collect(),
+            applied: raft.log().snapshot().0,
+            clock_ms: 0,
+            stamped_ms: 0,
+            standing: (0, false),
+            writers: VecDeque::new(),
+            undecided: BTreeMap::new(),
+            readers: VecDeque::new(),
+            readers_in_order: VecDeque::new(),
+            next_expiry_look: 0,
+        }
+    }
+
+    fn shard(&self, slot: Slot) -> usize {
+        usize::from(slot.shard(self.shards_total) - self.first_shard)
+    }
+
+    pub(super) fn is_leading(&self) -> bool {
+        self.standing.1
+    }
+
+    pub(super) fn keys(&self) -> u64 {
+        self.shards.iter().map(Keyspace::len).sum()
+    }
+
+    /// Clients that wait for this group.
+    pub(super) fn waiting(&self) -> usize {
+        self.writers.len() + self.undecided.len() + self.readers.len() + self.readers_in_order.len()
+    }
+
+    fn stamp(&mut self, now: Now) -> u64 {
+        self.stamped_ms = self.stamped_ms.max(self.clock_ms).max(now.unix_ms);
+        self.stamped_ms
+    }
+}
+
+/// Where a command of a client that waits goes.
+pub(super) struct Call<'a> {
+    pub(super) origin: Origin,
+    pub(super) spec: &'static Spec,
+    pub(super) slot: Option<Slot>,
+    pub(super) args: &'a [&'a [u8]],
+    /// Whether earlier writes of the same client are still on their way.
+    pub(super) in_order: bool,
+}
+
+impl Core {
+    /// Proposes a write in the group at `place`; its origin is answered when it is applied.
+    pub(super) fn propose(&mut self, now: Now, place: usize, call: &Call<'_>) -> Result<(), Refused> {
+        let unix_ms = self.groups[place].stamp(now);
+        let bytes_max = entry::archive_bytes_max(call.args);
+        let proposal = self.multi.propose(now.monotonic, place, SCHEMA_COMMAND_V1, bytes_max, |writer| {
+            entry::write(writer, unix_ms, call.spec.code, call.args);
+        })?;
+        self.groups[place].writers.push_back(Writer { proposal, origin: call.origin, slot: call.slot });
+        Ok(())
+    }
+
+    /// Begins a read in the group at `place`; its origin is answered once it is known to be linearizable.
+    pub(super) fn begin_read(&mut self, now: Now, place: usize, call: &Call<'_>) -> Result<(), Refused> {
+        let group = &self.groups[place];
+        let expires = call.slot.is_some_and(|slot| {
+            let shard = &group.shards[group.shard(slot)];
+            shard.read_decides_expiry(group.clock_ms, now.unix_ms, call.spec, call.args)
+        });
+        if expires {
+            self.advance_time(now, place)?;
+        }
+        let ticket = self.multi.read(now.monotonic, place)?;
+        let in_order = call.in_order || expires;
+        let mut command = Vec::with_capacity(call.args.iter().map(|arg| arg.len()).sum());
+        let mut ends = Vec::with_capacity(call.args.len());
+        for arg in call.args {
+            command.extend_from_slice(arg);
+            ends.push(u32::try_from(command.len()).expect("a request is bounded far below 4 GiB"));
+        }
+        let after = if in_order { ticket.position } else { ticket.index };
+        let reader = Reader { ticket, after, origin: call.origin, spec: call.spec, slot: call.slot, command, ends };
+        let group = &mut self.groups[place];
+        if in_order { &mut group.readers_in_order } else { &mut group.readers }.push_back(reader);
+        Ok(())
+    }
+
+    /// Logs the leader's time, so that what has expired by it has expired on every replica and for ever.
+    fn advance_time(&mut self, now: Now, place: usize) -> Result<(), Refused> {
+        let unix_ms = self.groups[place].stamp(now);
+        self.multi.propose(now.monotonic, place, SCHEMA_COMMAND_V1, entry::archive_bytes_max(&[]), |writer| {
+            entry::write(writer, unix_ms, CODE_ADVANCE_TIME, &[]);
+        })?;
+        Ok(())
+    }
+
+    /// Leaders log the time when keys have expired; writers without a verdict are cut off at last.
+    pub(super) fn tick_groups(&mut self, now: Now) {
+        for place in 0..self.groups.len() {
+            let group = &mut self.groups[place];
+            if !group.undecided.is_empty() {
+                let since = now.monotonic.saturating_sub(UNDECIDED_FOR_MAX);
+                let late = group.undecided.extract_if(.., |_, (_, _, orphaned)| *orphaned < since);
+                for (_, (origin, _, _)) in late {
+                    self.connections.abandon(origin);
+                }
+            }
+            let group = &mut self.groups[place];
+            if group.standing.1 && now.monotonic >= group.next_expiry_look {
+                group.next_expiry_look = now.monotonic + EXPIRY_INTERVAL;
+                let due = group.shards.iter().filter_map(Keyspace::next_deadline).min();
+                if due.is_some_and(|deadline| deadline <= now.unix_ms) {
+                    // Refused: somebody else leads, or the log is full and time can wait.
+                    let _ = self.advance_time(now, place);
+                }
+            }
+        }
+    }
+
+    /// Takes note of who leads, applies what is committed, serves the readers whose time has come.
+    pub(super) fn settle_group(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        self.note_standing(now, place, out);
+        while self.groups[place].applied < self.multi.raft(place).commit() {
+            self.apply_next(now, place, out);
+        }
+        self.serve_confirmed(place, out);
+    }
+
+    fn note_standing(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        let raft = self.multi.raft(place);
+        let standing = (raft.term(), raft.role() == Role::Leader);
+        let leader = raft.leader();
+        let group = &mut self.groups[place];
+        self.leaders.learn(group.number, standing.0, leader, self.id, &self.config, out);
+        if standing == group.standing {
+            return;
+        }
+        let led = std::mem::replace(&mut group.standing, standing).1;
+        if led {
+            for writer in group.writers.drain(..) {
+                let Proposal { index, term } = writer.proposal;
+                group.undecided.insert((index, term), (writer.origin, writer.slot, now.monotonic));
+            }
+            let readers: Vec<Reader> = group.readers.drain(..).chain(group.readers_in_order.drain(..)).collect();
+            for reader in readers {
+                self.redirect(reader.origin, reader.slot, out);
+            }
+        }
+    }
+
+    fn apply_next(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        let index = self.groups[place].applied + 1;
+        let found = self.multi.raft(place).log().entry(index).expect("committed entries are in the log");
+        let (term, record) = (found.term, found.record.clone());
+        self.serve_before(place, index, term, out);
+        let (header, payload) = RecordHeader::decode(&record).expect("only whole records enter the log");
+        let origin = self.claim(place, index, term, out);
+        let group = &mut self.groups[place];
+        group.applied = index;
+        if header.schema != SCHEMA_COMMAND_V1 {
+            assert!(origin.is_none(), "nobody waits for an empty entry");
+            return;
+        }
+        let command = entry::read(payload).expect("written by `entry::write`, its checksum verified");
+        let args: Args<'_> = command.args.iter().map(|arg| &arg.0[..]).collect();
+        group.clock_ms = group.clock_ms.max(command.unix_ms.to_native());
+        let code = command.code.to_native();
+        match origin {
+            None => run(group, code, &args, &mut ReplyWriter::discard()),
+            Some(origin) => {
+                self.answer(origin, out, |groups, reply| run(&mut groups[place], code, &args, reply));
+            }
+        }
+        let _ = now;
+    }
+
+    /// Who waits for the entry of this index and term; everybody who waits for another entry there is redirected.
+    fn claim(&mut self, place: usize, index: u64, term: u64, out: &mut Effects<Message>) -> Option<Origin> {
+        let group = &mut self.groups[place];
+        let writer = group.writers.pop_front_if(|writer| writer.proposal.index <= index);
+        let mut claimed = None;
+        if let Some(writer) = writer {
+            assert_eq!(writer.proposal, Proposal { index, term }, "a leader's own entries are applied in order");
+            claimed = Some(writer.origin);
+        }
+        if !group.undecided.is_empty() {
+            let decided: Vec<_> =
+                group.undecided.extract_if((index, 0)..=(index, u64::MAX), |_, _| true).collect();
+            for ((_, proposed), (origin, slot, _)) in decided {
+                if proposed == term {
+                    claimed = Some(origin);
+                } else {
+                    self.redirect(origin, slot, out);
+                }
+            }
+        }
+        claimed
+    }
+
+    /// Serves the readers that came before the entry at `index` was proposed: if we proposed it in their term, its
+    /// commit confirms that we led when they came.
+    fn serve_before(&mut self, place: usize, index: u64, term: u64, out: &mut Effects<Message>) {
+        loop {
+            let group = &mut self.groups[place];
+            let due = |reader: &mut Reader| reader.ticket.position < index;
+            let reader = match group.readers.pop_front_if(due) {
+                Some(reader) => Some(reader),
+                None => group.readers_in_order.pop_front_if(due),
+            };
+            let Some(reader) = reader else { return };
+            if reader.ticket.term == term {
+                self.serve(place, &reader, out);
+            } else {
+                self.redirect(reader.origin, reader.slot, out);
+            }
+        }
+    }
+
+    /// Serves the readers whose round is confirmed and whose index is applied.
+    fn serve_confirmed(&mut self, place: usize, out: &mut Effects<Message>) {
+        let raft = self.multi.raft(place);
+        if raft.role() != Role::Leader {
+            return;
+        }
+        let (confirmed, term) = (raft.confirmed_round(), raft.term());
+        loop {
+            let group = &mut self.groups[place];
+            let applied = group.applied;
+            let due = |reader: &mut Reader| {
+                reader.ticket.term == term && reader.ticket.round <= confirmed && reader.after <= applied
+            };
+            let reader = match group.readers.pop_front_if(due) {
+                Some(reader) => Some(reader),
+                None => group.readers_in_order.pop_front_if(due),
+            };
+            let Some(reader) = reader else { return };
+            self.serve(place, &reader, out);
+        }
+    }
+
+    fn serve(&mut self, place: usize, reader: &Reader, out: &mut Effects<Message>) {
+        self.answer(reader.origin, out, |groups, reply| match reader.slot {
+            Some(slot) => {
+                let group = &groups[place];
+                let shard = &group.shards[group.shard(slot)];
+                shard.read(group.clock_ms, reader.spec, &reader.args(), reply);
+            }
+            None => super::keyless::read(groups, reader.spec, &reader.args(), reply),
+        });
+    }
+}
+
+/// Applies one command to a group's data.
+fn run(group: &mut Group, code: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
+    let clock_ms = group.clock_ms;
+    if code == CODE_ADVANCE_TIME {
+        let mut left = EXPIRED_PER_ENTRY_MAX;
+        for shard in &mut group.shards {
+            left -= shard.expire(clock_ms, left);
+        }
+        return;
+    }
+    let spec = by_code(code).expect("codes are frozen: every logged command is in the table");
+    match crate::slot::slot_of_command(spec, args) {
+        Ok(Some(slot)) => {
+            let shard = group.shard(slot);
+            group.shards[shard].write(clock_ms, code, args, reply);
+        }
+        // FLUSHALL and its like: no key, so every shard.
+        _ => {
+            for shard in &mut group.shards {
+                shard.write(clock_ms, code, args, &mut ReplyWriter::discard());
+            }
+            reply.simple("OK");
+        }
+    }
+}

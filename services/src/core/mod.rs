@@ -1,0 +1,187 @@
+//! The shard machine of one core: everything between a client's bytes and its reply, sans-IO.
+//!
+//! ```text
+//! net.read → frame.decode → router.route → [mesh.cross | MOVED] → shard.propose → raft.append
+//!    → log.batch → log.sync ∥ peer.send → raft.commit → kv.apply → reply.encode → net.write
+//! ```
+//!
+//! | file | stages |
+//! |---|---|
+//! | `client.rs` | frame.decode, router.route: connections, pipelines, what is answered on the spot |
+//! | `group.rs` | shard.propose, kv.apply: the state of one group, its waiting writers and readers |
+//! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
+//! | `topology.rs` | who leads what, as clients are told |
+//! | `inspect.rs` | a look inside, for the simulator and `INFO` |
+//!
+//! `step` takes things in; nothing leaves before `flush`, which applies what was committed, answers, and lets
+//! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
+
+mod client;
+mod group;
+mod inspect;
+mod remote;
+mod topology;
+
+pub use inspect::{GroupInspection, Inspection};
+pub use remote::Message;
+
+use crate::config::Config;
+use client::Connections;
+use flotilla_consensus::{Multi, MultiConfig, RaftConfig};
+use flotilla_runtime::machine::MILLISECOND;
+use flotilla_runtime::{CoreBoot, CoreId, Effect, Effects, Event, FileKind, Machine, Nanos, Now, PeerId};
+use flotilla_storage::{Identity, LogConfig, Recovery, StorageError};
+use group::Group;
+use remote::Remote;
+use std::rc::Rc;
+use topology::Leaders;
+
+/// The first byte of a peer frame: whose it is.
+pub(crate) mod channel {
+    /// Raft's messages.
+    pub(crate) const RAFT: u8 = 1;
+    /// A command for the core that leads its group, or the answer to one.
+    pub(crate) const COMMAND: u8 = 2;
+}
+
+/// Why a core can't start. One line: what, where, what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// Its log can't be trusted.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// One core: its clients, its groups, its log.
+pub struct Core {
+    pub(crate) config: Rc<Config>,
+    pub(crate) id: CoreId,
+    pub(crate) multi: Multi,
+    /// The state of each group, in the order of `multi`'s replicas.
+    pub(crate) groups: Vec<Group>,
+    pub(crate) connections: Connections,
+    pub(crate) remote: Remote,
+    pub(crate) leaders: Leaders,
+    pub(crate) started: Nanos,
+    pub(crate) recovered: String,
+    draining: bool,
+}
+
+impl Core {
+    /// Builds the core from what survived its last life.
+    ///
+    /// # Errors
+    /// [`BootError`] if the log is damaged or another's: nothing was changed on disk.
+    pub fn build(config: &Config, boot: CoreBoot) -> Result<Self, BootError> {
+        let CoreBoot { core, files, pool, seed, now } = boot;
+        let identity = Identity { cluster: config.cluster_id(), node: config.node, core: core.0 };
+        let mut recovery = Recovery::new(identity);
+        for (file, image) in files {
+            if file.kind == FileKind::Segment {
+                recovery.segment(file, image)?;
+            }
+        }
+        let recovered = recovery.finish()?;
+        let summary = recovered.summary();
+        let multi_config = MultiConfig {
+            me: config.node_id(),
+            groups: topology::groups_of(config, core),
+            raft: RaftConfig {
+                heartbeat: config.raft.heartbeat_ms * MILLISECOND,
+                election_timeout: config.raft.election_timeout_ms * MILLISECOND,
+                ..RaftConfig::default()
+            },
+            log: LogConfig {
+                segment_bytes: config.log.segment_bytes,
+                commits_in_flight: config.log.commits_in_flight,
+                ..LogConfig::new(identity)
+            },
+            channel: channel::RAFT,
+        };
+        let multi = Multi::open(multi_config, pool, recovered, seed, now.monotonic);
+        let groups = (0..multi.len()).map(|place| Group::new(config, multi.raft(place))).collect();
+        Ok(Self {
+            id: core,
+            groups,
+            connections: Connections::new(config),
+            remote: Remote::default(),
+            leaders: Leaders::new(config.groups),
+            started: now.monotonic,
+            recovered: summary,
+            draining: false,
+            multi,
+            config: Rc::new(config.clone()),
+        })
+    }
+
+    /// A line about what recovery found.
+    pub fn recovered(&self) -> &str {
+        &self.recovered
+    }
+
+    fn peer_frame(&mut self, now: Now, from: PeerId, frame: &[u8], out: &mut Effects<Message>) {
+        match frame.split_first() {
+            Some((&channel::RAFT, rest)) => {
+                if let Err(error) = self.multi.receive(now.monotonic, from.node, rest) {
+                    tracing::warn!(peer = from.node.0, %error, "a frame from a peer was dropped");
+                }
+            }
+            Some((&channel::COMMAND, rest)) => self.remote_frame(now, from, rest, out),
+            _ => tracing::warn!(peer = from.node.0, "a frame of an unknown channel was dropped"),
+        }
+    }
+
+    /// Applies and answers what became possible in this turn, group by group.
+    fn settle(&mut self, now: Now, out: &mut Effects<Message>) {
+        let mut dirty = std::mem::take(&mut self.settling);
+        dirty.clear();
+        dirty.extend_from_slice(self.multi.dirty());
+        for place in dirty.drain(..) {
+            self.settle_group(now, place, out);
+        }
+        self.settling = dirty;
+    }
+}
+
+impl Machine for Core {
+    type Message = Message;
+
+    fn step(&mut self, now: Now, event: Event<'_, Message>, out: &mut Effects<Message>) {
+        match event {
+            Event::Tick => {
+                self.multi.tick(now.monotonic, out);
+                self.tick_groups(now);
+            }
+            Event::Opened { conn } => self.connections.open(conn),
+            Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
+            Event::Closed { conn } => self.connections.close(conn),
+            Event::PeerUp { peer } => self.multi.link_changed(now.monotonic, peer, true),
+            Event::PeerDown { peer } => {
+                self.multi.link_changed(now.monotonic, peer, false);
+                self.remote_lost(peer, out);
+            }
+            Event::Peer { from, frame } => self.peer_frame(now, from, frame, out),
+            Event::Mesh { from, message } => self.mesh_message(now, from, message, out),
+            Event::Disk { op, result } => {
+                if !self.multi.disk(now.monotonic, op, &result, out) {
+                    self.snapshot_disk(op, &result, out);
+                }
+            }
+            Event::Shutdown => self.draining = true,
+        }
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Effects<Message>) {
+        self.settle(now, out);
+        self.multi.flush(now.monotonic, out);
+        self.connections.flush(out);
+        if self.draining && self.is_drained() {
+            out.push(Effect::Drained);
+        }
+    }
+
+    fn deadline(&self) -> Option<Nanos> {
+        self.multi.deadline()
+    }
+}

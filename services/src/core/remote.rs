@@ -1,0 +1,269 @@
+//! Commands that another core of this node, or another node, must execute.
+//!
+//! A core that can't execute a command itself numbers it, remembers who waits, and sends it on: over the mesh to
+//! the core of this node that leads the group, or (with `redirect = "forward"`) over the peer link to the node
+//! that does. The answer comes back as finished reply bytes under the same number. Nothing is sent on twice: a
+//! core that gets a command it doesn't lead answers with the redirection instead.
+
+use super::client::PackedArgs;
+use super::{Core, channel};
+use crate::command::{Spec, lookup};
+use crate::config::Redirect;
+use crate::resp::{Protocol, ReplyWriter};
+use crate::slot::Slot;
+use flotilla_runtime::{ConnId, CoreId, Effect, Effects, NodeId, Now, PeerId};
+use std::collections::BTreeMap;
+
+/// Who is to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A client of this core: its connection and the command's number on it.
+    Local { conn: ConnId, sequence: u64 },
+    /// Another core of this node.
+    Core { core: CoreId, token: u64, protocol: Protocol },
+    /// A core of another node.
+    Peer { peer: PeerId, token: u64, protocol: Protocol },
+}
+
+/// What became of a command that was sent on.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The reply, ready for the client.
+    Reply(Vec<u8>),
+    /// Nobody will ever know: the client must be cut off.
+    Unknown,
+}
+
+/// What cores of one node say to each other.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Execute this for me.
+    Request {
+        /// The asker's number for it.
+        token: u64,
+        /// The RESP version of the client that waits.
+        protocol: Protocol,
+        /// The command.
+        command: PackedArgs,
+    },
+    /// The answer to a request.
+    Response {
+        /// The asker's number for it.
+        token: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// A group's leader is known, or lost.
+    Leader {
+        /// The group's number from 0.
+        group: u32,
+        /// In this term.
+        term: u64,
+        /// Who.
+        leader: Option<NodeId>,
+    },
+}
+
+/// Where a command was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Destination {
+    Core,
+    Peer(PeerId),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    conn: ConnId,
+    sequence: u64,
+    to: Destination,
+    writes: bool,
+}
+
+/// The commands that are elsewhere, and what leaves for the peers this turn.
+#[derive(Debug, Default)]
+pub(crate) struct Remote {
+    last_token: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    outgoing: BTreeMap<PeerId, Vec<u8>>,
+}
+
+const REQUEST: u8 = 1;
+const REPLY: u8 = 2;
+const UNKNOWN: u8 = 3;
+/// kind, protocol, two zero bytes, length, token.
+const ITEM_HEADER_BYTES: usize = 16;
+
+impl Remote {
+    fn expect(&mut self, conn: ConnId, sequence: u64, to: Destination, writes: bool) -> u64 {
+        self.last_token += 1;
+        self.waiting.insert(self.last_token, Waiting { conn, sequence, to, writes });
+        self.last_token
+    }
+
+    fn put(&mut self, to: PeerId, kind: u8, protocol: Protocol, token: u64, bytes: &[u8]) {
+        let frame = self.outgoing.entry(to).or_insert_with(|| vec![channel::COMMAND]);
+        frame.extend_from_slice(&[kind, protocol.number(), 0, 0]);
+        frame.extend_from_slice(&u32::try_from(bytes.len()).expect("requests and replies are bounded").to_le_bytes());
+        frame.extend_from_slice(&token.to_le_bytes());
+        frame.extend_from_slice(bytes);
+    }
+
+    pub(super) fn flush(&mut self, out: &mut Effects<Message>) {
+        for (to, frame) in std::mem::take(&mut self.outgoing) {
+            out.push(Effect::Send { to, frame });
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.outgoing.is_empty()
+    }
+}
+
+/// A command of a client of this core, about to be sent on.
+pub(super) struct Outgoing<'a> {
+    pub(super) conn: ConnId,
+    pub(super) sequence: u64,
+    pub(super) protocol: Protocol,
+    pub(super) spec: &'static Spec,
+    pub(super) args: &'a [&'a [u8]],
+}
+
+impl Core {
+    /// Sends a client's command to another core of this node.
+    pub(super) fn send_to_core(&mut self, core: CoreId, command: &Outgoing<'_>, out: &mut Effects<Message>) {
+        let writes = command.spec.is_write();
+        let token = self.remote.expect(command.conn, command.sequence, Destination::Core, writes);
+        let packed = PackedArgs::pack(command.args);
+        out.push(Effect::Mesh {
+            to: core,
+            message: Message::Request { token, protocol: command.protocol, command: packed },
+        });
+    }
+
+    /// Sends a client's command to the node that leads its group.
+    pub(super) fn send_to_peer(&mut self, peer: PeerId, command: &Outgoing<'_>) {
+        let writes = command.spec.is_write();
+        let token = self.remote.expect(command.conn, command.sequence, Destination::Peer(peer), writes);
+        let packed = PackedArgs::pack(command.args);
+        self.remote.put(peer, REQUEST, command.protocol, token, packed.bytes());
+    }
+
+    /// Writes the reply of whoever waits at `origin`.
+    pub(super) fn answer(
+        &mut self,
+        origin: Origin,
+        out: &mut Effects<Message>,
+        write: impl FnOnce(&mut [super::Group], &mut ReplyWriter<'_>),
+    ) {
+        let groups = &mut self.groups;
+        match origin {
+            Origin::Local { conn, sequence } => {
+                self.connections.fill(conn, sequence, |reply| write(groups, reply));
+            }
+            Origin::Core { core, token, protocol } => {
+                let mut bytes = Vec::new();
+                write(groups, &mut ReplyWriter::new(&mut bytes, protocol));
+                out.push(Effect::Mesh {
+                    to: core,
+                    message: Message::Response { token, outcome: Outcome::Reply(bytes) },
+                });
+            }
+            Origin::Peer { peer, token, protocol } => {
+                let mut bytes = Vec::new();
+                write(groups, &mut ReplyWriter::new(&mut bytes, protocol));
+                self.remote.put(peer, REPLY, protocol, token, &bytes);
+            }
+        }
+    }
+
+    /// The command of `origin` certainly didn't happen here: tell it where to go.
+    pub(super) fn redirect(&mut self, origin: Origin, slot: Option<Slot>, out: &mut Effects<Message>) {
+        let error = match self.config.redirect {
+            Redirect::Moved => self.moved(slot),
+            Redirect::Forward => "TRYAGAIN the leader of the key's group has changed".to_owned(),
+        };
+        self.answer(origin, out, |_, reply| reply.error(&error));
+    }
+
+    /// What a client with a key of this slot is told when its group isn't led here.
+    pub(super) fn moved(&self, slot: Option<Slot>) -> String {
+        match slot {
+            Some(slot) => self.topology().moved(slot),
+            None => "CLUSTERDOWN this node leads no group at the moment".to_owned(),
+        }
+    }
+
+    /// Nobody will ever know what became of the command of `origin`.
+    pub(super) fn abandon(&mut self, origin: Origin, out: &mut Effects<Message>) {
+        match origin {
+            Origin::Local { conn, .. } => self.connections.cut_off(conn),
+            Origin::Core { core, token, .. } => out.push(Effect::Mesh {
+                to: core,
+                message: Message::Response { token, outcome: Outcome::Unknown },
+            }),
+            Origin::Peer { peer, token, protocol } => self.remote.put(peer, UNKNOWN, protocol, token, &[]),
+        }
+    }
+
+    pub(super) fn mesh_message(&mut self, now: Now, from: CoreId, message: Message, out: &mut Effects<Message>) {
+        match message {
+            Message::Request { token, protocol, command } => {
+                self.execute_for(now, Origin::Core { core: from, token, protocol }, command.bytes(), out);
+            }
+            Message::Response { token, outcome } => self.came_back(token, outcome),
+            Message::Leader { group, term, leader } => self.leaders.heard(group, term, leader),
+        }
+    }
+
+    /// Commands and answers from a peer; anything malformed ends the frame with a warning.
+    pub(super) fn remote_frame(&mut self, now: Now, from: PeerId, mut frame: &[u8], out: &mut Effects<Message>) {
+        while !frame.is_empty() {
+            let Some((header, rest)) = frame.split_at_checked(ITEM_HEADER_BYTES) else { break };
+            let length = u32::from_le_bytes(header[4..8].try_into().expect("four bytes of sixteen")) as usize;
+            let token = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes of sixteen"));
+            let (Some((bytes, rest)), Some(protocol)) = (rest.split_at_checked(length), Protocol::from_number(header[1]))
+            else {
+                break;
+            };
+            match header[0] {
+                REQUEST => self.execute_for(now, Origin::Peer { peer: from, token, protocol }, bytes, out),
+                REPLY => self.came_back(token, Outcome::Reply(bytes.to_vec())),
+                UNKNOWN => self.came_back(token, Outcome::Unknown),
+                _ => break,
+            }
+            frame = rest;
+        }
+        if !frame.is_empty() {
+            tracing::warn!(peer = from.node.0, "a malformed command frame from a peer was dropped");
+        }
+    }
+
+    fn execute_for(&mut self, now: Now, origin: Origin, packed: &[u8], out: &mut Effects<Message>) {
+        let Some(args) = PackedArgs::unpack(packed) else { return self.abandon(origin, out) };
+        match args.first().and_then(|name| lookup(name)) {
+            Some(spec) => self.execute(now, origin, spec, &args, true, out),
+            None => self.abandon(origin, out),
+        }
+    }
+
+    fn came_back(&mut self, token: u64, outcome: Outcome) {
+        let Some(waiting) = self.remote.waiting.remove(&token) else { return };
+        match outcome {
+            Outcome::Reply(bytes) => self.connections.fill_raw(waiting.conn, waiting.sequence, &bytes),
+            Outcome::Unknown => self.connections.cut_off(waiting.conn),
+        }
+    }
+
+    /// The link to a peer broke. What was sent there may have happened: writers are cut off, readers may retry.
+    pub(super) fn remote_lost(&mut self, peer: PeerId) {
+        let lost = self.remote.waiting.extract_if(.., |_, waiting| waiting.to == Destination::Peer(peer));
+        for (_, waiting) in lost {
+            if waiting.writes {
+                self.connections.cut_off(waiting.conn);
+            } else {
+                let error = "TRYAGAIN the node that leads the key's group was lost";
+                self.connections.fill(waiting.conn, waiting.sequence, |reply| reply.error(error));
+            }
+        }
+    }
+}

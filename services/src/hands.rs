@@ -1,0 +1,31 @@
+//! The few things that tools (client, demo, command line) may do and machines may not: wait, and measure time.
+
+use std::time::Duration;
+
+/// Measures elapsed time.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    #[allow(clippy::disallowed_methods, reason = "hands: a tool's clock, no machine uses it")]
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// The time since.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Waits a little between two looks at something that announces itself in no other way.
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// Starts a thread of a tool.
+#[allow(clippy::disallowed_methods, reason = "hands: a tool's thread, no machine runs on it")]
+pub fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    std::thread::spawn(work)
+}

@@ -1,0 +1,322 @@
+//! A whole cluster on this machine, each node a process of its own: for the demo, `flotilla dev`, benchmarks and
+//! tests.
+
+use crate::client::{Cluster, Reply};
+use crate::config::{Config, LogSettings, NodeEntry, RaftSettings, Redirect};
+use crate::hands::{Stopwatch, pause};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{self, BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// What kind of cluster.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// The `flotilla` program.
+    pub program: PathBuf,
+    /// Where the nodes' folders and files go.
+    pub folder: PathBuf,
+    /// How many nodes.
+    pub nodes: u32,
+    /// Cores of each.
+    pub cores: u16,
+    /// Raft groups.
+    pub groups: u32,
+    /// The first client port; 0: any that are free.
+    pub port: u16,
+    /// What a node does with a command that it doesn't lead.
+    pub redirect: Redirect,
+    /// The log.
+    pub log: LogSettings,
+    /// Timeouts.
+    pub raft: RaftSettings,
+}
+
+impl LocalOptions {
+    /// Three nodes of one core, one group.
+    pub fn new(program: PathBuf, folder: PathBuf) -> Self {
+        Self {
+            program,
+            folder,
+            nodes: 3,
+            cores: 1,
+            groups: 1,
+            port: 0,
+            redirect: Redirect::Moved,
+            log: LogSettings::default(),
+            raft: RaftSettings::default(),
+        }
+    }
+}
+
+/// Something about a local cluster went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LocalError {
+    /// A process or a file.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A node ended instead of getting ready.
+    #[error("node {node} didn't start ({status}); its last words: {last_words}")]
+    NotStarted {
+        /// Which one.
+        node: u32,
+        /// How its process ended.
+        status: String,
+        /// The end of its log.
+        last_words: String,
+    },
+    /// The cluster doesn't serve.
+    #[error("the cluster has no leader for every slot after {0:.0} s")]
+    NoLeader(f64),
+}
+
+/// A running local cluster. Dropped, it is killed.
+#[derive(Debug)]
+pub struct LocalCluster {
+    options: LocalOptions,
+    nodes: Vec<LocalNode>,
+}
+
+#[derive(Debug)]
+struct LocalNode {
+    entry: NodeEntry,
+    config: PathBuf,
+    log: PathBuf,
+    process: Option<Child>,
+}
+
+impl LocalCluster {
+    /// Writes the configurations and starts every node; returns when all have announced themselves ready.
+    ///
+    /// # Errors
+    /// [`LocalError`]; nothing is left running then.
+    pub fn start(options: LocalOptions) -> Result<Self, LocalError> {
+        let entries = entries(&options)?;
+        let mut cluster = Self { nodes: Vec::new(), options };
+        for entry in &entries {
+            let node = cluster.write_config(entry, &entries)?;
+            cluster.nodes.push(node);
+        }
+        for node in 1..=cluster.options.nodes {
+            cluster.spawn(node)?;
+        }
+        for node in 1..=cluster.options.nodes {
+            cluster.wait_ready(node)?;
+        }
+        Ok(cluster)
+    }
+
+    fn write_config(&self, entry: &NodeEntry, entries: &[NodeEntry]) -> Result<LocalNode, LocalError> {
+        let folder = &self.options.folder;
+        let config = Config {
+            cluster: "local".to_owned(),
+            node: entry.id,
+            data: folder.join(format!("node-{}", entry.id)),
+            groups: self.options.groups,
+            shards: 64,
+            redirect: self.options.redirect,
+            cpus: Vec::new(),
+            limits: crate::config::Limits::default(),
+            log: self.options.log,
+            raft: self.options.raft,
+            nodes: entries.to_vec(),
+        };
+        let path = folder.join(format!("node-{}.toml", entry.id));
+        let text = toml::to_string(&config).expect("a configuration is plain data");
+        let io = |source| LocalError::Io { what: format!("can't write {}", path.display()), source };
+        std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, text)).map_err(io)?;
+        let log = folder.join(format!("node-{}.log", entry.id));
+        Ok(LocalNode { entry: entry.clone(), config: path, log, process: None })
+    }
+
+    fn node(&self, id: u32) -> &LocalNode {
+        &self.nodes[id as usize - 1]
+    }
+
+    fn spawn(&mut self, id: u32) -> Result<(), LocalError> {
+        let program = self.options.program.clone();
+        let node = &mut self.nodes[id as usize - 1];
+        let io = |source| LocalError::Io { what: format!("can't start {}", program.display()), source };
+        let log = std::fs::File::options().create(true).append(true).open(&node.log).map_err(io)?;
+        let mut command = Command::new(&program);
+        command.args(["serve", "--die-with-parent", "--config"]).arg(&node.config);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        node.process = Some(command.spawn().map_err(io)?);
+        Ok(())
+    }
+
+    fn wait_ready(&mut self, id: u32) -> Result<(), LocalError> {
+        let node = &mut self.nodes[id as usize - 1];
+        let process = node.process.as_mut().expect("spawned just before");
+        let output = process.stdout.take().expect("its output is a pipe");
+        let mut line = String::new();
+        let read = BufReader::new(output).read_line(&mut line);
+        if read.is_ok() && line.starts_with("ready") {
+            return Ok(());
+        }
+        let status = process.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        node.process = None;
+        let words = std::fs::read_to_string(&node.log).unwrap_or_default();
+        let last_words = words.lines().last().unwrap_or("none").to_owned();
+        Err(LocalError::NotStarted { node: id, status, last_words })
+    }
+
+    /// Starts a node that was killed; returns when it has announced itself ready.
+    ///
+    /// # Errors
+    /// [`LocalError`].
+    pub fn restart(&mut self, id: u32) -> Result<(), LocalError> {
+        self.spawn(id)?;
+        self.wait_ready(id)
+    }
+
+    /// SIGKILL, and waits for the process to be gone.
+    pub fn kill(&mut self, id: u32) {
+        if let Some(mut process) = self.nodes[id as usize - 1].process.take() {
+            // Both fail only if it is gone already.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// SIGTERM: asks a node to drain; returns whether it ended well within `timeout`.
+    pub fn stop(&mut self, id: u32, timeout: Duration) -> bool {
+        let Some(process) = &mut self.nodes[id as usize - 1].process else { return true };
+        let Some(pid) = Pid::from_raw(i32::try_from(process.id()).unwrap_or(0)) else { return false };
+        let _ = kill_process(pid, Signal::TERM);
+        let clock = Stopwatch::start();
+        while clock.elapsed() < timeout {
+            if let Ok(Some(status)) = process.try_wait() {
+                self.nodes[id as usize - 1].process = None;
+                return status.success();
+            }
+            pause(Duration::from_millis(2));
+        }
+        self.kill(id);
+        false
+    }
+
+    /// The client addresses of every core.
+    pub fn addresses(&self) -> Vec<String> {
+        let of = |node: &LocalNode| {
+            let NodeEntry { host, port, cores, .. } = node.entry.clone();
+            (0..cores).map(move |core| format!("{host}:{}", port + core))
+        };
+        self.nodes.iter().flat_map(of).collect()
+    }
+
+    /// The node at a client address.
+    pub fn node_at(&self, address: &str) -> Option<u32> {
+        let port: u16 = address.rsplit(':').next()?.parse().ok()?;
+        let owns = |node: &&LocalNode| (node.entry.port..node.entry.port + node.entry.cores).contains(&port);
+        self.nodes.iter().find(owns).map(|node| node.entry.id)
+    }
+
+    /// A node's client address (core 0).
+    pub fn address(&self, id: u32) -> String {
+        let entry = &self.node(id).entry;
+        format!("{}:{}", entry.host, entry.port)
+    }
+
+    /// A node's configuration file.
+    pub fn config(&self, id: u32) -> &Path {
+        &self.node(id).config
+    }
+
+    /// Whether a node's process runs.
+    pub fn is_running(&mut self, id: u32) -> bool {
+        let process = &mut self.nodes[id as usize - 1].process;
+        process.as_mut().is_some_and(|process| matches!(process.try_wait(), Ok(None)))
+    }
+
+    /// A client of the cluster.
+    pub fn client(&self) -> Cluster {
+        Cluster::new(self.addresses())
+    }
+
+    /// Waits until every slot has a leader that takes a write.
+    ///
+    /// # Errors
+    /// [`LocalError::NoLeader`].
+    pub fn wait_for_leaders(&self, timeout: Duration) -> Result<(), LocalError> {
+        let clock = Stopwatch::start();
+        let mut client = self.client();
+        for group in 0..self.options.groups {
+            // A key in the middle of each group's slots.
+            let slot = (u64::from(group) * 2 + 1) * 8192 / u64::from(self.options.groups);
+            let key = crate::slot::key_in(u16::try_from(slot).expect("less than 16384"));
+            let left = timeout.saturating_sub(clock.elapsed());
+            let set = client.execute(&key, &[b"SET", &key, b"1"], left);
+            if !matches!(set, Ok(Reply::Status(_))) {
+                return Err(LocalError::NoLeader(timeout.as_secs_f64()));
+            }
+            let _ = client.execute(&key, &[b"DEL", &key], left);
+        }
+        Ok(())
+    }
+
+    /// User and system time of the running nodes so far, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        processes.filter_map(|process| cpu_seconds_of(process.id())).sum()
+    }
+}
+
+/// User and system time of a process so far, in seconds.
+pub fn cpu_seconds_of(pid: u32) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    #[allow(clippy::cast_precision_loss, reason = "a small number of ticks")]
+    Some(ticks / rustix::param::clock_ticks_per_second() as f64)
+}
+
+impl Drop for LocalCluster {
+    fn drop(&mut self) {
+        for id in 1..=self.options.nodes.min(u32::try_from(self.nodes.len()).unwrap_or(0)) {
+            self.kill(id);
+        }
+    }
+}
+
+fn entries(options: &LocalOptions) -> Result<Vec<NodeEntry>, LocalError> {
+    let mut ports = Ports { next: 7100 + u16::try_from(std::process::id() % 20_000).unwrap_or(0) };
+    let mut entries = Vec::new();
+    for id in 1..=options.nodes {
+        let port = match options.port {
+            0 => ports.take(options.cores)?,
+            first => first + u16::try_from(id - 1).unwrap_or(0) * options.cores,
+        };
+        let peer_port = ports.take(options.cores)?;
+        entries.push(NodeEntry { id, host: "127.0.0.1".to_owned(), port, peer_port, cores: options.cores });
+    }
+    Ok(entries)
+}
+
+/// Looks for ports that nobody listens on.
+struct Ports {
+    next: u16,
+}
+
+impl Ports {
+    fn take(&mut self, count: u16) -> Result<u16, LocalError> {
+        for _ in 0..4000 {
+            let first = self.next;
+            self.next = if first > 32_000 - count { 7100 } else { first + count };
+            let free = (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+            if free {
+                return Ok(first);
+            }
+        }
+        let source = io::Error::other("no free ports between 7100 and 32000");
+        Err(LocalError::Io { what: "can't find ports for a local cluster".to_owned(), source })
+    }
+}

@@ -1,0 +1,242 @@
+//! One node: takes its data folder, its ports and its cores, and runs until it is told to stop.
+
+use crate::config::{Config, ConfigError, Sync};
+use crate::core::Core;
+use flotilla_runtime::driver::{self, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, Placement, StopHandle, SyncMode};
+use flotilla_runtime::{CoreId, NodeId, PeerId};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+/// Why a node can't start, or had to stop. One line: what, where, what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A folder or file of the node.
+    #[error("{what} {path}: {source}{hint}")]
+    Folder {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The folder is in use.
+    #[error("the data folder {path} is in use by a running node (lock file {lock}): stop that node, or give this one a folder of its own")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The lock.
+        lock: PathBuf,
+    },
+    /// The folder is another node's.
+    #[error("the data folder {path} was created with {key} = {found}, and the configuration says {expected}: use that node's own folder, or an empty one for a new node")]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// What differs.
+        key: &'static str,
+        /// In the folder.
+        found: String,
+        /// In the configuration.
+        expected: String,
+    },
+    /// A host name.
+    #[error("the host {host:?} of node {node} has no address: {source}")]
+    Unresolved {
+        /// The name.
+        host: String,
+        /// Whose it is.
+        node: u32,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// A port.
+    #[error("can't listen on {address} ({what}): {source}: choose another port, or stop who uses it")]
+    Port {
+        /// The address.
+        address: SocketAddr,
+        /// For whom.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The node had to stop.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+}
+
+/// What a data folder says about itself.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FolderIdentity {
+    cluster: String,
+    node: u32,
+    cores: u16,
+    groups: u32,
+    shards: u16,
+    /// Drawn when the folder was made: a wiped node isn't its former self.
+    incarnation: u64,
+}
+
+/// Runs a node until `stop` is used (then it drains) or it fails. Calls `ready` once it serves.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve(config: &Config, stop: StopHandle, ready: impl FnOnce()) -> Result<(), ServeError> {
+    let (_lock, incarnation) = claim_folder(config)?;
+    let options = options(config, incarnation)?;
+    let for_cores = config.clone();
+    let build = move |boot: flotilla_runtime::CoreBoot| {
+        let core = boot.core.0;
+        let built = Core::build(&for_cores, boot).map_err(|error| error.to_string())?;
+        tracing::info!(core, found = built.recovered(), "the log is recovered");
+        Ok(built)
+    };
+    driver::run(options, build, stop, ready)?;
+    Ok(())
+}
+
+/// The folder of one core inside a node's data folder.
+pub fn core_folder(data: &Path, core: u16) -> PathBuf {
+    data.join(format!("core-{core}"))
+}
+
+fn claim_folder(config: &Config) -> Result<(File, u64), ServeError> {
+    let data = &config.data;
+    let folder = |what, path: &Path, source| ServeError::Folder {
+        what,
+        path: path.to_owned(),
+        source,
+        hint: ": the node must be able to write there",
+    };
+    fs::create_dir_all(data).map_err(|error| folder("can't create the data folder", data, error))?;
+    let lock_path = data.join("lock");
+    let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
+    let lock = lock.map_err(|error| folder("can't write the lock file", &lock_path, error))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| ServeError::Locked { path: data.clone(), lock: lock_path })?;
+    let incarnation = check_identity(config)?;
+    for core in 0..config.me().cores {
+        let path = core_folder(data, core);
+        fs::create_dir_all(&path).map_err(|error| folder("can't create the folder", &path, error))?;
+    }
+    Ok((lock, incarnation))
+}
+
+fn check_identity(config: &Config) -> Result<u64, ServeError> {
+    let path = config.data.join("identity.toml");
+    let io = |what, source| ServeError::Folder { what, path: path.clone(), source, hint: "" };
+    let expected = FolderIdentity {
+        cluster: config.cluster.clone(),
+        node: config.node,
+        cores: config.me().cores,
+        groups: config.groups,
+        shards: config.shards,
+        incarnation: 0,
+    };
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let identity = FolderIdentity { incarnation: random_number()?, ..expected };
+            write_durably(&path, &toml::to_string(&identity).expect("plain fields")).map_err(|e| io("can't write", e))?;
+            return Ok(identity.incarnation);
+        }
+        Err(error) => return Err(io("can't read", error)),
+    };
+    let found: FolderIdentity = toml::from_str(&text)
+        .map_err(|error| io("can't understand", io::Error::other(error.message().to_owned())))?;
+    let differs = |key, found: &dyn ToString, expected: &dyn ToString| ServeError::Foreign {
+        path: config.data.clone(),
+        key,
+        found: found.to_string(),
+        expected: expected.to_string(),
+    };
+    if found.cluster != expected.cluster {
+        return Err(differs("cluster", &found.cluster, &expected.cluster));
+    }
+    for (key, found, expected) in [
+        ("node", u64::from(found.node), u64::from(expected.node)),
+        ("cores", u64::from(found.cores), u64::from(expected.cores)),
+        ("groups", u64::from(found.groups), u64::from(expected.groups)),
+        ("shards", u64::from(found.shards), u64::from(expected.shards)),
+    ] {
+        if found != expected {
+            return Err(differs(key, &found, &expected));
+        }
+    }
+    Ok(found.incarnation)
+}
+
+fn write_durably(path: &Path, text: &str) -> io::Result<()> {
+    let unfinished = path.with_extension("tmp");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)?;
+    File::open(path.parent().expect("inside the data folder"))?.sync_all()
+}
+
+fn random_number() -> Result<u64, ServeError> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 8];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|source| ServeError::Folder { what: "can't read", path: path.to_owned(), source, hint: "" })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError> {
+    let me = config.me();
+    let mut cores = Vec::new();
+    for core in 0..me.cores {
+        cores.push(CoreOptions {
+            clients: listen(resolve(me.id, &me.host, me.port + core)?, "clients")?,
+            peers: listen(resolve(me.id, &me.host, me.peer_port + core)?, "peers")?,
+            folder: core_folder(&config.data, core),
+        });
+    }
+    let mut peers = Vec::new();
+    for node in config.nodes.iter().filter(|node| node.id != config.node) {
+        for core in 0..node.cores {
+            let peer = PeerId { node: NodeId(node.id), core: CoreId(core) };
+            peers.push(PeerAddress { peer, address: resolve(node.id, &node.host, node.peer_port + core)? });
+        }
+    }
+    let placement =
+        if config.cpus.is_empty() { Placement::Floating } else { Placement::Pinned(config.cpus.clone()) };
+    Ok(NodeOptions {
+        cores,
+        peers,
+        placement,
+        limits: Limits {
+            connections_max: config.limits.connections_max,
+            client_output_bytes_max: config.limits.client_output_bytes_max,
+            client_input_bytes_max: config.limits.value_bytes_max.saturating_mul(4),
+            ..Limits::default()
+        },
+        sync: match config.log.sync {
+            Sync::Fdatasync => SyncMode::Fdatasync,
+            Sync::Dsync => SyncMode::Dsync,
+        },
+        seed: random_number()?,
+        ..NodeOptions::new(NodeId(config.node), config.cluster_id(), incarnation)
+    })
+}
+
+fn resolve(node: u32, host: &str, port: u16) -> Result<SocketAddr, ServeError> {
+    let unresolved = |source| ServeError::Unresolved { host: host.to_owned(), node, source };
+    let mut addresses = (host, port).to_socket_addrs().map_err(unresolved)?;
+    addresses.next().ok_or_else(|| unresolved(io::Error::other("no address")))
+}
+
+fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).map_err(|source| ServeError::Port { address, what, source })
+}

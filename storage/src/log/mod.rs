@@ -1,0 +1,429 @@
+//! The writer: gathers records, cuts frames, says what is durable, gives space back.
+//!
+//! ```text
+//!  append ──▶ open frame ──▶ closed frames ──flush──▶ commit in flight ──disk──▶ durable
+//!              (grows)        (it was full)            (writes + one sync)
+//! ```
+//!
+//! * **Natural batching.** While no commit slot is free, everything gathers; the moment one is, all of it leaves as
+//!   one commit with one sync. Idle, a lone record leaves at once.
+//! * **Memory follows the load.** A frame's block starts at the size of the last commit (at least 4 KiB) and the
+//!   next one of the same commit is twice as large, so a lone record pins 4 KiB and a burst needs few frames.
+//! * **Poison.** After any failed write or sync nothing is acknowledged any more, whatever completes later: the
+//!   machine halts with the reason (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+//! * **Space.** A segment is free when every entry in it was released and the newest hard states and marks in it
+//!   have been written again. It may be taken into use again once a durable frame says that nobody needs it.
+//!
+//! It never looks into a payload, reads no clock and touches no file.
+
+mod payload;
+mod space;
+#[cfg(test)]
+mod tests;
+
+pub use payload::PayloadWriter;
+
+use crate::Lsn;
+use crate::frame::{FrameHeader, capacity_for, header_bytes};
+use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordError, RecordHeader};
+use crate::recover::LogTail;
+use crate::segment::{Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
+use flotilla_runtime::block::BLOCK_BYTES;
+use flotilla_runtime::machine::MILLISECOND;
+use flotilla_runtime::{
+    BlockPool, BlockWriter, DiskError, DiskReply, Effect, Effects, FileId, Nanos, OpId, Slice,
+};
+use space::Space;
+use std::collections::{BTreeMap, VecDeque};
+
+/// The top byte of the log's operation numbers.
+pub const OP_TAG: u64 = 0x01 << 56;
+
+/// How a log behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct LogConfig {
+    /// Whose log it is.
+    pub identity: Identity,
+    /// Bytes of a segment file.
+    pub segment_bytes: u64,
+    /// A frame is cut when it has grown to this; a larger record gets a frame of its own.
+    pub frame_bytes_max: usize,
+    /// Segments kept ready.
+    pub spare_segments: usize,
+    /// Group commits that may be on their way to disk at once.
+    pub commits_in_flight: usize,
+    /// Records that wait for a commit slot, in bytes; beyond, [`Log::is_full`].
+    pub backlog_bytes_max: usize,
+    /// After so long without a record, one frame says that the last one was acknowledged.
+    pub idle_watermark_after: Nanos,
+}
+
+impl LogConfig {
+    /// The defaults.
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            segment_bytes: 64 << 20,
+            frame_bytes_max: 256 << 10,
+            spare_segments: 2,
+            commits_in_flight: 1,
+            backlog_bytes_max: 32 << 20,
+            idle_watermark_after: 100 * MILLISECOND,
+        }
+    }
+}
+
+/// What a finished disk operation meant for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Every frame up to this one is durable.
+    Advanced(Lsn),
+    /// Nothing that the owner must know.
+    Nothing,
+    /// The log is poisoned; [`Effect::Halt`] was given.
+    Fatal(String),
+}
+
+/// A frame being filled.
+#[derive(Debug)]
+struct OpenFrame {
+    writer: BlockWriter,
+    header_len: usize,
+    records: u32,
+    lsn: Lsn,
+}
+
+impl OpenFrame {
+    fn payload_len(&self) -> usize {
+        self.writer.filled() - self.header_len
+    }
+}
+
+/// A group commit on its way to disk.
+#[derive(Debug)]
+struct Commit {
+    last: Lsn,
+    /// Its operations that aren't done.
+    left: usize,
+}
+
+/// What an operation of ours was for.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// A write or the sync of the commit ending in this frame.
+    Commit(Lsn),
+    /// The preparation of a spare segment.
+    Prepare(FileId),
+    /// The removal of a segment that isn't needed.
+    Remove,
+}
+
+/// The write-ahead log of one core.
+#[derive(Debug)]
+pub struct Log {
+    config: LogConfig,
+    pool: BlockPool,
+    space: Space,
+
+    open: Option<OpenFrame>,
+    closed: VecDeque<OpenFrame>,
+    backlog: usize,
+    next_lsn: Lsn,
+    /// Bytes of the last commit: the size of the next frame.
+    expected: usize,
+    prev_crc: u32,
+
+    in_flight: VecDeque<Commit>,
+    ops: BTreeMap<u64, Op>,
+    last_op: u64,
+    durable: Lsn,
+
+    /// When the watermark is due, if the last frame isn't one.
+    watermark_at: Option<Nanos>,
+    poisoned: Option<String>,
+}
+
+impl Log {
+    /// The log as recovery left it.
+    pub fn open(config: LogConfig, pool: BlockPool, tail: LogTail) -> Self {
+        assert!(config.segment_bytes % BLOCK_BYTES as u64 == 0, "segments are whole blocks");
+        assert!(config.frame_bytes_max % BLOCK_BYTES == 0 && config.commits_in_flight > 0, "sane limits");
+        let durable = tail.last;
+        Self {
+            pool,
+            next_lsn: Lsn(durable.0 + 1),
+            prev_crc: tail.prev_crc,
+            space: Space::new(tail),
+            open: None,
+            closed: VecDeque::new(),
+            backlog: 0,
+            expected: BLOCK_BYTES,
+            in_flight: VecDeque::new(),
+            ops: BTreeMap::new(),
+            last_op: 0,
+            durable,
+            watermark_at: None,
+            poisoned: None,
+            config,
+        }
+    }
+
+    /// Appends a record; the slice shows it whole, header first.
+    ///
+    /// # Panics
+    /// If `header.length` isn't the payload's, or the record is larger than a segment.
+    pub fn append(&mut self, header: &RecordHeader, payload: &[u8]) -> Slice {
+        assert_eq!(header.length as usize, payload.len(), "the header tells the payload's length");
+        self.append_with(*header, payload.len(), |writer| writer.put(payload))
+    }
+
+    /// Appends a record as it came from a peer, copied once.
+    ///
+    /// # Errors
+    /// [`RecordError`] if it is none.
+    pub fn append_record(&mut self, record: &[u8]) -> Result<Slice, RecordError> {
+        let (header, payload) = RecordHeader::decode(record)?;
+        Ok(self.append(&header, payload))
+    }
+
+    /// Appends a record whose payload `write` serializes straight into the frame: at most `bytes_max` bytes. The
+    /// log fills in `header.length`.
+    ///
+    /// # Panics
+    /// If `write` overruns `bytes_max`, or the record is larger than a segment.
+    pub fn append_with(
+        &mut self,
+        mut header: RecordHeader,
+        bytes_max: usize,
+        write: impl FnOnce(&mut PayloadWriter<'_>),
+    ) -> Slice {
+        let room = (RECORD_HEADER_BYTES + bytes_max).next_multiple_of(RECORD_ALIGNMENT);
+        let frame = self.frame_with_room(room);
+        let start = frame.writer.filled();
+        frame.writer.append(&[0; RECORD_HEADER_BYTES]);
+        let mut writer = PayloadWriter::new(&mut frame.writer, bytes_max);
+        write(&mut writer);
+        header.length = u32::try_from(writer.written()).expect("records are smaller than segments");
+        frame.writer.patch(start, &header.encode());
+        let end = frame.writer.filled();
+        frame.writer.align(RECORD_ALIGNMENT);
+        frame.records += 1;
+        let record = frame.writer.slice(start, end);
+        let lsn = frame.lsn;
+        self.backlog += record.len();
+        self.space.note(lsn, &header, &record);
+        record
+    }
+
+    /// The open frame, if the record fits, else a new one behind it.
+    fn frame_with_room(&mut self, room: usize) -> &mut OpenFrame {
+        let fits = self.open.as_ref().is_some_and(|frame| frame.writer.room() >= room);
+        if !fits {
+            let capacity = match self.open.take() {
+                Some(full) => {
+                    let doubled = full.writer.capacity() * 2;
+                    self.closed.push_back(full);
+                    doubled
+                }
+                None => self.expected,
+            };
+            let capacity = capacity.min(self.config.frame_bytes_max).max(capacity_for(room));
+            let largest = self.config.segment_bytes - SEGMENT_HEADER_BYTES;
+            assert!(capacity as u64 <= largest, "a record of {room} bytes doesn't fit a segment");
+            self.open = Some(self.new_frame(capacity));
+        }
+        self.open.as_mut().expect("opened just above")
+    }
+
+    fn new_frame(&mut self, capacity: usize) -> OpenFrame {
+        let header_len = header_bytes(capacity);
+        let lsn = self.next_lsn;
+        self.next_lsn = Lsn(lsn.0 + 1);
+        OpenFrame { writer: self.pool.allocate(capacity, header_len), header_len, records: 0, lsn }
+    }
+
+    /// The frame that the last record appended is in: it is durable once [`Self::durable`] has come that far.
+    pub fn open_lsn(&self) -> Lsn {
+        Lsn(self.next_lsn.0 - 1)
+    }
+
+    /// Every frame up to this one is durable.
+    pub fn durable(&self) -> Lsn {
+        self.durable
+    }
+
+    /// Too much waits for the disk: the caller must refuse new work.
+    pub fn is_full(&self) -> bool {
+        self.backlog > self.config.backlog_bytes_max
+    }
+
+    /// Entries of `group` up to `index` are not needed any more: the mark that says so was appended before.
+    pub fn release(&mut self, group: u64, index: u64) {
+        self.space.release(group, index);
+    }
+
+    /// Sends what has gathered on its way to disk, if a commit slot is free.
+    pub fn flush<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        self.reclaim(now, out);
+        while self.in_flight.len() < self.config.commits_in_flight && self.begin_commit(out) {
+            self.watermark_at = Some(now + self.config.idle_watermark_after);
+        }
+        self.prepare_spares(out);
+    }
+
+    /// Cuts one commit: as many frames as fit the segment. Returns whether there was one.
+    fn begin_commit<M>(&mut self, out: &mut Effects<M>) -> bool {
+        if let Some(frame) = self.open.take() {
+            self.closed.push_back(frame);
+        }
+        let Some(first) = self.closed.front() else { return false };
+        let first_bytes = frame_bytes(first) as u64;
+        let mut writes: Vec<(u64, Slice)> = Vec::new();
+        if !self.space.has_room(first_bytes, self.config.segment_bytes) {
+            // The old segment must be durable to its end before the new one says so.
+            if !self.in_flight.is_empty() {
+                return false;
+            }
+            let Some(header) = self.space.activate(self.config.identity, self.durable, self.prev_crc) else {
+                return false;
+            };
+            writes.push((0, self.header_block(&header)));
+        }
+        let (mut last, mut bytes) = (self.durable, 0);
+        while let Some(frame) = self.closed.front() {
+            let size = frame_bytes(frame) as u64;
+            if !self.space.has_room(size, self.config.segment_bytes) {
+                break;
+            }
+            let frame = self.closed.pop_front().expect("seen just above");
+            last = frame.lsn;
+            self.backlog = self.backlog.saturating_sub(frame.payload_len());
+            let offset = self.space.place(size, frame.lsn);
+            writes.push((offset, self.finish(frame)));
+            bytes += usize::try_from(size).expect("frames are small");
+        }
+        self.expected = bytes.next_power_of_two().clamp(BLOCK_BYTES, self.config.frame_bytes_max);
+        self.issue(writes, last, out);
+        true
+    }
+
+    fn header_block(&self, header: &SegmentHeader) -> Slice {
+        self.pool.copy_of(&header.encode())
+    }
+
+    fn finish(&mut self, frame: OpenFrame) -> Slice {
+        let header = FrameHeader {
+            epoch: self.space.epoch(),
+            lsn: frame.lsn,
+            durable: self.durable,
+            header_len: u16::try_from(frame.header_len).expect("a frame's header is small"),
+            payload_len: u32::try_from(frame.payload_len()).expect("a frame is smaller than 4 GiB"),
+            records: frame.records,
+            prev_crc: self.prev_crc,
+            header_crc: 0,
+            oldest_live: self.space.oldest_live(),
+        };
+        let mut crc = 0;
+        let block = frame.writer.finish(|head, rest| crc = header.write(head, rest));
+        self.prev_crc = crc;
+        block
+    }
+
+    fn issue<M>(&mut self, writes: Vec<(u64, Slice)>, last: Lsn, out: &mut Effects<M>) {
+        let file = self.space.active_file();
+        let lone = writes.len() == 1;
+        let mut left = 0;
+        for (offset, block) in writes {
+            let op = self.next_op(Op::Commit(last));
+            out.push(Effect::Write { op, file, offset, block, sync: lone });
+            left += 1;
+        }
+        if !lone {
+            let op = self.next_op(Op::Commit(last));
+            out.push(Effect::Sync { op, file });
+            left += 1;
+        }
+        self.in_flight.push_back(Commit { last, left });
+    }
+
+    fn next_op(&mut self, op: Op) -> OpId {
+        self.last_op += 1;
+        let id = OP_TAG | self.last_op;
+        self.ops.insert(id, op);
+        OpId(id)
+    }
+
+    /// A disk operation ended. `None` if it wasn't the log's.
+    pub fn disk<M>(
+        &mut self,
+        op: OpId,
+        result: &Result<DiskReply, DiskError>,
+        out: &mut Effects<M>,
+    ) -> Option<Progress> {
+        let done = self.ops.remove(&op.0)?;
+        if let Some(reason) = &self.poisoned {
+            return Some(Progress::Fatal(reason.clone()));
+        }
+        if let Err(error) = result {
+            return Some(self.fail(done, error, out));
+        }
+        match done {
+            Op::Prepare(file) => self.space.prepared(file),
+            Op::Remove => {}
+            Op::Commit(last) => return Some(self.committed(last)),
+        }
+        Some(Progress::Nothing)
+    }
+
+    fn committed(&mut self, last: Lsn) -> Progress {
+        let commit = self.in_flight.iter_mut().find(|commit| commit.last == last);
+        commit.expect("a commit stays until all of it is done").left -= 1;
+        let before = self.durable;
+        while let Some(commit) = self.in_flight.pop_front_if(|commit| commit.left == 0) {
+            self.durable = commit.last;
+        }
+        if self.durable == before { Progress::Nothing } else { Progress::Advanced(self.durable) }
+    }
+
+    fn fail<M>(&mut self, op: Op, error: &DiskError, out: &mut Effects<M>) -> Progress {
+        if let Op::Prepare(file) = op {
+            // No room for another segment yet: what is open goes on, and new work is refused once that is full.
+            self.space.not_prepared(file);
+            return Progress::Nothing;
+        }
+        if matches!(op, Op::Remove) {
+            return Progress::Nothing;
+        }
+        let reason =
+            format!("the write-ahead log can't be trusted any more: {error}. Nothing was acknowledged since");
+        out.push(Effect::Halt { reason: reason.clone() });
+        self.poisoned = Some(reason.clone());
+        Progress::Fatal(reason)
+    }
+
+    /// Time has passed: an idle log says that its last frame was acknowledged.
+    pub fn tick<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
+        let idle = self.open.is_none() && self.closed.is_empty() && self.in_flight.is_empty();
+        if self.watermark_at.is_some_and(|at| at <= now) {
+            self.watermark_at = None;
+            if idle && self.poisoned.is_none() {
+                let frame = self.new_frame(BLOCK_BYTES);
+                self.open = Some(frame);
+                self.begin_commit(out);
+            }
+        }
+        self.space.retry_preparing();
+    }
+
+    /// The next instant at which [`Self::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Nanos> {
+        self.watermark_at
+    }
+}
+
+fn frame_bytes(frame: &OpenFrame) -> usize {
+    frame.writer.filled().next_multiple_of(BLOCK_BYTES)
+}

@@ -1,0 +1,191 @@
+//! Which segment is written, which are needed, which are spare.
+
+use super::{Log, Op};
+use crate::Lsn;
+use crate::record::{RecordHeader, RecordKind};
+use crate::recover::{LiveSegment, LogTail};
+use crate::segment::{Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
+use flotilla_runtime::{Effect, Effects, FileId, Nanos};
+use std::collections::{BTreeMap, VecDeque};
+
+/// The log's files.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// The segments that are needed, oldest first; the last one is being written.
+    live: VecDeque<LiveSegment>,
+    /// Where the next frame goes in the last one; `None`: take a new one first.
+    offset: Option<u64>,
+    epoch: u64,
+    /// Segments of earlier epochs aren't needed.
+    oldest_live: u64,
+    spares: VecDeque<FileId>,
+    preparing: usize,
+    /// A preparation failed: wait for a tick before the next.
+    preparing_failed: bool,
+    next_file: u64,
+    /// Released, but not to be touched before the frame that says so is durable: (that frame, file).
+    retired: VecDeque<(Lsn, FileId)>,
+    /// Entries that aren't needed any more, by group.
+    released: BTreeMap<u64, u64>,
+    /// The newest hard state and mark of every group, and the frame that it is in.
+    latest: BTreeMap<(u64, RecordKind), (Lsn, Vec<u8>)>,
+    /// The highest entry index by group, for records whose frame isn't placed yet.
+    unplaced: VecDeque<(Lsn, u64, u64)>,
+}
+
+impl Space {
+    pub(super) fn new(tail: LogTail) -> Self {
+        Self {
+            offset: tail.offset,
+            epoch: tail.epoch,
+            oldest_live: tail.live.first().map_or(tail.epoch + 1, |segment| segment.epoch),
+            live: tail.live.into(),
+            spares: tail.spares.into(),
+            preparing: 0,
+            preparing_failed: false,
+            next_file: tail.next_file,
+            retired: VecDeque::new(),
+            released: BTreeMap::new(),
+            latest: tail.latest,
+            unplaced: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn oldest_live(&self) -> u64 {
+        self.oldest_live
+    }
+
+    pub(super) fn active_file(&self) -> FileId {
+        self.live.back().expect("a commit has a segment").file
+    }
+
+    /// A record was appended to the frame `lsn`.
+    pub(super) fn note(&mut self, lsn: Lsn, header: &RecordHeader, record: &[u8]) {
+        if header.kind == RecordKind::Entry {
+            self.unplaced.push_back((lsn, header.group, header.index));
+        } else {
+            self.latest.insert((header.group, header.kind), (lsn, record.to_vec()));
+        }
+    }
+
+    pub(super) fn has_room(&self, bytes: u64, segment_bytes: u64) -> bool {
+        self.offset.is_some_and(|offset| offset + bytes <= segment_bytes)
+    }
+
+    /// Takes a spare into use; `None` if none is ready.
+    pub(super) fn activate(
+        &mut self,
+        identity: Identity,
+        previous: Lsn,
+        previous_crc: u32,
+    ) -> Option<SegmentHeader> {
+        let file = self.spares.pop_front()?;
+        self.epoch += 1;
+        self.live.push_back(LiveSegment {
+            file,
+            epoch: self.epoch,
+            first: Lsn(previous.0 + 1),
+            entries: BTreeMap::new(),
+        });
+        self.offset = Some(SEGMENT_HEADER_BYTES);
+        let oldest_live = self.oldest_live;
+        Some(SegmentHeader {
+            identity,
+            file: file.number,
+            epoch: self.epoch,
+            previous,
+            previous_crc,
+            oldest_live,
+        })
+    }
+
+    /// Gives the frame `lsn` its place; returns its offset.
+    pub(super) fn place(&mut self, bytes: u64, lsn: Lsn) -> u64 {
+        let offset = self.offset.expect("room was found before");
+        self.offset = Some(offset + bytes);
+        let active = self.live.back_mut().expect("a commit has a segment");
+        while let Some((_, group, index)) = self.unplaced.pop_front_if(|(at, ..)| *at <= lsn) {
+            let highest = active.entries.entry(group).or_insert(index);
+            *highest = (*highest).max(index);
+        }
+        offset
+    }
+
+    pub(super) fn release(&mut self, group: u64, index: u64) {
+        let released = self.released.entry(group).or_insert(0);
+        *released = (*released).max(index);
+    }
+
+    pub(super) fn prepared(&mut self, file: FileId) {
+        self.preparing -= 1;
+        self.spares.push_back(file);
+    }
+
+    pub(super) fn not_prepared(&mut self, _file: FileId) {
+        self.preparing -= 1;
+        self.preparing_failed = true;
+    }
+
+    pub(super) fn retry_preparing(&mut self) {
+        self.preparing_failed = false;
+    }
+
+    /// Whether nobody needs the entries of the oldest segment, and it isn't the one being written.
+    fn oldest_is_released(&self) -> bool {
+        let Some(oldest) = self.live.front() else { return false };
+        self.live.len() > 1
+            && oldest
+                .entries
+                .iter()
+                .all(|(group, index)| self.released.get(group).is_some_and(|upto| upto >= index))
+    }
+}
+
+impl Log {
+    /// Gives back the segments that nobody needs: writes what must survive them again, then retires them.
+    pub(super) fn reclaim<M>(&mut self, _now: Nanos, out: &mut Effects<M>) {
+        while self.space.oldest_is_released() {
+            let next_first = self.space.live[1].first;
+            let stale = self.space.latest.values().filter(|(lsn, _)| *lsn < next_first);
+            let stale: Vec<Vec<u8>> = stale.map(|(_, record)| record.clone()).collect();
+            for record in stale {
+                self.append_record(&record).expect("it was a record when it was written first");
+            }
+            let retired = self.space.live.pop_front().expect("there are at least two");
+            self.space.oldest_live = self.space.live.front().expect("there was another").epoch;
+            // The frame that is open (or the next one) carries both the records and the new oldest epoch.
+            if self.open.is_none() {
+                let frame = self.new_frame(flotilla_runtime::block::BLOCK_BYTES);
+                self.open = Some(frame);
+            }
+            let lsn = self.open_lsn();
+            self.space.retired.push_back((lsn, retired.file));
+        }
+        let durable = self.durable;
+        while let Some((_, file)) = self.space.retired.pop_front_if(|(lsn, _)| *lsn <= durable) {
+            if self.space.spares.len() + self.space.preparing < self.config.spare_segments {
+                self.space.spares.push_back(file);
+            } else {
+                let op = self.next_op(Op::Remove);
+                out.push(Effect::RemoveFile { op, file });
+            }
+        }
+    }
+
+    /// Keeps spare segments ready, so that the hot path never waits for one.
+    pub(super) fn prepare_spares<M>(&mut self, out: &mut Effects<M>) {
+        while !self.space.preparing_failed
+            && self.space.spares.len() + self.space.preparing < self.config.spare_segments
+        {
+            let file = FileId::segment(self.space.next_file);
+            self.space.next_file += 1;
+            self.space.preparing += 1;
+            let op = self.next_op(Op::Prepare(file));
+            out.push(Effect::CreateFile { op, file, bytes: self.config.segment_bytes });
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The unit of meaning: a 32-byte header, then a payload that is read in place.
+//!
+//! Records start at multiples of 16 bytes, in the frame that is written and in the one that is read back, so an
+//! rkyv archive can be used where it lies. The header is laid out by hand, little-endian, and knows enough for
+//! Raft and for reclaiming space; nobody but the owner of the schema looks into the payload.
+
+use flotilla_runtime::NodeId;
+
+/// Bytes of a record's header.
+pub const RECORD_HEADER_BYTES: usize = 32;
+/// Records start at multiples of this.
+pub const RECORD_ALIGNMENT: usize = 16;
+
+/// What a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordKind {
+    /// An entry of a group's log. It takes the place of any earlier one at its index and of all behind that.
+    Entry,
+    /// A group's term, vote and a commit index. The last one counts.
+    HardState,
+    /// Entries up to `index` (of `term`) are covered by a snapshot. The last one counts.
+    SnapshotMark,
+}
+
+impl RecordKind {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Entry => 1,
+            Self::HardState => 2,
+            Self::SnapshotMark => 3,
+        }
+    }
+
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Entry,
+            2 => Self::HardState,
+            3 => Self::SnapshotMark,
+            _ => return None,
+        })
+    }
+}
+
+/// What comes before a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordHeader {
+    /// The Raft group.
+    pub group: u64,
+    /// What the record is.
+    pub kind: RecordKind,
+    /// Which frozen type the payload is.
+    pub schema: u16,
+    /// Entry: its index. Hard state: the commit index. Mark: the last index covered.
+    pub index: u64,
+    /// Entry and mark: the entry's term. Hard state: the current term.
+    pub term: u64,
+    /// Bytes of the payload, without padding.
+    pub length: u32,
+}
+
+/// Bytes that are no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// Fewer bytes than it says.
+    #[error("a record is cut off after {0} bytes")]
+    CutOff(usize),
+    /// A kind that isn't known.
+    #[error("a record of unknown kind {0}")]
+    UnknownKind(u8),
+}
+
+impl RecordHeader {
+    /// The bytes, as on disk and on the wire.
+    pub fn encode(&self) -> [u8; RECORD_HEADER_BYTES] {
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        bytes[0..8].copy_from_slice(&self.group.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.index.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.term.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.length.to_le_bytes());
+        bytes[28..30].copy_from_slice(&self.schema.to_le_bytes());
+        bytes[30] = self.kind.byte();
+        bytes
+    }
+
+    /// Reads the record at the front of `bytes`: its header and its payload.
+    ///
+    /// # Errors
+    /// [`RecordError`].
+    pub fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), RecordError> {
+        let cut_off = RecordError::CutOff(bytes.len());
+        let (header, rest) = bytes.split_at_checked(RECORD_HEADER_BYTES).ok_or(cut_off)?;
+        let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes of 32"));
+        let length = u32::from_le_bytes(header[24..28].try_into().expect("four bytes of 32"));
+        let kind = RecordKind::from_byte(header[30]).ok_or(RecordError::UnknownKind(header[30]))?;
+        let payload = rest.get(..length as usize).ok_or(cut_off)?;
+        let schema = u16::from_le_bytes([header[28], header[29]]);
+        Ok((Self { group: word(0), kind, schema, index: word(8), term: word(16), length }, payload))
+    }
+
+    /// Bytes of the whole record, padded to where the next one may start.
+    pub fn padded_len(&self) -> usize {
+        (RECORD_HEADER_BYTES + self.length as usize).next_multiple_of(RECORD_ALIGNMENT)
+    }
+}
+
+/// What a replica may not forget besides its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The current term.
+    pub term: u64,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// A commit index that was true when this was written.
+    pub commit: u64,
+}
+
+impl HardState {
+    /// The record that holds it.
+    pub fn record(&self, group: u64) -> (RecordHeader, [u8; 4]) {
+        let payload = self.vote.map_or(0, |node| node.0).to_le_bytes();
+        let header = RecordHeader {
+            group,
+            kind: RecordKind::HardState,
+            schema: 0,
+            index: self.commit,
+            term: self.term,
+            length: 4,
+        };
+        (header, payload)
+    }
+
+    /// Reads it back. A payload of another length holds no vote.
+    pub fn from_record(header: &RecordHeader, payload: &[u8]) -> Self {
+        let node = payload.try_into().map_or(0, u32::from_le_bytes);
+        let vote = (node != 0).then_some(NodeId(node));
+        Self { term: header.term, vote, commit: header.index }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_its_bytes() {
+        let header =
+            RecordHeader { group: 7, kind: RecordKind::Entry, schema: 3, index: 9, term: 2, length: 5 };
+        let mut bytes = header.encode().to_vec();
+        bytes.extend_from_slice(b"hello, and more");
+        assert_eq!(RecordHeader::decode(&bytes), Ok((header, &b"hello"[..])));
+        assert_eq!(header.padded_len(), 48);
+        assert_eq!(RecordHeader::decode(&bytes[..36]), Err(RecordError::CutOff(36)));
+        bytes[30] = 9;
+        assert_eq!(RecordHeader::decode(&bytes), Err(RecordError::UnknownKind(9)));
+    }
+
+    #[test]
+    fn a_hard_state_survives_its_record() {
+        for vote in [None, Some(NodeId(3))] {
+            let state = HardState { term: 5, vote, commit: 77 };
+            let (header, payload) = state.record(1);
+            assert_eq!(HardState::from_record(&header, &payload), state);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = RecordHeader::decode(&bytes);
+        }
+    }
+}
