@@ -65,8 +65,8 @@ impl Sleeper {
             self.bell.set_waker(Some(waker.clone()));
         }
         self.lying = true;
-        // Release: the ringer that takes this sleep sees the waker set above.
-        self.bell.sleeping.store(true, Ordering::Release);
+        // Relaxed: who reads this takes the waker's mutex after we did, since what it read can't lie in its future.
+        self.bell.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 

@@ -32,7 +32,7 @@ fn loom_two_producers_share_one_doorbell() {
                 sum += 1 << from.0;
             });
         }
-        senders.map(|sender| sender.join().expect("sent"));
+        senders.into_iter().for_each(|sender| sender.join().expect("sent"));
         assert!(
             wakes.count() <= polls,
             "{} wakes, though each of {polls} polls slept once at most",
