@@ -29,17 +29,17 @@ pub struct BlockPool {
     source: Source,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 enum Source {
     Heap,
-    Dma(Rc<glommio::io::DmaFile>),
+    Dma,
 }
 
 impl fmt::Debug for BlockPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.source {
             Source::Heap => "BlockPool(heap)",
-            Source::Dma(_) => "BlockPool(dma)",
+            Source::Dma => "BlockPool(dma)",
         })
     }
 }
@@ -50,9 +50,9 @@ impl BlockPool {
         Self { source: Source::Heap }
     }
 
-    /// Blocks that glommio can write as they are. Must be used on the executor that opened `file`.
-    pub(crate) fn dma(file: Rc<glommio::io::DmaFile>) -> Self {
-        Self { source: Source::Dma(file) }
+    /// Blocks that glommio can write as they are. To be used inside an executor only.
+    pub(crate) fn dma() -> Self {
+        Self { source: Source::Dma }
     }
 
     /// An empty block of at least `bytes` bytes (rounded up to 4 KiB), whose first `held_back` bytes are
@@ -65,7 +65,7 @@ impl BlockPool {
         let capacity = round_up(bytes.max(1));
         let memory = match &self.source {
             Source::Heap => Memory::heap(capacity),
-            Source::Dma(file) => Memory::dma(file.alloc_dma_buffer(capacity)),
+            Source::Dma => Memory::dma(glommio::allocate_dma_buffer(capacity)),
         };
         BlockWriter { memory: Rc::new(memory), filled: held_back, held_back, shown: Cell::new(held_back) }
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`machine`] | the contract between logic and the world: events in, effects out |
 //! | [`block`] | aligned, append-only buffers that go to disk and to peers without a copy |
+//! | [`driver`] | the loop that gives a machine its hands, on glommio |
 //! | [`mod@mesh`] | how the cores of one node talk |
 //! | `ring` | what the mesh is woven of: one producer, one consumer, no lock |
 //! | `doorbell` | wakes who sleeps, costs who is awake nothing |
@@ -11,6 +12,8 @@
 
 pub mod block;
 mod doorbell;
+#[cfg(not(loom))]
+pub mod driver;
 pub mod machine;
 pub mod mesh;
 mod ring;

@@ -1,0 +1,155 @@
+//! Client connections.
+
+use super::core_loop::{CoreLoop, Signal};
+use super::fd;
+use super::outlet::Outlet;
+use crate::machine::{ConnId, Event, Machine, Taken};
+use futures_lite::AsyncReadExt;
+use glommio::net::TcpStream;
+use std::cell::Cell;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A connection's first read buffer.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// How long a connection that we close may go on sending before it is cut off.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// One client of a core.
+#[derive(Debug)]
+pub(super) struct Client {
+    outlet: Rc<Outlet>,
+    resumed: Signal,
+    closing: Cell<bool>,
+}
+
+impl Client {
+    /// Sends a reply; a client that doesn't read is cut off when too much has gathered.
+    pub(super) fn reply(&self, bytes: &[u8], waiting_max: usize) {
+        self.outlet.send(bytes);
+        if self.outlet.waiting() > waiting_max {
+            tracing::warn!(waiting = self.outlet.waiting(), "a client that doesn't read its replies was cut off");
+            self.cut();
+        }
+    }
+
+    /// Closes once everything is sent.
+    pub(super) fn close(self: &Rc<Self>) {
+        if self.closing.replace(true) {
+            return;
+        }
+        self.outlet.end();
+        self.resumed.raise();
+        let client = Rc::clone(self);
+        glommio::spawn_local(async move {
+            glommio::timer::sleep(LINGER).await;
+            client.outlet.cut();
+        })
+        .detach();
+    }
+
+    pub(super) fn resume(&self) {
+        self.resumed.raise();
+    }
+
+    fn cut(&self) {
+        self.outlet.cut();
+        self.resumed.raise();
+    }
+}
+
+/// Accepts clients for ever.
+pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener: TcpListener) {
+    let listener = fd::listener(listener);
+    loop {
+        let stream = match listener.accept().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a client; out of file descriptors?");
+                glommio::timer::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // A client that is gone before it is served is none of our business.
+        let _ = stream.set_nodelay(true);
+        let Ok(socket) = fd::duplicate(&stream) else { continue };
+        let outlet = Outlet::new(socket);
+        if core.clients.borrow().len() >= core.limits.connections_max {
+            outlet.send(b"-ERR max number of clients reached\r\n");
+            outlet.end();
+            continue;
+        }
+        let conn = ConnId(core.last_conn.get() + 1);
+        core.last_conn.set(conn.0);
+        let client = Rc::new(Client { outlet, resumed: Signal::default(), closing: Cell::new(false) });
+        core.clients.borrow_mut().insert(conn, Rc::clone(&client));
+        core.step(Event::Opened { conn });
+        glommio::spawn_local(serve(Rc::clone(&core), conn, client, stream)).detach();
+    }
+}
+
+async fn serve<M: Machine + 'static>(core: Rc<CoreLoop<M>>, conn: ConnId, client: Rc<Client>, stream: TcpStream) {
+    read_on(&core, conn, &client, stream).await;
+    client.outlet.cut();
+    core.clients.borrow_mut().remove(&conn);
+    core.step(Event::Closed { conn });
+}
+
+/// Reads until the client is gone, or too far ahead.
+async fn read_on<M: Machine + 'static>(
+    core: &Rc<CoreLoop<M>>,
+    conn: ConnId,
+    client: &Rc<Client>,
+    mut stream: TcpStream,
+) {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut filled = 0;
+    loop {
+        let count = match stream.read(&mut buffer[filled..]).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => count,
+        };
+        filled += count;
+        let mut start = 0;
+        loop {
+            let mut taken = Taken::default();
+            core.step(Event::Client { conn, bytes: &buffer[start..filled], taken: &mut taken });
+            start += taken.bytes;
+            if !taken.pause || client.closing.get() {
+                break;
+            }
+            client.resumed.wait().await;
+        }
+        buffer.copy_within(start..filled, 0);
+        filled -= start;
+        if filled == 0 && buffer.len() > 16 * BUFFER_BYTES {
+            buffer = vec![0; BUFFER_BYTES];
+        } else if filled == buffer.len() {
+            if filled >= core.limits.client_input_bytes_max {
+                tracing::warn!(bytes = filled, "a client that sends no whole command was cut off");
+                return;
+            }
+            buffer.resize((filled * 2).min(core.limits.client_input_bytes_max.max(BUFFER_BYTES)), 0);
+        }
+    }
+}
+
+/// The core ends: no client is left hanging.
+pub(super) async fn cut_all<M: Machine + 'static>(core: &Rc<CoreLoop<M>>) {
+    let clients: Vec<Rc<Client>> = core.clients.borrow().values().cloned().collect();
+    for client in &clients {
+        client.outlet.end();
+    }
+    for _ in 0..100 {
+        if core.clients.borrow().is_empty() {
+            return;
+        }
+        for client in &clients {
+            if client.outlet.waiting() == 0 {
+                client.cut();
+            }
+        }
+        glommio::timer::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,348 @@
+//! The files of a core's folder, by direct I/O.
+//!
+//! Every operation is a task of its own that ends with an [`Event::Disk`]. An error is passed on as it is; what
+//! follows from it is the machine's to decide, and nothing is ever tried twice.
+
+use super::SyncMode;
+use super::core_loop::CoreLoop;
+use crate::block::{BLOCK_BYTES, BlockPool, Slice, round_up};
+use crate::machine::{DiskError, DiskReply, Effect, Event, FileId, FileKind, Machine, OpId};
+use glommio::io::{Directory, DmaFile, OpenOptions};
+use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::io;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// Large reads and writes go in pieces of this size.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces of a read in flight.
+const READS_IN_FLIGHT: u64 = 4;
+/// `O_DSYNC` on Linux.
+const O_DSYNC: i32 = 0o10000;
+/// Of the CPU, against 1000 for everything else.
+const BULK_SHARES: usize = 50;
+
+/// An open file, and which of its writes are under way.
+struct OpenFile {
+    file: DmaFile,
+    last_write: Cell<u64>,
+    writing: RefCell<BTreeSet<u64>>,
+    /// Syncs that wait for writes given before them.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+/// One core's folder.
+pub(super) struct Disk {
+    folder: PathBuf,
+    sync: SyncMode,
+    files: RefCell<BTreeMap<FileId, Rc<OpenFile>>>,
+    bulk: TaskQueueHandle,
+}
+
+/// What failed, before it is given a file and an offset.
+type Failure = (&'static str, io::Error);
+
+fn failed<T>(operation: &'static str, error: GlommioError<T>) -> Failure {
+    (operation, error.into())
+}
+
+impl Disk {
+    /// Reads the whole folder: everything that the machine is built from. Unfinished files are removed.
+    pub(super) async fn open(folder: PathBuf, sync: SyncMode) -> Result<(Self, Vec<(FileId, Slice)>), String> {
+        let bulk = glommio::executor().create_task_queue(Shares::Static(BULK_SHARES), Latency::NotImportant, "bulk");
+        let disk = Self { folder, sync, files: RefCell::default(), bulk };
+        let at = |error: io::Error| format!("{}: {error}", disk.folder.display());
+        disk.prime().await.map_err(at)?;
+        let mut contents = Vec::new();
+        for file in disk.list().map_err(at)? {
+            if file.kind == FileKind::Unfinished {
+                std::fs::remove_file(disk.path(file)).map_err(at)?;
+                continue;
+            }
+            let found = disk.open_file(file).await.map_err(|(_, error)| at(error))?;
+            let bytes = std::fs::metadata(disk.path(file)).map_err(at)?.len();
+            let content = read_whole(&found, bytes).await;
+            contents.push((file, content.map_err(|(_, error)| format!("{}: {error}", disk.path(file).display()))?));
+        }
+        Ok((disk, contents))
+    }
+
+    /// glommio decides by its first file of a device whether the device can be polled; an empty file misleads it.
+    async fn prime(&self) -> io::Result<()> {
+        let path = self.folder.join("probe");
+        std::fs::write(&path, [0; BLOCK_BYTES])?;
+        let file = OpenOptions::new().read(true).dma_open(&path).await?;
+        let read = file.read_at_aligned(0, BLOCK_BYTES).await;
+        file.close().await?;
+        std::fs::remove_file(&path)?;
+        match read {
+            Ok(_) => Ok(()),
+            Err(error) => Err(io::Error::other(format!("no direct I/O on this file system ({error}): use ext4 or XFS"))),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<FileId>> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            if let Some(file) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+                files.push(file);
+            }
+        }
+        files.sort_unstable();
+        Ok(files)
+    }
+
+    fn path(&self, file: FileId) -> PathBuf {
+        self.folder.join(file.to_string())
+    }
+
+    async fn open_file(&self, file: FileId) -> Result<Rc<OpenFile>, Failure> {
+        if let Some(open) = self.files.borrow().get(&file) {
+            return Ok(Rc::clone(open));
+        }
+        let opened = self.options().dma_open(self.path(file)).await.map_err(|error| failed("open", error))?;
+        Ok(self.remember(file, opened))
+    }
+
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        if self.sync == SyncMode::Dsync {
+            options.custom_flags(O_DSYNC);
+        }
+        options
+    }
+
+    fn remember(&self, id: FileId, file: DmaFile) -> Rc<OpenFile> {
+        let open = Rc::new(OpenFile {
+            file,
+            last_write: Cell::new(0),
+            writing: RefCell::default(),
+            waiting: RefCell::default(),
+        });
+        self.files.borrow_mut().insert(id, Rc::clone(&open));
+        open
+    }
+
+    pub(super) async fn close(&self) {
+        let files = std::mem::take(&mut *self.files.borrow_mut());
+        for open in files.into_values() {
+            if let Ok(open) = Rc::try_unwrap(open) {
+                // The process ends; what had to be durable was synced.
+                let _ = open.file.close().await;
+            }
+        }
+    }
+
+    /// Begins a disk effect.
+    pub(super) fn carry_out<M: Machine + 'static>(&self, effect: Effect<M::Message>, core: Rc<CoreLoop<M>>) {
+        match effect {
+            Effect::Write { op, file, offset, block, sync } => self.begin_write(op, file, offset, block, sync, core),
+            Effect::Sync { op, file } => {
+                let mark = self.files.borrow().get(&file).map_or(0, |open| open.last_write.get());
+                self.begin(op, file, 0, core, async move |disk| disk.sync_file(file, mark).await);
+            }
+            Effect::Read { op, file, offset, bytes } => {
+                self.begin(op, file, offset, core, async move |disk| disk.read(file, offset, bytes).await);
+            }
+            Effect::CreateFile { op, file, bytes } => self.begin_create(op, file, bytes, core),
+            Effect::RenameFile { op, from, to } => {
+                self.begin(op, from, 0, core, async move |disk| disk.rename(from, to).await);
+            }
+            Effect::RemoveFile { op, file } => {
+                self.begin(op, file, 0, core, async move |disk| disk.remove(file).await);
+            }
+            Effect::Reply { .. }
+            | Effect::Close { .. }
+            | Effect::Resume { .. }
+            | Effect::Send { .. }
+            | Effect::Mesh { .. }
+            | Effect::Halt { .. }
+            | Effect::Drained => unreachable!("carried out by the core loop"),
+        }
+    }
+
+    fn begin<M: Machine + 'static>(
+        &self,
+        op: OpId,
+        file: FileId,
+        offset: u64,
+        core: Rc<CoreLoop<M>>,
+        work: impl AsyncFnOnce(&Self) -> Result<DiskReply, Failure> + 'static,
+    ) {
+        glommio::spawn_local(async move {
+            let result = work(core.disk()).await;
+            core.disk_done(op, file, offset, result);
+        })
+        .detach();
+    }
+
+    fn begin_write<M: Machine + 'static>(
+        &self,
+        op: OpId,
+        file: FileId,
+        offset: u64,
+        block: Slice,
+        sync: bool,
+        core: Rc<CoreLoop<M>>,
+    ) {
+        let number = self.files.borrow().get(&file).map(|open| {
+            let number = open.last_write.get() + 1;
+            open.last_write.set(number);
+            open.writing.borrow_mut().insert(number);
+            number
+        });
+        self.begin(op, file, offset, core, async move |disk| {
+            let result = disk.write(file, offset, block, sync).await;
+            if let (Some(number), Ok(open)) = (number, disk.open_file(file).await) {
+                open.writing.borrow_mut().remove(&number);
+                open.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+            }
+            result
+        });
+    }
+
+    async fn write(&self, file: FileId, offset: u64, block: Slice, sync: bool) -> Result<DiskReply, Failure> {
+        let open = self.open_file(file).await?;
+        let bytes = block.len();
+        let buffer = block.dma_buffer().expect("machines write whole blocks of their pool");
+        let written = open.file.write_rc_at(buffer, offset).await.map_err(|error| failed("write", error))?;
+        if written != bytes {
+            let reason = format!("only {written} of {bytes} bytes were written");
+            return Err(("write", io::Error::other(reason)));
+        }
+        if sync && self.sync == SyncMode::Fdatasync {
+            open.file.fdatasync().await.map_err(|error| failed("sync", error))?;
+        }
+        Ok(DiskReply::Done)
+    }
+
+    async fn sync_file(&self, file: FileId, mark: u64) -> Result<DiskReply, Failure> {
+        let open = self.open_file(file).await?;
+        poll_fn(|cx| {
+            if open.writing.borrow().first().is_some_and(|oldest| *oldest <= mark) {
+                open.waiting.borrow_mut().push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        if self.sync == SyncMode::Fdatasync {
+            open.file.fdatasync().await.map_err(|error| failed("sync", error))?;
+        }
+        Ok(DiskReply::Done)
+    }
+
+    async fn read(&self, file: FileId, offset: u64, bytes: u32) -> Result<DiskReply, Failure> {
+        let open = self.open_file(file).await?;
+        let read = open.file.read_at_aligned(offset, bytes as usize).await.map_err(|error| failed("read", error))?;
+        let mut block = BlockPool::heap().allocate(read.len(), 0);
+        block.append(&read);
+        Ok(DiskReply::Read(block.slice(0, read.len())))
+    }
+
+    fn begin_create<M: Machine + 'static>(&self, op: OpId, file: FileId, bytes: u64, core: Rc<CoreLoop<M>>) {
+        let task = async move {
+            let result = core.disk().create(file, bytes).await;
+            core.disk_done(op, file, 0, result);
+        };
+        glommio::spawn_local_into(task, self.bulk).expect("the queue lives as long as the executor").detach();
+    }
+
+    /// A new file, written once so that later writes change no metadata.
+    async fn create(&self, file: FileId, bytes: u64) -> Result<DiskReply, Failure> {
+        let path = self.path(file);
+        let created = OpenOptions::new().read(true).write(true).create_new(true).dma_open(&path).await;
+        let created = created.map_err(|error| failed("create", error))?;
+        if let Err(failure) = fill(&created, bytes).await {
+            // Give the space back; the error that matters is the first.
+            let _ = created.close().await;
+            let _ = std::fs::remove_file(&path);
+            return Err(failure);
+        }
+        created.close().await.map_err(|error| failed("create", error))?;
+        self.sync_folder().await?;
+        self.open_file(file).await?;
+        Ok(DiskReply::Done)
+    }
+
+    async fn sync_folder(&self) -> Result<(), Failure> {
+        let folder = Directory::open(&self.folder).await.map_err(|error| failed("sync", error))?;
+        let synced = folder.sync().await.map_err(|error| failed("sync", error));
+        folder.close().await.map_err(|error| failed("sync", error))?;
+        synced
+    }
+
+    async fn rename(&self, from: FileId, to: FileId) -> Result<DiskReply, Failure> {
+        let open = self.files.borrow_mut().remove(&from);
+        drop(open);
+        std::fs::rename(self.path(from), self.path(to)).map_err(|error| ("rename", error))?;
+        self.sync_folder().await?;
+        self.open_file(to).await?;
+        Ok(DiskReply::Done)
+    }
+
+    async fn remove(&self, file: FileId) -> Result<DiskReply, Failure> {
+        let open = self.files.borrow_mut().remove(&file);
+        drop(open);
+        let path = self.path(file);
+        let removed = glommio::executor().spawn_blocking(move || std::fs::remove_file(path)).await;
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(("remove", error)),
+            _ => Ok(DiskReply::Done),
+        }
+    }
+}
+
+impl<M: Machine + 'static> CoreLoop<M> {
+    fn disk_done(&self, op: OpId, file: FileId, offset: u64, result: Result<DiskReply, Failure>) {
+        let result = result.map_err(|(operation, error)| DiskError {
+            operation,
+            file: self.disk().path(file).display().to_string(),
+            offset,
+            errno: error.raw_os_error().unwrap_or(0),
+            reason: error.to_string(),
+        });
+        self.step(Event::Disk { op, result });
+    }
+}
+
+async fn fill(file: &DmaFile, bytes: u64) -> Result<(), Failure> {
+    let mut offset = 0;
+    while offset < bytes {
+        let piece = usize::try_from(bytes - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let mut zeros = file.alloc_dma_buffer(piece);
+        zeros.as_bytes_mut().fill(0);
+        let written = file.write_at(zeros, offset).await.map_err(|error| failed("create", error))?;
+        if written != piece {
+            return Err(("create", io::Error::other(format!("only {written} of {piece} bytes were written"))));
+        }
+        offset += piece as u64;
+        glommio::yield_if_needed().await;
+    }
+    file.fdatasync().await.map_err(|error| failed("create", error))
+}
+
+async fn read_whole(open: &Rc<OpenFile>, bytes: u64) -> Result<Slice, Failure> {
+    let total = round_up(usize::try_from(bytes).map_err(|error| ("read", io::Error::other(error)))?);
+    let mut block = BlockPool::heap().allocate(total.max(1), 0);
+    let mut next = 0;
+    let mut reads = std::collections::VecDeque::new();
+    loop {
+        while next < bytes && (reads.len() as u64) < READS_IN_FLIGHT {
+            let (open, at) = (Rc::clone(open), next);
+            reads.push_back(glommio::spawn_local(async move { open.file.read_at_aligned(at, PIECE_BYTES).await }));
+            next += PIECE_BYTES as u64;
+        }
+        let Some(read) = reads.pop_front() else { break };
+        block.append(&read.await.map_err(|error| failed("read", error))?);
+    }
+    block.align(BLOCK_BYTES);
+    let end = block.filled();
+    Ok(block.slice(0, end))
+}
+

@@ -1,0 +1,27 @@
+//! The few conversions of descriptors that the standard library calls unsafe, because a number could be stolen.
+
+#![allow(unsafe_code)]
+
+use glommio::net::{TcpListener, TcpStream};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+
+/// A listener on the current executor.
+pub(super) fn listener(listener: std::net::TcpListener) -> TcpListener {
+    // SAFETY: the descriptor is owned (`into_raw_fd` gives it up) and becomes the new listener's alone.
+    // Covered by every test of `tests/driver.rs`.
+    unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) }
+}
+
+/// A stream on the current executor.
+pub(super) fn stream(stream: std::net::TcpStream) -> TcpStream {
+    // SAFETY: as in `listener`. Covered by the slow-reader test of `tests/driver.rs`.
+    unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) }
+}
+
+/// Another descriptor for the same connection.
+pub(super) fn duplicate(stream: &TcpStream) -> io::Result<std::net::TcpStream> {
+    // SAFETY: the borrow ends before `stream` can be dropped. Covered by every test of `tests/driver.rs`.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    Ok(borrowed.try_clone_to_owned()?.into())
+}

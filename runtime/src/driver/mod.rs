@@ -1,0 +1,184 @@
+//! The loop that gives a [`Machine`] its hands: one glommio executor a core.
+//!
+//! ```text
+//!   sockets ─┐                              ┌─▶ send() on sockets, at once
+//!   peers   ─┤  step, step, step … │ flush ─┼─▶ write + fdatasync, a task each
+//!   disk    ─┤  (every ready task)          └─▶ mesh
+//!   mesh    ─┘
+//! ```
+//!
+//! Each source is a task that calls [`Machine::step`] and marks a flush as due. The flusher is a task too: woken
+//! through the executor's own queue, it runs after every task that was ready before it. So a turn takes in all
+//! that is there, and answers once: that is the whole batching.
+//!
+//! | file | what |
+//! |---|---|
+//! | `core_loop.rs` | the state of a core, the turn, the effects |
+//! | `clients.rs` | client connections |
+//! | `peers.rs` | links from and to other nodes |
+//! | `disk.rs` | the files of a core's folder |
+//! | `outlet.rs` | a socket that is written to without waiting |
+//! | `guardian.rs` | the clock tick, the stop signal, and the cure for glommio's lost wake-ups |
+//! | `fd.rs` | the few conversions of descriptors that the standard library calls unsafe |
+//! | `floor.rs` | what the disk can do by itself, for comparison |
+//!
+//! No borrow of a cell is held across an await or a `spawn_local` (which polls the new task at once).
+
+mod clients;
+mod core_loop;
+mod disk;
+mod fd;
+pub mod floor;
+mod guardian;
+mod outlet;
+mod peers;
+mod start;
+
+pub use start::{StopHandle, run};
+
+use crate::machine::{NodeId, PeerId};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+/// How writes become durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Plain writes, then one fdatasync.
+    #[default]
+    Fdatasync,
+    /// The files are opened with O_DSYNC.
+    Dsync,
+}
+
+/// On which CPUs the cores run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// Wherever the kernel puts them.
+    #[default]
+    Floating,
+    /// Core `n` on the n-th of these.
+    Pinned(Vec<usize>),
+}
+
+/// Bounds on what others can make a core hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Client connections of a core.
+    pub connections_max: usize,
+    /// Bytes of one client that the machine hasn't consumed.
+    pub client_input_bytes_max: usize,
+    /// Replies that one client hasn't read.
+    pub client_output_bytes_max: usize,
+    /// Frames that one peer hasn't read; more are dropped.
+    pub peer_output_bytes_max: usize,
+    /// One frame from a peer.
+    pub peer_frame_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            client_input_bytes_max: 64 << 20,
+            client_output_bytes_max: 64 << 20,
+            peer_output_bytes_max: 128 << 20,
+            peer_frame_bytes_max: 256 << 20,
+        }
+    }
+}
+
+/// One core's share of the world. The listeners are bound by the caller, so that a port in use is an early error.
+#[derive(Debug)]
+pub struct CoreOptions {
+    /// Where clients connect.
+    pub clients: TcpListener,
+    /// Where peers connect.
+    pub peers: TcpListener,
+    /// Its files.
+    pub folder: PathBuf,
+}
+
+/// The far end of a link.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress {
+    /// Who it is.
+    pub peer: PeerId,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// A node.
+#[derive(Debug)]
+pub struct NodeOptions {
+    /// Its number.
+    pub node: NodeId,
+    /// Its cluster: links to another one are refused.
+    pub cluster: u64,
+    /// Drawn when its folder was made.
+    pub incarnation: u64,
+    /// Its cores.
+    pub cores: Vec<CoreOptions>,
+    /// All cores of all other nodes.
+    pub peers: Vec<PeerAddress>,
+    /// Where the cores run.
+    pub placement: Placement,
+    /// Bounds.
+    pub limits: Limits,
+    /// How writes become durable.
+    pub sync: SyncMode,
+    /// The machines' randomness.
+    pub seed: u64,
+    /// Memory registered with io_uring, for each core.
+    pub io_memory_bytes: usize,
+}
+
+impl NodeOptions {
+    /// A node without cores and peers yet.
+    pub fn new(node: NodeId, cluster: u64, incarnation: u64) -> Self {
+        Self {
+            node,
+            cluster,
+            incarnation,
+            cores: Vec::new(),
+            peers: Vec::new(),
+            placement: Placement::default(),
+            limits: Limits::default(),
+            sync: SyncMode::default(),
+            seed: 0,
+            io_memory_bytes: 2 << 20,
+        }
+    }
+}
+
+/// Why a node ended otherwise than asked to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// A machine gave up.
+    #[error("{0}")]
+    Halted(String),
+    /// A core couldn't start.
+    #[error("core {core} can't start: {reason}")]
+    NotStarted {
+        /// Which one.
+        core: u16,
+        /// Why.
+        reason: String,
+    },
+    /// A core's thread ended: a bug.
+    #[error("core {core} died; see its panic message above")]
+    Died {
+        /// Which one.
+        core: u16,
+    },
+    /// A CPU that isn't there.
+    #[error("can't run core {core} on CPU {cpu}: {reason}; `cpus` must name CPUs that this process may use")]
+    Placement {
+        /// Which core.
+        core: u16,
+        /// Which CPU.
+        cpu: usize,
+        /// What the system said.
+        reason: String,
+    },
+}

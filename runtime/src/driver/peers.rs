@@ -1,0 +1,230 @@
+//! Links from and to other nodes: one TCP connection a direction.
+//!
+//! ```text
+//! hello  "FLP1" │ cluster u64 │ incarnation u64 │ from node u32, core u16 │ to node u32, core u16
+//! frame  length u32 │ crc32 of the payload u32 │ payload
+//! ```
+//!
+//! All little-endian. A frame whose checksum is wrong ends the link: Raft sends again over the next one.
+
+use super::core_loop::CoreLoop;
+use super::outlet::Outlet;
+use super::{NodeOptions, PeerAddress, fd};
+use crate::machine::{CoreId, Event, Machine, NodeId, PeerId};
+use futures_lite::AsyncReadExt;
+use glommio::net::TcpStream;
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+const MAGIC: [u8; 4] = *b"FLP1";
+const HELLO_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 8;
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Between two tries to reach a peer.
+const RETRY: Duration = Duration::from_millis(50);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The link to one core of another node.
+#[derive(Debug)]
+pub(super) struct Link {
+    to: PeerAddress,
+    outlet: RefCell<Option<Rc<Outlet>>>,
+    dropped: Cell<u64>,
+    scratch: RefCell<Vec<u8>>,
+}
+
+impl Link {
+    pub(super) fn new(to: PeerAddress) -> Rc<Self> {
+        Rc::new(Self { to, outlet: RefCell::default(), dropped: Cell::new(0), scratch: RefCell::default() })
+    }
+
+    /// Sends a frame, or drops it whole: when the link is down, or the peer doesn't keep up.
+    pub(super) fn send(&self, frame: &[u8], waiting_max: usize) {
+        let outlet = self.outlet.borrow().clone();
+        let Some(outlet) = outlet.filter(|outlet| outlet.waiting() + frame.len() <= waiting_max) else {
+            self.dropped.set(self.dropped.get() + 1);
+            return;
+        };
+        let mut bytes = self.scratch.take();
+        bytes.clear();
+        let length = u32::try_from(frame.len()).expect("frames are bounded far below 4 GiB");
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(frame).to_le_bytes());
+        bytes.extend_from_slice(frame);
+        outlet.send(&bytes);
+        self.scratch.replace(bytes);
+    }
+}
+
+/// Who speaks to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Hello {
+    cluster: u64,
+    incarnation: u64,
+    from: PeerId,
+    to: PeerId,
+}
+
+impl Hello {
+    fn encode(&self) -> [u8; HELLO_BYTES] {
+        let mut bytes = [0; HELLO_BYTES];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4..12].copy_from_slice(&self.cluster.to_le_bytes());
+        bytes[12..20].copy_from_slice(&self.incarnation.to_le_bytes());
+        for (at, peer) in [(20, self.from), (26, self.to)] {
+            bytes[at..at + 4].copy_from_slice(&peer.node.0.to_le_bytes());
+            bytes[at + 4..at + 6].copy_from_slice(&peer.core.0.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HELLO_BYTES]) -> Option<Self> {
+        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes of 32"));
+        let peer = |at: usize| PeerId {
+            node: NodeId(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes of 32"))),
+            core: CoreId(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]])),
+        };
+        let hello = Self { cluster: long(4), incarnation: long(12), from: peer(20), to: peer(26) };
+        (bytes[0..4] == MAGIC).then_some(hello)
+    }
+}
+
+/// Keeps the link to one peer up, for ever.
+pub(super) async fn keep_up<M: Machine + 'static>(
+    core: Rc<CoreLoop<M>>,
+    link: Rc<Link>,
+    options: Arc<NodeOptions>,
+) {
+    let peer = link.to.peer;
+    let from = PeerId { node: options.node, core: core.id };
+    let hello =
+        Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer }.encode();
+    loop {
+        if let Ok(mut stream) = TcpStream::connect_timeout(link.to.address, CONNECT_TIMEOUT).await
+            && stream.set_nodelay(true).is_ok()
+            && let Ok(socket) = fd::duplicate(&stream)
+        {
+            let outlet = Outlet::new(socket);
+            outlet.send(&hello);
+            *link.outlet.borrow_mut() = Some(Rc::clone(&outlet));
+            tracing::info!(node = peer.node.0, core = peer.core.0, "link to peer is up");
+            core.step(Event::PeerUp { peer });
+            // Nothing ever comes back on this connection: an end or an error is all that can be read.
+            let mut nothing = [0; 64];
+            while stream.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
+            outlet.cut();
+            *link.outlet.borrow_mut() = None;
+            tracing::info!(node = peer.node.0, core = peer.core.0, dropped = link.dropped.get(), "link to peer is down");
+            core.step(Event::PeerDown { peer });
+        }
+        glommio::timer::sleep(RETRY).await;
+    }
+}
+
+/// Accepts links from peers for ever.
+pub(super) async fn accept<M: Machine + 'static>(
+    core: Rc<CoreLoop<M>>,
+    listener: TcpListener,
+    options: Arc<NodeOptions>,
+) {
+    let listener = fd::listener(listener);
+    loop {
+        match listener.accept().await {
+            Ok(stream) => {
+                let (core, options) = (Rc::clone(&core), Arc::clone(&options));
+                glommio::spawn_local(async move {
+                    if let Err(reason) = serve(&core, &options, stream).await {
+                        tracing::warn!(%reason, "a link from a peer was closed");
+                    }
+                })
+                .detach();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a peer");
+                glommio::timer::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+async fn serve<M: Machine + 'static>(
+    core: &Rc<CoreLoop<M>>,
+    options: &NodeOptions,
+    mut stream: TcpStream,
+) -> Result<(), String> {
+    let mut hello = [0; HELLO_BYTES];
+    stream.read_exact(&mut hello).await.map_err(|error| format!("no greeting: {error}"))?;
+    let hello = Hello::decode(&hello).ok_or("what connected isn't a Flotilla node")?;
+    if hello.cluster != options.cluster {
+        return Err(format!("node {} belongs to another cluster: check both configurations", hello.from.node.0));
+    }
+    let me = PeerId { node: options.node, core: core.id };
+    if hello.to != me {
+        return Err(format!(
+            "node {} was looking for core {} of node {} and found core {} of node {}: check hosts and ports",
+            hello.from.node.0, hello.to.core.0, hello.to.node.0, me.core.0, me.node.0
+        ));
+    }
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut filled = 0;
+    loop {
+        match stream.read(&mut buffer[filled..]).await {
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(count) => filled += count,
+        }
+        let consumed = take_frames(core, hello.from, &buffer[..filled])?;
+        buffer.copy_within(consumed..filled, 0);
+        filled -= consumed;
+        make_room(core, &mut buffer, filled)?;
+    }
+}
+
+/// Hands every whole frame to the machine; returns the bytes consumed.
+fn take_frames<M: Machine + 'static>(core: &CoreLoop<M>, from: PeerId, bytes: &[u8]) -> Result<usize, String> {
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..at + FRAME_HEADER_BYTES) {
+        let word = |i: usize| u32::from_le_bytes(header[i..i + 4].try_into().expect("four bytes of eight"));
+        let start = at + FRAME_HEADER_BYTES;
+        let Some(frame) = bytes.get(start..start + word(0) as usize) else { break };
+        if crc32fast::hash(frame) != word(4) {
+            return Err(format!("a frame from node {} was damaged on its way", from.node.0));
+        }
+        core.step(Event::Peer { from, frame });
+        at = start + frame.len();
+    }
+    Ok(at)
+}
+
+/// Grows the buffer to what the frame at its front needs.
+fn make_room<M: Machine + 'static>(core: &CoreLoop<M>, buffer: &mut Vec<u8>, filled: usize) -> Result<(), String> {
+    if filled < FRAME_HEADER_BYTES {
+        return Ok(());
+    }
+    let length = u32::from_le_bytes(buffer[..4].try_into().expect("four bytes")) as usize;
+    if length > core.limits.peer_frame_bytes_max {
+        return Err(format!("a frame of {length} bytes is over the limit"));
+    }
+    let needed = length + FRAME_HEADER_BYTES;
+    if needed > buffer.len() {
+        buffer.resize(needed.next_multiple_of(BUFFER_BYTES), 0);
+    } else if filled == buffer.len() {
+        buffer.resize(filled * 2, 0);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_greeting_survives_its_bytes() {
+        let peer = |node, core| PeerId { node: NodeId(node), core: CoreId(core) };
+        let hello = Hello { cluster: 7, incarnation: 9, from: peer(1, 2), to: peer(3, 4) };
+        assert_eq!(Hello::decode(&hello.encode()), Some(hello));
+        assert_eq!(Hello::decode(&[b'x'; HELLO_BYTES]), None);
+    }
+}

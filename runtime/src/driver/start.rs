@@ -1,0 +1,225 @@
+//! Starting and ending a node's cores.
+
+use super::core_loop::CoreLoop;
+use super::guardian::{stand_guard, watch};
+use super::{CoreOptions, NodeError, NodeOptions, Placement, clients, disk, peers};
+use crate::block::BlockPool;
+use crate::machine::{CoreBoot, CoreId, Machine};
+use crate::mesh::{Endpoint, mesh};
+use glommio::{LocalExecutorBuilder, PoolPlacement};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::Waker;
+use std::time::Duration;
+
+/// Slots of a mesh ring.
+const MESH_SLOTS: usize = 4096;
+/// What is runnable is looked at again at least this often.
+const PREEMPT: Duration = Duration::from_millis(1);
+
+/// Asks a node to stop.
+#[derive(Clone, Debug, Default)]
+pub struct StopHandle {
+    asked: Arc<AtomicBool>,
+}
+
+impl StopHandle {
+    /// Not asked yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for a drain.
+    pub fn stop(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What the cores of a node share besides the mesh: nothing that is touched while they work.
+#[derive(Debug)]
+pub(super) struct NodeShared {
+    stop: StopHandle,
+    over: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl NodeShared {
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn register(&self, waker: Waker) {
+        self.wakers.lock().expect("nobody panics holding it").push(waker);
+    }
+
+    pub(super) fn wake_all(&self) {
+        for waker in &*self.wakers.lock().expect("nobody panics holding it") {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn forget_wakers(&self) {
+        self.wakers.lock().expect("nobody panics holding it").clear();
+    }
+}
+
+/// What a core tells the thread that started it.
+#[derive(Debug)]
+pub(super) enum Report {
+    Ready,
+    NotStarted(u16, String),
+    Halted(String),
+    Drained,
+    /// Its thread ended. After `Drained`, as it should.
+    Gone(u16),
+}
+
+/// Tells that a core's thread is gone, however it went.
+struct Farewell(u16, mpsc::Sender<Report>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // Nobody listens any more: the node has ended for another reason.
+        let _ = self.1.send(Report::Gone(self.0));
+    }
+}
+
+/// Runs a node: builds a machine for every core, calls `ready` when all of them serve, and returns when all of them
+/// have drained after [`StopHandle::stop`].
+///
+/// # Errors
+/// [`NodeError`]. The cores may still be running then: end the process.
+pub fn run<M: Machine + 'static>(
+    options: NodeOptions,
+    build: impl Fn(CoreBoot) -> Result<M, String> + Clone + Send + 'static,
+    stop: StopHandle,
+    ready: impl FnOnce(),
+) -> Result<(), NodeError> {
+    let shared = Arc::new(NodeShared { stop, over: AtomicBool::new(false), wakers: Mutex::default() });
+    let (reports, inbox) = mpsc::channel();
+    let mut options = options;
+    let cores = std::mem::take(&mut options.cores);
+    let count = cores.len();
+    let options = Arc::new(options);
+    let endpoints = mesh::<M::Message>(count, MESH_SLOTS);
+    let mut threads = Vec::new();
+    for ((number, core), endpoint) in (0_u16..).zip(cores).zip(endpoints) {
+        let (options, shared, build) = (Arc::clone(&options), Arc::clone(&shared), build.clone());
+        let farewell = Farewell(number, reports.clone());
+        let builder = builder(&options, number)?;
+        let thread = builder.spawn(move || async move {
+            let reports = farewell.1.clone();
+            if let Err(reason) = run_core(number, core, endpoint, options, shared, build, &reports).await {
+                let _ = reports.send(Report::NotStarted(number, reason));
+            }
+            drop(farewell);
+        });
+        threads.push(thread.map_err(|error| placement_error(&error, number))?);
+    }
+    drop(reports);
+    let watchdog = watch(&shared);
+    supervise(count, &inbox, ready)?;
+    shared.over.store(true, Ordering::Relaxed);
+    for thread in threads {
+        // A panic was reported as `Gone` before.
+        let _ = thread.join();
+    }
+    let _ = watchdog.join();
+    shared.forget_wakers();
+    Ok(())
+}
+
+fn supervise(count: usize, inbox: &mpsc::Receiver<Report>, ready: impl FnOnce()) -> Result<(), NodeError> {
+    let (mut starting, mut running, mut ready) = (count, count, Some(ready));
+    while running > 0 {
+        match inbox.recv() {
+            Ok(Report::Ready) => {
+                starting -= 1;
+                if starting == 0 && let Some(ready) = ready.take() {
+                    ready();
+                }
+            }
+            Ok(Report::NotStarted(core, reason)) => return Err(NodeError::NotStarted { core, reason }),
+            Ok(Report::Halted(reason)) => return Err(NodeError::Halted(reason)),
+            Ok(Report::Drained) => running -= 1,
+            Ok(Report::Gone(core)) => return Err(NodeError::Died { core }),
+            Err(mpsc::RecvError) => break,
+        }
+    }
+    Ok(())
+}
+
+fn builder(options: &NodeOptions, core: u16) -> Result<LocalExecutorBuilder, NodeError> {
+    let placement = match &options.placement {
+        Placement::Floating => glommio::Placement::Unbound,
+        Placement::Pinned(cpus) => glommio::Placement::Fixed(cpus[usize::from(core)]),
+    };
+    if let Placement::Pinned(cpus) = &options.placement {
+        let cpu = cpus[usize::from(core)];
+        let allowed = rustix::thread::sched_getaffinity(None);
+        let usable = allowed.is_ok_and(|set| cpu < rustix::thread::CpuSet::MAX_CPU && set.is_set(cpu));
+        if !usable {
+            let reason = "this process may not run there, or there is no such CPU".to_owned();
+            return Err(NodeError::Placement { core, cpu, reason });
+        }
+    }
+    Ok(LocalExecutorBuilder::new(placement)
+        .name("flotilla")
+        .io_memory(options.io_memory_bytes)
+        .ring_depth(512)
+        .preempt_timer(PREEMPT)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1)))
+}
+
+fn placement_error(error: &glommio::GlommioError<()>, core: u16) -> NodeError {
+    NodeError::NotStarted { core, reason: format!("io_uring: {error}; is memlock (ulimit -l) too small?") }
+}
+
+async fn run_core<M: Machine + 'static>(
+    number: u16,
+    core: CoreOptions,
+    endpoint: Endpoint<M::Message>,
+    options: Arc<NodeOptions>,
+    shared: Arc<NodeShared>,
+    build: impl Fn(CoreBoot) -> Result<M, String>,
+    reports: &mpsc::Sender<Report>,
+) -> Result<(), String> {
+    // Registers membarrier with the kernel: the first park is slow.
+    glommio::timer::sleep(Duration::from_micros(100)).await;
+    let (disk, files) = disk::Disk::open(core.folder, options.sync).await?;
+    let clock = super::core_loop::Clock::start();
+    let boot = CoreBoot {
+        core: CoreId(number),
+        files,
+        pool: BlockPool::dma(),
+        seed: options.seed ^ (u64::from(number) << 48),
+        now: clock.now(),
+    };
+    let machine = build(boot)?;
+    let core_loop = CoreLoop::new(machine, CoreId(number), endpoint, disk, &options, clock, reports.clone());
+    let mut tasks = vec![
+        glommio::spawn_local(CoreLoop::flush_when_due(Rc::clone(&core_loop))),
+        glommio::spawn_local(CoreLoop::receive_from_mesh(Rc::clone(&core_loop))),
+        glommio::spawn_local(stand_guard(Rc::clone(&core_loop), shared)),
+        glommio::spawn_local(clients::accept(Rc::clone(&core_loop), core.clients)),
+        glommio::spawn_local(peers::accept(Rc::clone(&core_loop), core.peers, Arc::clone(&options))),
+    ];
+    for link in core_loop.links() {
+        tasks.push(glommio::spawn_local(peers::keep_up(Rc::clone(&core_loop), link, Arc::clone(&options))));
+    }
+    core_loop.first_tick();
+    let _ = reports.send(Report::Ready);
+    core_loop.until_over().await;
+    for task in tasks {
+        task.cancel().await;
+    }
+    clients::cut_all(&core_loop).await;
+    core_loop.close_disk().await;
+    let _ = reports.send(Report::Drained);
+    Ok(())
+}
