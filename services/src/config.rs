@@ -77,7 +77,12 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, commits_in_flight: 1, sync: Sync::default(), snapshot_after_bytes: 256 << 20 }
+        Self {
+            segment_bytes: 64 << 20,
+            commits_in_flight: 1,
+            sync: Sync::default(),
+            snapshot_after_bytes: 256 << 20,
+        }
     }
 }
 
@@ -240,7 +245,11 @@ impl Config {
             return Err(invalid("raft.election_timeout_ms", self.raft.election_timeout_ms.to_string(), what));
         }
         if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
-            return Err(invalid("cpus", format!("{:?}", self.cpus), "one CPU for each core of this node, or none"));
+            return Err(invalid(
+                "cpus",
+                format!("{:?}", self.cpus),
+                "one CPU for each core of this node, or none",
+            ));
         }
         Ok(())
     }
@@ -258,7 +267,11 @@ impl Config {
         }
         for (key, port) in [("nodes.port", node.port), ("nodes.peer_port", node.peer_port)] {
             if port == 0 || port.checked_add(node.cores - 1).is_none() {
-                return Err(invalid(key, port.to_string(), "1 to 65535, with a port more for each further core"));
+                return Err(invalid(
+                    key,
+                    port.to_string(),
+                    "1 to 65535, with a port more for each further core",
+                ));
             }
         }
         if node.host.is_empty() || node.host.contains(char::is_whitespace) {
@@ -274,9 +287,9 @@ impl Config {
 
     /// A number made from the cluster's name, for handshakes and headers (FNV-1a).
     pub fn cluster_id(&self) -> u64 {
-        self.cluster.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        })
+        self.cluster
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 
     /// This node's number.

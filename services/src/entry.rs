@@ -34,7 +34,8 @@ pub struct CommandV1<'a> {
     pub args: SmallVec<[Arg<'a>; 8]>,
 }
 
-const _: () = assert!(size_of::<ArchivedCommandV1<'_>>() == 24, "the log's format is frozen: see docs/format.md");
+const _: () =
+    assert!(size_of::<ArchivedCommandV1<'_>>() == 24, "the log's format is frozen: see docs/format.md");
 const _: () = assert!(size_of::<ArchivedArg<'_>>() == 8, "the log's format is frozen: see docs/format.md");
 
 /// No archive of these arguments is longer.

@@ -1,1 +1,28 @@
-//! What users call: sharded key/value, and the flotilla binary.
+//! What users call: the sharded key/value store, and the `flotilla` program.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`core`] | the shard machine of one core: from a client's bytes to its reply |
+//! | [`resp`] | the Redis protocol |
+//! | [`command`] | commands: the table, checks, those that touch no key |
+//! | [`kv`] | the data of one shard, and what commands do to it |
+//! | [`entry`] | what a group's log holds |
+//! | [`slot`], [`topology`] | where a key is, and who serves it |
+//! | [`config`], [`node`] | one node as a process |
+//! | [`client`], [`local`], [`cli`] | clients, local clusters and the command line: hands, not machines |
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod core;
+pub mod entry;
+pub mod hands;
+pub mod kv;
+pub mod local;
+pub mod node;
+pub mod resp;
+pub mod slot;
+pub mod topology;

@@ -2,7 +2,9 @@
 
 use crate::config::{Config, ConfigError, Sync};
 use crate::core::Core;
-use flotilla_runtime::driver::{self, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, Placement, StopHandle, SyncMode};
+use flotilla_runtime::driver::{
+    self, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, Placement, StopHandle, SyncMode,
+};
 use flotilla_runtime::{CoreId, NodeId, PeerId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -31,7 +33,9 @@ pub enum ServeError {
         hint: &'static str,
     },
     /// The folder is in use.
-    #[error("the data folder {path} is in use by a running node (lock file {lock}): stop that node, or give this one a folder of its own")]
+    #[error(
+        "the data folder {path} is in use by a running node (lock file {lock}): stop that node, or give this one a folder of its own"
+    )]
     Locked {
         /// The folder.
         path: PathBuf,
@@ -39,7 +43,9 @@ pub enum ServeError {
         lock: PathBuf,
     },
     /// The folder is another node's.
-    #[error("the data folder {path} was created with {key} = {found}, and the configuration says {expected}: use that node's own folder, or an empty one for a new node")]
+    #[error(
+        "the data folder {path} was created with {key} = {found}, and the configuration says {expected}: use that node's own folder, or an empty one for a new node"
+    )]
     Foreign {
         /// The folder.
         path: PathBuf,
@@ -147,7 +153,8 @@ fn check_identity(config: &Config) -> Result<u64, ServeError> {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let identity = FolderIdentity { incarnation: random_number()?, ..expected };
-            write_durably(&path, &toml::to_string(&identity).expect("plain fields")).map_err(|e| io("can't write", e))?;
+            write_durably(&path, &toml::to_string(&identity).expect("plain fields"))
+                .map_err(|e| io("can't write", e))?;
             return Ok(identity.incarnation);
         }
         Err(error) => return Err(io("can't read", error)),
@@ -189,7 +196,12 @@ fn random_number() -> Result<u64, ServeError> {
     let path = Path::new("/dev/urandom");
     let mut bytes = [0; 8];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(|source| ServeError::Folder { what: "can't read", path: path.to_owned(), source, hint: "" })?;
+    read.map_err(|source| ServeError::Folder {
+        what: "can't read",
+        path: path.to_owned(),
+        source,
+        hint: "",
+    })?;
     Ok(u64::from_le_bytes(bytes))
 }
 

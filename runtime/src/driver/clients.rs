@@ -29,7 +29,10 @@ impl Client {
     pub(super) fn reply(&self, bytes: &[u8], waiting_max: usize) {
         self.outlet.send(bytes);
         if self.outlet.waiting() > waiting_max {
-            tracing::warn!(waiting = self.outlet.waiting(), "a client that doesn't read its replies was cut off");
+            tracing::warn!(
+                waiting = self.outlet.waiting(),
+                "a client that doesn't read its replies was cut off"
+            );
             self.cut();
         }
     }
@@ -89,7 +92,12 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
     }
 }
 
-async fn serve<M: Machine + 'static>(core: Rc<CoreLoop<M>>, conn: ConnId, client: Rc<Client>, stream: TcpStream) {
+async fn serve<M: Machine + 'static>(
+    core: Rc<CoreLoop<M>>,
+    conn: ConnId,
+    client: Rc<Client>,
+    stream: TcpStream,
+) {
     read_on(&core, conn, &client, stream).await;
     client.outlet.cut();
     core.clients.borrow_mut().remove(&conn);

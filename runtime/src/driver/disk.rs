@@ -52,8 +52,12 @@ fn failed<T>(operation: &'static str, error: GlommioError<T>) -> Failure {
 
 impl Disk {
     /// Reads the whole folder: everything that the machine is built from. Unfinished files are removed.
-    pub(super) async fn open(folder: PathBuf, sync: SyncMode) -> Result<(Self, Vec<(FileId, Slice)>), String> {
-        let bulk = glommio::executor().create_task_queue(Shares::Static(BULK_SHARES), Latency::NotImportant, "bulk");
+    pub(super) async fn open(
+        folder: PathBuf,
+        sync: SyncMode,
+    ) -> Result<(Self, Vec<(FileId, Slice)>), String> {
+        let bulk =
+            glommio::executor().create_task_queue(Shares::Static(BULK_SHARES), Latency::NotImportant, "bulk");
         let disk = Self { folder, sync, files: RefCell::default(), bulk };
         let at = |error: io::Error| format!("{}: {error}", disk.folder.display());
         disk.prime().await.map_err(at)?;
@@ -66,7 +70,10 @@ impl Disk {
             let found = disk.open_file(file).await.map_err(|(_, error)| at(error))?;
             let bytes = std::fs::metadata(disk.path(file)).map_err(at)?.len();
             let content = read_whole(&found, bytes).await;
-            contents.push((file, content.map_err(|(_, error)| format!("{}: {error}", disk.path(file).display()))?));
+            contents.push((
+                file,
+                content.map_err(|(_, error)| format!("{}: {error}", disk.path(file).display()))?,
+            ));
         }
         Ok((disk, contents))
     }
@@ -81,7 +88,9 @@ impl Disk {
         std::fs::remove_file(&path)?;
         match read {
             Ok(_) => Ok(()),
-            Err(error) => Err(io::Error::other(format!("no direct I/O on this file system ({error}): use ext4 or XFS"))),
+            Err(error) => {
+                Err(io::Error::other(format!("no direct I/O on this file system ({error}): use ext4 or XFS")))
+            }
         }
     }
 
@@ -141,7 +150,9 @@ impl Disk {
     /// Begins a disk effect.
     pub(super) fn carry_out<M: Machine + 'static>(&self, effect: Effect<M::Message>, core: Rc<CoreLoop<M>>) {
         match effect {
-            Effect::Write { op, file, offset, block, sync } => self.begin_write(op, file, offset, block, sync, core),
+            Effect::Write { op, file, offset, block, sync } => {
+                self.begin_write(op, file, offset, block, sync, core)
+            }
             Effect::Sync { op, file } => {
                 let mark = self.files.borrow().get(&file).map_or(0, |open| open.last_write.get());
                 self.begin(op, file, 0, core, async move |disk| disk.sync_file(file, mark).await);
@@ -239,7 +250,8 @@ impl Disk {
 
     async fn read(&self, file: FileId, offset: u64, bytes: u32) -> Result<DiskReply, Failure> {
         let open = self.open_file(file).await?;
-        let read = open.file.read_at_aligned(offset, bytes as usize).await.map_err(|error| failed("read", error))?;
+        let read =
+            open.file.read_at_aligned(offset, bytes as usize).await.map_err(|error| failed("read", error))?;
         let mut block = BlockPool::heap().allocate(read.len(), 0);
         block.append(&read);
         Ok(DiskReply::Read(block.slice(0, read.len())))
@@ -319,7 +331,10 @@ async fn fill(file: &DmaFile, bytes: u64) -> Result<(), Failure> {
         zeros.as_bytes_mut().fill(0);
         let written = file.write_at(zeros, offset).await.map_err(|error| failed("create", error))?;
         if written != piece {
-            return Err(("create", io::Error::other(format!("only {written} of {piece} bytes were written"))));
+            return Err((
+                "create",
+                io::Error::other(format!("only {written} of {piece} bytes were written")),
+            ));
         }
         offset += piece as u64;
         glommio::yield_if_needed().await;
@@ -335,7 +350,9 @@ async fn read_whole(open: &Rc<OpenFile>, bytes: u64) -> Result<Slice, Failure> {
     loop {
         while next < bytes && (reads.len() as u64) < READS_IN_FLIGHT {
             let (open, at) = (Rc::clone(open), next);
-            reads.push_back(glommio::spawn_local(async move { open.file.read_at_aligned(at, PIECE_BYTES).await }));
+            reads.push_back(glommio::spawn_local(
+                async move { open.file.read_at_aligned(at, PIECE_BYTES).await },
+            ));
             next += PIECE_BYTES as u64;
         }
         let Some(read) = reads.pop_front() else { break };
@@ -345,4 +362,3 @@ async fn read_whole(open: &Rc<OpenFile>, bytes: u64) -> Result<Slice, Failure> {
     let end = block.filled();
     Ok(block.slice(0, end))
 }
-

@@ -100,8 +100,7 @@ pub(super) async fn keep_up<M: Machine + 'static>(
 ) {
     let peer = link.to.peer;
     let from = PeerId { node: options.node, core: core.id };
-    let hello =
-        Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer }.encode();
+    let hello = Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer }.encode();
     loop {
         if let Ok(mut stream) = TcpStream::connect_timeout(link.to.address, CONNECT_TIMEOUT).await
             && stream.set_nodelay(true).is_ok()
@@ -117,7 +116,12 @@ pub(super) async fn keep_up<M: Machine + 'static>(
             while stream.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
             outlet.cut();
             *link.outlet.borrow_mut() = None;
-            tracing::info!(node = peer.node.0, core = peer.core.0, dropped = link.dropped.get(), "link to peer is down");
+            tracing::info!(
+                node = peer.node.0,
+                core = peer.core.0,
+                dropped = link.dropped.get(),
+                "link to peer is down"
+            );
             core.step(Event::PeerDown { peer });
         }
         glommio::timer::sleep(RETRY).await;
@@ -159,7 +163,10 @@ async fn serve<M: Machine + 'static>(
     stream.read_exact(&mut hello).await.map_err(|error| format!("no greeting: {error}"))?;
     let hello = Hello::decode(&hello).ok_or("what connected isn't a Flotilla node")?;
     if hello.cluster != options.cluster {
-        return Err(format!("node {} belongs to another cluster: check both configurations", hello.from.node.0));
+        return Err(format!(
+            "node {} belongs to another cluster: check both configurations",
+            hello.from.node.0
+        ));
     }
     let me = PeerId { node: options.node, core: core.id };
     if hello.to != me {
@@ -183,7 +190,11 @@ async fn serve<M: Machine + 'static>(
 }
 
 /// Hands every whole frame to the machine; returns the bytes consumed.
-fn take_frames<M: Machine + 'static>(core: &CoreLoop<M>, from: PeerId, bytes: &[u8]) -> Result<usize, String> {
+fn take_frames<M: Machine + 'static>(
+    core: &CoreLoop<M>,
+    from: PeerId,
+    bytes: &[u8],
+) -> Result<usize, String> {
     let mut at = 0;
     while let Some(header) = bytes.get(at..at + FRAME_HEADER_BYTES) {
         let word = |i: usize| u32::from_le_bytes(header[i..i + 4].try_into().expect("four bytes of eight"));
@@ -199,7 +210,11 @@ fn take_frames<M: Machine + 'static>(core: &CoreLoop<M>, from: PeerId, bytes: &[
 }
 
 /// Grows the buffer to what the frame at its front needs.
-fn make_room<M: Machine + 'static>(core: &CoreLoop<M>, buffer: &mut Vec<u8>, filled: usize) -> Result<(), String> {
+fn make_room<M: Machine + 'static>(
+    core: &CoreLoop<M>,
+    buffer: &mut Vec<u8>,
+    filled: usize,
+) -> Result<(), String> {
     if filled < FRAME_HEADER_BYTES {
         return Ok(());
     }

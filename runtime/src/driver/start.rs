@@ -140,7 +140,9 @@ fn supervise(count: usize, inbox: &mpsc::Receiver<Report>, ready: impl FnOnce())
         match inbox.recv() {
             Ok(Report::Ready) => {
                 starting -= 1;
-                if starting == 0 && let Some(ready) = ready.take() {
+                if starting == 0
+                    && let Some(ready) = ready.take()
+                {
                     ready();
                 }
             }

@@ -6,9 +6,9 @@
 use super::load::{Client, Shared, key_of, start_client, value_of};
 use super::{Failure, interrupted};
 use crate::client::{Connection, Reply};
+use crate::config::LogSettings;
 use crate::hands::{Stopwatch, pause};
 use crate::local::{LocalCluster, LocalOptions};
-use crate::config::LogSettings;
 use crate::slot::Slot;
 use clap::Args;
 use flotilla_runtime::driver::floor;
@@ -62,7 +62,8 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         Some(dir) => builder.tempdir_in(dir),
         None => builder.tempdir(),
     };
-    let folder = folder.map_err(|error| Failure::Failed(format!("can't make a temporary folder: {error}")))?;
+    let folder =
+        folder.map_err(|error| Failure::Failed(format!("can't make a temporary folder: {error}")))?;
     let mut demo = Demo::begin(options, folder.path().to_owned(), Arc::clone(&stop))?;
     let report = demo.play();
     drop(demo);
@@ -162,7 +163,10 @@ impl<'a> Demo<'a> {
                 pause(Duration::from_millis(20));
             }
             let rate = (self.acknowledged() - before) as f64 / clock.elapsed().as_secs_f64();
-            say(&format!("{what} {second}/{seconds} s: {rate:.0} writes/s, {} acknowledged", self.acknowledged()));
+            say(&format!(
+                "{what} {second}/{seconds} s: {rate:.0} writes/s, {} acknowledged",
+                self.acknowledged()
+            ));
         }
         Ok(())
     }
@@ -268,12 +272,18 @@ fn print(report: &Report, json: bool) {
         return;
     }
     let mut lines = vec![
-        ("durable writes, 3 nodes".to_owned(), format!("{:.0}/s ({} clients, 64 B)", report.throughput_per_s, report.clients)),
+        (
+            "durable writes, 3 nodes".to_owned(),
+            format!("{:.0}/s ({} clients, 64 B)", report.throughput_per_s, report.clients),
+        ),
         ("write latency".to_owned(), {
             let each = report.latency_us.iter().map(|(name, us)| format!("{name} {:.2}", us / 1e3));
             format!("{} ms", each.collect::<Vec<_>>().join("  "))
         }),
-        ("this disk's own sync".to_owned(), format!("p50 {:.3}  p99 {:.3} ms", report.sync_us_p50 / 1e3, report.sync_us_p99 / 1e3)),
+        (
+            "this disk's own sync".to_owned(),
+            format!("p50 {:.3}  p99 {:.3} ms", report.sync_us_p50 / 1e3, report.sync_us_p99 / 1e3),
+        ),
         ("without a leader".to_owned(), format!("{:.0} ms", report.without_leader_ms)),
         ("CPU of all nodes".to_owned(), format!("{:.1} us per write", report.cpu_us_per_write)),
         ("acknowledged writes".to_owned(), report.acknowledged_writes.to_string()),

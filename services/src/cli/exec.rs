@@ -33,5 +33,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
             }
         }
     }
-    Err(Failure::Failed(format!("sent from node to node, last to {address}: is the cluster electing a leader?")))
+    Err(Failure::Failed(format!(
+        "sent from node to node, last to {address}: is the cluster electing a leader?"
+    )))
 }

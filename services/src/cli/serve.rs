@@ -51,7 +51,8 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 fn start_logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FLOTILLA_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     // A logger that is there already is as good.
     let _ = if json { builder.json().try_init() } else { builder.try_init() };
 }

@@ -31,7 +31,12 @@ impl Cluster {
     ///
     /// # Errors
     /// [`ClientError::Refused`] for an error reply that trying again won't change, [`ClientError::TimedOut`].
-    pub fn execute(&mut self, key: &[u8], command: &[&[u8]], timeout: Duration) -> Result<Reply, ClientError> {
+    pub fn execute(
+        &mut self,
+        key: &[u8],
+        command: &[&[u8]],
+        timeout: Duration,
+    ) -> Result<Reply, ClientError> {
         let clock = crate::hands::Stopwatch::start();
         let mut last = String::from("nothing was tried");
         while clock.elapsed() < timeout {
@@ -97,7 +102,9 @@ impl Cluster {
         match words.next() {
             Some("MOVED") => {
                 self.ranges.clear();
-                if let (Some(slot), Some(address)) = (words.next().and_then(|slot| slot.parse().ok()), words.next()) {
+                if let (Some(slot), Some(address)) =
+                    (words.next().and_then(|slot| slot.parse().ok()), words.next())
+                {
                     self.ranges.push((slot, slot, address.to_owned()));
                     // One slot is enough for this command; the rest is asked for at the next miss.
                 }
@@ -114,7 +121,9 @@ impl Cluster {
 
 fn range_of(reply: &Reply) -> Option<(u16, u16, String)> {
     let Reply::Array(fields) = reply else { return None };
-    let [Reply::Integer(first), Reply::Integer(last), Reply::Array(leader), ..] = &fields[..] else { return None };
+    let [Reply::Integer(first), Reply::Integer(last), Reply::Array(leader), ..] = &fields[..] else {
+        return None;
+    };
     let [Reply::Bulk(host), Reply::Integer(port), ..] = &leader[..] else { return None };
     let address = format!("{}:{port}", String::from_utf8_lossy(host));
     Some((u16::try_from(*first).ok()?, u16::try_from(*last).ok()?, address))

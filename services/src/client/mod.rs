@@ -75,7 +75,10 @@ impl Connection {
     ///
     /// # Errors
     /// [`ClientError::Io`].
-    pub fn send<'a>(&mut self, commands: impl IntoIterator<Item = &'a [&'a [u8]]>) -> Result<(), ClientError> {
+    pub fn send<'a>(
+        &mut self,
+        commands: impl IntoIterator<Item = &'a [&'a [u8]]>,
+    ) -> Result<(), ClientError> {
         let mut bytes = Vec::new();
         for command in commands {
             encode(command, &mut bytes);

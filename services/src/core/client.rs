@@ -3,10 +3,10 @@
 use super::Core;
 use super::group::Call;
 use super::remote::{Message, Origin, Outgoing};
-use crate::command::{ConnectionState, Kind, Spec, check, lookup, unknown_command};
+use crate::command::{ConnectionState, Kind, Spec, check, lookup, run_plain, unknown_command};
 use crate::config::{Config, Redirect};
 use crate::entry::Args;
-use crate::resp::{self, Limits, Parsed, Protocol, ReplyWriter};
+use crate::resp::{self, Limits, Parsed, ReplyWriter};
 use crate::slot::{Slot, slot_of_command};
 use flotilla_consensus::{GroupId, Refused};
 use flotilla_runtime::{ConnId, Effect, Effects, NodeId, Now, Taken};
@@ -123,17 +123,17 @@ impl Connections {
     }
 
     /// The command gets its reply now.
-    fn reply(&mut self, conn: ConnId, write: impl FnOnce(&mut ConnectionState, &mut ReplyWriter<'_>)) {
+    fn reply(&mut self, conn: ConnId, write: impl FnOnce(&mut ReplyWriter<'_>)) {
         let Some(connection) = self.map.get_mut(&conn) else { return };
         let protocol = connection.state.protocol;
         if connection.replies.is_empty() {
             connection.first += 1;
             self.dirty.insert(conn);
             let mut reply = ReplyWriter::new(&mut connection.output, protocol);
-            write(&mut connection.state, &mut reply);
+            write(&mut reply);
         } else {
             let mut bytes = Vec::new();
-            write(&mut connection.state, &mut ReplyWriter::new(&mut bytes, protocol));
+            write(&mut ReplyWriter::new(&mut bytes, protocol));
             connection.replies.push_back(Reply::Ready(bytes));
         }
     }
@@ -244,7 +244,7 @@ impl Core {
                 Ok(Parsed::Incomplete { .. }) => return,
                 Err(error) => {
                     taken.bytes = bytes.len();
-                    self.connections.reply(conn, |_, reply| reply.error(&format!("ERR {error}")));
+                    self.connections.reply(conn, |reply| reply.error(&format!("ERR {error}")));
                     if let Some(connection) = self.connections.map.get_mut(&conn) {
                         connection.closing = true;
                     }
@@ -256,10 +256,10 @@ impl Core {
 
     fn command(&mut self, now: Now, conn: ConnId, args: &[&[u8]], out: &mut Effects<Message>) {
         let Some(spec) = lookup(args[0]) else {
-            return self.connections.reply(conn, |_, reply| reply.error(&unknown_command(args)));
+            return self.connections.reply(conn, |reply| reply.error(&unknown_command(args)));
         };
         if let Err(rejected) = check(spec, args) {
-            return self.connections.reply(conn, |_, reply| reply.error(&rejected.to_string()));
+            return self.connections.reply(conn, |reply| reply.error(&rejected.to_string()));
         }
         match spec.kind {
             Kind::Read | Kind::Write => self.data_command(now, conn, spec, args, out),
@@ -269,19 +269,32 @@ impl Core {
 
     /// A command that touches no key: answered on the spot.
     fn plain_command(&mut self, now: Now, conn: ConnId, spec: &'static Spec, args: &[&[u8]]) {
-        let view = self.node_view(now);
-        let mut close = false;
-        self.connections.reply(conn, |state, reply| close = crate::command::run_plain(spec, args, state, &view, reply));
-        if close && let Some(connection) = self.connections.map.get_mut(&conn) {
-            connection.closing = true;
+        let Some(mut state) = self.connections.map.get(&conn).map(|connection| connection.state.clone())
+        else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        let mut reply = ReplyWriter::new(&mut bytes, state.protocol);
+        let close = run_plain(spec, args, &mut state, &self.node_view(now), &mut reply);
+        self.connections.reply(conn, |reply| reply.raw(&bytes));
+        if let Some(connection) = self.connections.map.get_mut(&conn) {
+            connection.state = state;
+            connection.closing |= close;
         }
     }
 
-    fn data_command(&mut self, now: Now, conn: ConnId, spec: &'static Spec, args: &[&[u8]], out: &mut Effects<Message>) {
+    fn data_command(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        spec: &'static Spec,
+        args: &[&[u8]],
+        out: &mut Effects<Message>,
+    ) {
         let slot = match slot_of_command(spec, args) {
             Ok(slot) => slot,
             Err(cross_slot) => {
-                return self.connections.reply(conn, |_, reply| reply.error(&cross_slot.to_string()));
+                return self.connections.reply(conn, |reply| reply.error(&cross_slot.to_string()));
             }
         };
         let Some(slot) = slot else { return self.keyless_command(now, conn, spec, args, out) };
@@ -303,7 +316,7 @@ impl Core {
             self.send_to_peer(peer, &Outgoing { conn, sequence, protocol, spec, args });
         } else {
             let error = self.moved(Some(slot));
-            self.connections.reply(conn, |_, reply| reply.error(&error));
+            self.connections.reply(conn, |reply| reply.error(&error));
         }
     }
 
@@ -356,10 +369,10 @@ impl Core {
         args: &[&[u8]],
         out: &mut Effects<Message>,
     ) {
-        let mut led: Vec<usize> = (0..self.groups.len()).filter(|place| self.groups[*place].is_leading()).collect();
+        let mut led: Vec<usize> =
+            (0..self.groups.len()).filter(|place| self.groups[*place].is_leading()).collect();
         if led.is_empty() {
-            let groups = &mut self.groups;
-            return self.connections.reply(conn, |_, reply| super::keyless::nothing_led(groups, spec, args, reply));
+            return self.connections.reply(conn, |reply| super::keyless::nothing_led(spec, args, reply));
         }
         if !spec.is_write() {
             led.truncate(1);
@@ -377,10 +390,5 @@ impl Core {
         self.groups.iter().all(|group| group.waiting() == 0)
             && self.connections.waiting() == 0
             && self.remote.is_idle()
-    }
-
-    #[allow(clippy::unused_self)]
-    pub(super) fn protocol_default() -> Protocol {
-        Protocol::Resp2
     }
 }

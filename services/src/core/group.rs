@@ -105,6 +105,11 @@ impl Group {
         usize::from(slot.shard(self.shards_total) - self.first_shard)
     }
 
+    /// The data that a slot of this group's is in.
+    pub(super) fn shard_of(&self, slot: Slot) -> &Keyspace {
+        &self.shards[self.shard(slot)]
+    }
+
     pub(super) fn is_leading(&self) -> bool {
         self.standing.1
     }
@@ -165,7 +170,8 @@ impl Core {
             ends.push(u32::try_from(command.len()).expect("a request is bounded far below 4 GiB"));
         }
         let after = if in_order { ticket.position } else { ticket.index };
-        let reader = Reader { ticket, after, origin: call.origin, spec: call.spec, slot: call.slot, command, ends };
+        let reader =
+            Reader { ticket, after, origin: call.origin, spec: call.spec, slot: call.slot, command, ends };
         let group = &mut self.groups[place];
         if in_order { &mut group.readers_in_order } else { &mut group.readers }.push_back(reader);
         Ok(())
@@ -174,21 +180,28 @@ impl Core {
     /// Logs the leader's time, so that what has expired by it has expired on every replica and for ever.
     fn advance_time(&mut self, now: Now, place: usize) -> Result<(), Refused> {
         let unix_ms = self.groups[place].stamp(now);
-        self.multi.propose(now.monotonic, place, SCHEMA_COMMAND_V1, entry::archive_bytes_max(&[]), |writer| {
-            entry::write(writer, unix_ms, CODE_ADVANCE_TIME, &[]);
-        })?;
+        self.multi.propose(
+            now.monotonic,
+            place,
+            SCHEMA_COMMAND_V1,
+            entry::archive_bytes_max(&[]),
+            |writer| {
+                entry::write(writer, unix_ms, CODE_ADVANCE_TIME, &[]);
+            },
+        )?;
         Ok(())
     }
 
     /// Leaders log the time when keys have expired; writers without a verdict are cut off at last.
-    pub(super) fn tick_groups(&mut self, now: Now) {
+    pub(super) fn tick_groups(&mut self, now: Now, out: &mut Effects<Message>) {
         for place in 0..self.groups.len() {
             let group = &mut self.groups[place];
             if !group.undecided.is_empty() {
                 let since = now.monotonic.saturating_sub(UNDECIDED_FOR_MAX);
-                let late = group.undecided.extract_if(.., |_, (_, _, orphaned)| *orphaned < since);
+                let late: Vec<_> =
+                    group.undecided.extract_if(.., |_, (_, _, orphaned)| *orphaned < since).collect();
                 for (_, (origin, _, _)) in late {
-                    self.connections.abandon(origin);
+                    self.abandon(origin, out);
                 }
             }
             let group = &mut self.groups[place];
@@ -227,7 +240,8 @@ impl Core {
                 let Proposal { index, term } = writer.proposal;
                 group.undecided.insert((index, term), (writer.origin, writer.slot, now.monotonic));
             }
-            let readers: Vec<Reader> = group.readers.drain(..).chain(group.readers_in_order.drain(..)).collect();
+            let readers: Vec<Reader> =
+                group.readers.drain(..).chain(group.readers_in_order.drain(..)).collect();
             for reader in readers {
                 self.redirect(reader.origin, reader.slot, out);
             }
@@ -266,7 +280,11 @@ impl Core {
         let writer = group.writers.pop_front_if(|writer| writer.proposal.index <= index);
         let mut claimed = None;
         if let Some(writer) = writer {
-            assert_eq!(writer.proposal, Proposal { index, term }, "a leader's own entries are applied in order");
+            assert_eq!(
+                writer.proposal,
+                Proposal { index, term },
+                "a leader's own entries are applied in order"
+            );
             claimed = Some(writer.origin);
         }
         if !group.undecided.is_empty() {

@@ -19,6 +19,7 @@
 mod client;
 mod group;
 mod inspect;
+mod keyless;
 mod remote;
 mod topology;
 
@@ -66,6 +67,8 @@ pub struct Core {
     pub(crate) started: Nanos,
     pub(crate) recovered: String,
     draining: bool,
+    /// Reused by every flush.
+    settling: Vec<usize>,
 }
 
 impl Core {
@@ -110,6 +113,7 @@ impl Core {
             started: now.monotonic,
             recovered: summary,
             draining: false,
+            settling: Vec::new(),
             multi,
             config: Rc::new(config.clone()),
         })
@@ -151,7 +155,7 @@ impl Machine for Core {
         match event {
             Event::Tick => {
                 self.multi.tick(now.monotonic, out);
-                self.tick_groups(now);
+                self.tick_groups(now, out);
             }
             Event::Opened { conn } => self.connections.open(conn),
             Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
@@ -159,14 +163,13 @@ impl Machine for Core {
             Event::PeerUp { peer } => self.multi.link_changed(now.monotonic, peer, true),
             Event::PeerDown { peer } => {
                 self.multi.link_changed(now.monotonic, peer, false);
-                self.remote_lost(peer, out);
+                self.remote_lost(peer);
             }
             Event::Peer { from, frame } => self.peer_frame(now, from, frame, out),
             Event::Mesh { from, message } => self.mesh_message(now, from, message, out),
             Event::Disk { op, result } => {
-                if !self.multi.disk(now.monotonic, op, &result, out) {
-                    self.snapshot_disk(op, &result, out);
-                }
+                let known = self.multi.disk(now.monotonic, op, &result, out);
+                assert!(known, "every disk operation is the log's");
             }
             Event::Shutdown => self.draining = true,
         }
@@ -175,6 +178,7 @@ impl Machine for Core {
     fn flush(&mut self, now: Now, out: &mut Effects<Message>) {
         self.settle(now, out);
         self.multi.flush(now.monotonic, out);
+        self.remote.flush(out);
         self.connections.flush(out);
         if self.draining && self.is_drained() {
             out.push(Effect::Drained);

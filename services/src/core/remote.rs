@@ -103,7 +103,9 @@ impl Remote {
     fn put(&mut self, to: PeerId, kind: u8, protocol: Protocol, token: u64, bytes: &[u8]) {
         let frame = self.outgoing.entry(to).or_insert_with(|| vec![channel::COMMAND]);
         frame.extend_from_slice(&[kind, protocol.number(), 0, 0]);
-        frame.extend_from_slice(&u32::try_from(bytes.len()).expect("requests and replies are bounded").to_le_bytes());
+        frame.extend_from_slice(
+            &u32::try_from(bytes.len()).expect("requests and replies are bounded").to_le_bytes(),
+        );
         frame.extend_from_slice(&token.to_le_bytes());
         frame.extend_from_slice(bytes);
     }
@@ -205,7 +207,13 @@ impl Core {
         }
     }
 
-    pub(super) fn mesh_message(&mut self, now: Now, from: CoreId, message: Message, out: &mut Effects<Message>) {
+    pub(super) fn mesh_message(
+        &mut self,
+        now: Now,
+        from: CoreId,
+        message: Message,
+        out: &mut Effects<Message>,
+    ) {
         match message {
             Message::Request { token, protocol, command } => {
                 self.execute_for(now, Origin::Core { core: from, token, protocol }, command.bytes(), out);
@@ -216,12 +224,19 @@ impl Core {
     }
 
     /// Commands and answers from a peer; anything malformed ends the frame with a warning.
-    pub(super) fn remote_frame(&mut self, now: Now, from: PeerId, mut frame: &[u8], out: &mut Effects<Message>) {
+    pub(super) fn remote_frame(
+        &mut self,
+        now: Now,
+        from: PeerId,
+        mut frame: &[u8],
+        out: &mut Effects<Message>,
+    ) {
         while !frame.is_empty() {
             let Some((header, rest)) = frame.split_at_checked(ITEM_HEADER_BYTES) else { break };
             let length = u32::from_le_bytes(header[4..8].try_into().expect("four bytes of sixteen")) as usize;
             let token = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes of sixteen"));
-            let (Some((bytes, rest)), Some(protocol)) = (rest.split_at_checked(length), Protocol::from_number(header[1]))
+            let (Some((bytes, rest)), Some(protocol)) =
+                (rest.split_at_checked(length), Protocol::from_number(header[1]))
             else {
                 break;
             };

@@ -20,7 +20,10 @@ pub(crate) fn core_of(cores: u16, number: u32) -> CoreId {
 pub(crate) fn groups_of(config: &Config, core: CoreId) -> Vec<(GroupId, Vec<Member>)> {
     let here = (0..config.groups).filter(|number| core_of(config.me().cores, *number) == core);
     let members = |number: u32| {
-        let peer = |node: &crate::config::NodeEntry| PeerId { node: NodeId(node.id), core: core_of(node.cores, number) };
+        let peer = |node: &crate::config::NodeEntry| PeerId {
+            node: NodeId(node.id),
+            core: core_of(node.cores, number),
+        };
         config.nodes.iter().map(|node| Member { peer: peer(node) }).collect()
     };
     here.map(|number| (GroupId(u64::from(number) + 1), members(number))).collect()
@@ -109,9 +112,8 @@ impl Core {
             let (first, last) = shards_of(config, number);
             let leader = self.leaders.of(number);
             let replica = |node: &crate::config::NodeEntry| place(node.id, core_of(node.cores, number));
-            let leading = leader.and_then(|leader| {
-                config.nodes.iter().find(|node| node.id == leader.0).and_then(replica)
-            });
+            let leading = leader
+                .and_then(|leader| config.nodes.iter().find(|node| node.id == leader.0).and_then(replica));
             Range {
                 first_slot: crate::slot::first_slot(first, config.shards),
                 last_slot: crate::slot::last_slot(last, config.shards),
@@ -139,7 +141,10 @@ mod tests {
             let config: Config = toml::from_str(&text).unwrap();
             for number in 0..groups {
                 let (first, last) = shards_of(&config, number);
-                assert!((first..=last).all(|shard| group_of(&config, shard) == number), "{groups} {shards} {number}");
+                assert!(
+                    (first..=last).all(|shard| group_of(&config, shard) == number),
+                    "{groups} {shards} {number}"
+                );
             }
         }
     }

@@ -1,0 +1,186 @@
+//! Commands about the connection itself.
+
+use super::{unknown_subcommand, upper, wrong_arity};
+use crate::resp::{Protocol, ReplyWriter};
+
+/// What a connection is, and what its client told us about itself.
+#[derive(Clone, Debug)]
+pub struct ConnectionState {
+    /// Its number.
+    pub id: u64,
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `HELLO`.
+    pub protocol: Protocol,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub library: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub library_version: Vec<u8>,
+    /// `READONLY`.
+    pub read_only: bool,
+}
+
+impl ConnectionState {
+    /// A fresh connection.
+    pub fn new(id: u64) -> Self {
+        Self {
+            id,
+            name: Vec::new(),
+            protocol: Protocol::Resp2,
+            library: Vec::new(),
+            library_version: Vec::new(),
+            read_only: false,
+        }
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "id={} name={} db=0 resp={} lib-name={} lib-ver={}",
+            self.id,
+            String::from_utf8_lossy(&self.name),
+            self.protocol.number(),
+            String::from_utf8_lossy(&self.library),
+            String::from_utf8_lossy(&self.library_version),
+        )
+    }
+}
+
+/// Runs one; returns whether to close the connection.
+pub(super) fn run(
+    name: &str,
+    args: &[&[u8]],
+    state: &mut ConnectionState,
+    reply: &mut ReplyWriter<'_>,
+) -> bool {
+    match name {
+        "ping" => match args.get(1) {
+            Some(text) => reply.bulk(text),
+            None => reply.simple("PONG"),
+        },
+        "echo" => reply.bulk(args[1]),
+        "hello" => hello(args, state, reply),
+        "client" => client(args, state, reply),
+        "select" => match args[1] {
+            b"0" => reply.simple("OK"),
+            index if index.iter().all(u8::is_ascii_digit) && !index.is_empty() => {
+                reply.error("ERR SELECT is not allowed in cluster mode");
+            }
+            _ => reply.error("ERR value is not an integer or out of range"),
+        },
+        "auth" => reply.error(
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+        ),
+        "quit" => {
+            reply.simple("OK");
+            return true;
+        }
+        "reset" => {
+            *state = ConnectionState::new(state.id);
+            reply.simple("RESET");
+        }
+        "readonly" => {
+            state.read_only = true;
+            reply.simple("OK");
+        }
+        "readwrite" => {
+            state.read_only = false;
+            reply.simple("OK");
+        }
+        // ASKING: migrations are atomic, so there is nothing to ask for.
+        _ => reply.simple("OK"),
+    }
+    false
+}
+
+fn hello(args: &[&[u8]], state: &mut ConnectionState, reply: &mut ReplyWriter<'_>) {
+    let mut protocol = state.protocol;
+    if let Some(version) = args.get(1) {
+        protocol = match *version {
+            b"2" => Protocol::Resp2,
+            b"3" => Protocol::Resp3,
+            other if other.iter().all(u8::is_ascii_digit) && !other.is_empty() => {
+                return reply.error("NOPROTO unsupported protocol version");
+            }
+            _ => return reply.error("ERR Protocol version is not an integer or out of range"),
+        };
+    }
+    let mut place = 2;
+    let mut name = None;
+    while place < args.len() {
+        match &upper(args, place)[..] {
+            b"AUTH" if place + 2 < args.len() && args[place + 1] == b"default" => place += 3,
+            b"AUTH" if place + 2 < args.len() => {
+                return reply.error("WRONGPASS invalid username-password pair or user is disabled.");
+            }
+            b"SETNAME" if place + 1 < args.len() => {
+                name = Some(args[place + 1].to_vec());
+                place += 2;
+            }
+            option => {
+                let option = String::from_utf8_lossy(option).into_owned();
+                return reply.error(&format!("ERR Syntax error in HELLO option '{option}'"));
+            }
+        }
+    }
+    state.protocol = protocol;
+    if let Some(name) = name {
+        state.name = name;
+    }
+    reply.set_protocol(protocol);
+    reply.map(7);
+    for (key, value) in [("server", "redis"), ("version", "7.2.0")] {
+        reply.bulk(key.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"proto");
+    reply.integer(i64::from(protocol.number()));
+    reply.bulk(b"id");
+    reply.integer(i64::try_from(state.id).unwrap_or(i64::MAX));
+    for (key, value) in [("mode", "cluster"), ("role", "master")] {
+        reply.bulk(key.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    reply.bulk(b"modules");
+    reply.array(0);
+}
+
+fn client(args: &[&[u8]], state: &mut ConnectionState, reply: &mut ReplyWriter<'_>) {
+    match (&upper(args, 1)[..], args.len()) {
+        (b"ID", 2) => reply.integer(i64::try_from(state.id).unwrap_or(i64::MAX)),
+        (b"GETNAME", 2) if state.name.is_empty() => reply.null(),
+        (b"GETNAME", 2) => reply.bulk(&state.name),
+        (b"SETNAME", 3) if args[2].iter().any(|byte| !(b'!'..=b'~').contains(byte)) => {
+            reply.error("ERR Client names cannot contain spaces, newlines or special characters.");
+        }
+        (b"SETNAME", 3) => {
+            state.name = args[2].to_vec();
+            reply.simple("OK");
+        }
+        (b"SETINFO", 4) => match &upper(args, 2)[..] {
+            b"LIB-NAME" => {
+                state.library = args[3].to_vec();
+                reply.simple("OK");
+            }
+            b"LIB-VER" => {
+                state.library_version = args[3].to_vec();
+                reply.simple("OK");
+            }
+            _ => reply.error(&format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(args[2]))),
+        },
+        (b"INFO", 2) => reply.verbatim(&format!("{}\n", state.describe())),
+        (b"LIST", _) => reply.verbatim(&format!("{}\n", state.describe())),
+        (b"NO-EVICT" | b"NO-TOUCH", 3) => match &upper(args, 2)[..] {
+            b"ON" | b"OFF" => reply.simple("OK"),
+            _ => reply.error("ERR syntax error"),
+        },
+        (b"REPLY", 3) if &upper(args, 2)[..] == b"ON" => reply.simple("OK"),
+        (b"REPLY", 3) => reply.error("ERR CLIENT REPLY OFF and SKIP are not supported"),
+        (
+            b"ID" | b"GETNAME" | b"SETNAME" | b"SETINFO" | b"INFO" | b"NO-EVICT" | b"NO-TOUCH" | b"REPLY",
+            _,
+        ) => {
+            wrong_arity(&format!("client|{}", String::from_utf8_lossy(args[1]).to_lowercase()), reply);
+        }
+        _ => unknown_subcommand(args, reply),
+    }
+}

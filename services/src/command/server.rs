@@ -1,0 +1,244 @@
+//! Commands about the node: what it is, and what it can do.
+
+use super::table::{Kind, Spec, all, lookup};
+use super::{unknown_subcommand, upper};
+use crate::resp::ReplyWriter;
+use crate::topology::Topology;
+
+/// What commands may know about the node.
+pub trait NodeView {
+    /// Members and slots.
+    fn topology(&self) -> Topology;
+    /// The sections of `INFO`: name, and lines of key and value.
+    fn info(&self) -> Vec<(&'static str, Vec<(String, String)>)>;
+    /// The settings that `CONFIG GET` shows.
+    fn settings(&self) -> Vec<(&'static str, String)>;
+    /// Milliseconds since 1970.
+    fn unix_ms(&self) -> u64;
+    /// Keys of a slot that this member serves.
+    fn keys_in_slot(&self, slot: u16, most: usize) -> Vec<Vec<u8>>;
+}
+
+pub(super) fn run(name: &str, args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
+    match name {
+        "command" => command(args, reply),
+        "config" => config(args, view, reply),
+        "info" => info(args, view, reply),
+        "time" => {
+            let unix_ms = view.unix_ms();
+            reply.array(2);
+            reply.bulk((unix_ms / 1000).to_string().as_bytes());
+            reply.bulk((unix_ms % 1000 * 1000).to_string().as_bytes());
+        }
+        "lastsave" => reply.integer(i64::try_from(view.unix_ms() / 1000).unwrap_or(0)),
+        // Every acknowledged write is on a majority's disks already.
+        "wait" => reply.integer(majority_besides_us(&view.topology())),
+        "function" if &upper(args, 1)[..] == b"FLUSH" => reply.simple("OK"),
+        _ => unknown_subcommand(args, reply),
+    }
+}
+
+fn majority_besides_us(topology: &Topology) -> i64 {
+    let replicas = topology.ranges.first().map_or(0, |range| range.replicas.len() + 1);
+    i64::try_from(replicas / 2).unwrap_or(0)
+}
+
+fn command(args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
+    match &upper(args, 1)[..] {
+        b"" => {
+            reply.array(all().len());
+            all().iter().for_each(|spec| describe(spec, reply));
+        }
+        b"COUNT" => reply.integer(i64::try_from(all().len()).unwrap_or(0)),
+        b"LIST" => {
+            reply.array(all().len());
+            all().iter().for_each(|spec| reply.bulk(spec.name.as_bytes()));
+        }
+        b"INFO" if args.len() == 2 => {
+            reply.array(all().len());
+            all().iter().for_each(|spec| describe(spec, reply));
+        }
+        b"INFO" => {
+            reply.array(args.len() - 2);
+            for name in &args[2..] {
+                match lookup(name) {
+                    Some(spec) => describe(spec, reply),
+                    None => reply.null_array(),
+                }
+            }
+        }
+        b"DOCS" => {
+            let wanted: Vec<&Spec> = if args.len() == 2 {
+                all().iter().collect()
+            } else {
+                args[2..].iter().filter_map(|name| lookup(name)).collect()
+            };
+            reply.map(wanted.len());
+            wanted.into_iter().for_each(|spec| document(spec, reply));
+        }
+        b"GETKEYS" => get_keys(args, reply),
+        _ => unknown_subcommand(args, reply),
+    }
+}
+
+fn get_keys(args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
+    let Some(spec) = args.get(2).and_then(|name| lookup(name)) else {
+        return reply.error("ERR Invalid command specified");
+    };
+    let keys: Vec<&[u8]> = spec.keys(&args[2..]).collect();
+    if keys.is_empty() {
+        return reply.error("ERR The command has no key arguments");
+    }
+    reply.array(keys.len());
+    keys.into_iter().for_each(|key| reply.bulk(key));
+}
+
+/// One command as `COMMAND` shows it: the ten fields of Redis 7.
+fn describe(spec: &Spec, reply: &mut ReplyWriter<'_>) {
+    reply.array(10);
+    reply.bulk(spec.name.as_bytes());
+    reply.integer(i64::from(spec.arity));
+    reply.set(spec.flags.len());
+    spec.flags.iter().for_each(|flag| reply.simple(flag));
+    for number in [spec.first_key, spec.last_key, spec.step] {
+        reply.integer(i64::from(number));
+    }
+    let category = match spec.kind {
+        Kind::Read => "@read",
+        Kind::Write => "@write",
+        Kind::Connection => "@connection",
+        Kind::Server | Kind::Cluster => "@admin",
+    };
+    reply.set(1);
+    reply.simple(category);
+    for _ in 0..3 {
+        reply.array(0);
+    }
+}
+
+fn document(spec: &Spec, reply: &mut ReplyWriter<'_>) {
+    reply.bulk(spec.name.as_bytes());
+    reply.map(2);
+    reply.bulk(b"summary");
+    reply.bulk(spec.summary.as_bytes());
+    reply.bulk(b"group");
+    reply.bulk(match spec.kind {
+        Kind::Read | Kind::Write => b"string",
+        Kind::Connection => b"connection",
+        Kind::Server => b"server",
+        Kind::Cluster => b"cluster",
+    });
+}
+
+fn config(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
+    match &upper(args, 1)[..] {
+        b"GET" if args.len() >= 3 => {
+            let wanted = |name: &str| {
+                args[2..].iter().any(|pattern| glob(&pattern.to_ascii_lowercase(), name.as_bytes()))
+            };
+            let found: Vec<_> = view.settings().into_iter().filter(|(name, _)| wanted(name)).collect();
+            reply.map(found.len());
+            for (name, value) in found {
+                reply.bulk(name.as_bytes());
+                reply.bulk(value.as_bytes());
+            }
+        }
+        b"SET" if args.len() >= 4 => {
+            let name = String::from_utf8_lossy(args[2]).into_owned();
+            reply.error(&format!("ERR CONFIG SET failed (possibly related to argument '{name}') - settings are in the node's configuration file"));
+        }
+        b"RESETSTAT" => reply.simple("OK"),
+        b"GET" | b"SET" => {
+            super::wrong_arity(&format!("config|{}", String::from_utf8_lossy(args[1]).to_lowercase()), reply)
+        }
+        _ => unknown_subcommand(args, reply),
+    }
+}
+
+fn info(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
+    let wanted: Vec<String> =
+        args[1..].iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
+    let everything =
+        wanted.is_empty() || wanted.iter().any(|name| ["all", "default", "everything"].contains(&&**name));
+    let mut text = String::new();
+    for (section, lines) in view.info() {
+        if !everything && !wanted.contains(&section.to_lowercase()) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str("\r\n");
+        }
+        text.push_str(&format!("# {section}\r\n"));
+        for (key, value) in lines {
+            text.push_str(&format!("{key}:{value}\r\n"));
+        }
+    }
+    reply.verbatim(&text);
+}
+
+/// Whether `text` matches a pattern of `*`, `?`, `[a-z]` and plain characters, as Redis' `KEYS` does.
+pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
+    match first {
+        b'*' => {
+            let rest = &pattern[pattern.iter().take_while(|byte| **byte == b'*').count()..];
+            (0..=text.len()).any(|skip| glob(rest, &text[skip..]))
+        }
+        b'?' => !text.is_empty() && glob(rest, &text[1..]),
+        b'[' => {
+            let Some(end) = rest.iter().position(|byte| *byte == b']') else {
+                return text.first() == Some(&b'[') && glob(rest, &text[1..]);
+            };
+            let Some((byte, after)) = text.split_first() else { return false };
+            let (negated, class) = match rest[..end].split_first() {
+                Some((b'^', class)) => (true, class),
+                _ => (false, &rest[..end]),
+            };
+            in_class(class, *byte) != negated && glob(&rest[end + 1..], after)
+        }
+        b'\\' if !rest.is_empty() => text.first() == Some(&rest[0]) && glob(&rest[1..], &text[1..]),
+        byte => text.first() == Some(byte) && glob(rest, &text[1..]),
+    }
+}
+
+fn in_class(class: &[u8], byte: u8) -> bool {
+    let mut place = 0;
+    while place < class.len() {
+        if class.get(place + 1) == Some(&b'-') && place + 2 < class.len() {
+            let (low, high) = (class[place].min(class[place + 2]), class[place].max(class[place + 2]));
+            if (low..=high).contains(&byte) {
+                return true;
+            }
+            place += 3;
+        } else {
+            if class[place] == byte {
+                return true;
+            }
+            place += 1;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::glob;
+
+    #[test]
+    fn patterns_match_as_in_redis() {
+        for (pattern, text, matches) in [
+            ("*", "", true),
+            ("h?llo", "hello", true),
+            ("h[ae]llo", "hallo", true),
+            ("h[^e]llo", "hello", false),
+            ("h[a-b]llo", "hbllo", true),
+            ("a**c", "abc", true),
+            ("a\\*c", "abc", false),
+            ("a\\*c", "a*c", true),
+            ("max*", "maxmemory", true),
+            ("max", "maxmemory", false),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), matches, "{pattern} {text}");
+        }
+    }
+}

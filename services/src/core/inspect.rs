@@ -1,0 +1,201 @@
+//! A look inside a core: for the simulator's checkers, and for `INFO`.
+
+use super::Core;
+use crate::command::NodeView;
+use crate::slot::Slot;
+use crate::topology::Topology;
+use flotilla_consensus::Role;
+use flotilla_runtime::machine::SECOND;
+use flotilla_runtime::{NodeId, Now};
+
+/// Everything the checkers want to know of a core.
+#[derive(Debug)]
+pub struct Inspection<'a> {
+    /// Its groups.
+    pub groups: Vec<GroupInspection<'a>>,
+}
+
+/// One group's replica.
+#[derive(Debug)]
+pub struct GroupInspection<'a> {
+    raft: &'a flotilla_consensus::Raft,
+    /// Its number from 0.
+    pub group: u32,
+    /// The current term.
+    pub term: u64,
+    /// Whom it voted for.
+    pub vote: Option<NodeId>,
+    /// What it is.
+    pub role: Role,
+    /// Whom it follows.
+    pub leader: Option<NodeId>,
+    /// The first entry in memory.
+    pub first_index: u64,
+    /// The last entry.
+    pub last_index: u64,
+    /// Committed up to here.
+    pub commit: u64,
+    /// Applied up to here.
+    pub applied: u64,
+    /// Equal on replicas with equal data.
+    pub state_hash: u64,
+}
+
+impl GroupInspection<'_> {
+    /// The term and the whole record of an entry in memory.
+    pub fn entry(&self, index: u64) -> Option<(u64, &[u8])> {
+        self.raft.log().entry(index).map(|entry| (entry.term, &*entry.record))
+    }
+}
+
+impl Core {
+    /// Looks inside.
+    pub fn inspect(&self) -> Inspection<'_> {
+        let groups = self.groups.iter().enumerate().map(|(place, group)| {
+            let raft = self.multi.raft(place);
+            let state_hash = group.shards.iter().fold(group.clock_ms, |mixed, shard| {
+                mixed.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ shard.state_hash()
+            });
+            GroupInspection {
+                raft,
+                group: group.number,
+                term: raft.term(),
+                vote: raft.vote(),
+                role: raft.role(),
+                leader: raft.leader(),
+                first_index: raft.log().first_index(),
+                last_index: raft.log().last_index(),
+                commit: raft.commit(),
+                applied: group.applied,
+                state_hash,
+            }
+        });
+        Inspection { groups: groups.collect() }
+    }
+
+    pub(super) fn node_view(&self, now: Now) -> View<'_> {
+        View { core: self, now }
+    }
+}
+
+/// What commands that touch no key may know.
+pub(super) struct View<'a> {
+    core: &'a Core,
+    now: Now,
+}
+
+fn line(key: &str, value: impl ToString) -> (String, String) {
+    (key.to_owned(), value.to_string())
+}
+
+impl View<'_> {
+    fn replication(&self) -> Vec<(String, String)> {
+        let mut lines = vec![line("groups", self.core.groups.len())];
+        for (place, group) in self.core.groups.iter().enumerate() {
+            let raft = self.core.multi.raft(place);
+            let role = match raft.role() {
+                Role::Leader => "leader",
+                Role::Follower => "follower",
+                Role::PreCandidate | Role::Candidate => "candidate",
+            };
+            let leader = raft.leader().map_or("none".to_owned(), |node| node.0.to_string());
+            let text = format!(
+                "role={role},term={},leader={leader},last={},durable={},commit={},applied={},keys={}",
+                raft.term(),
+                raft.log().last_index(),
+                raft.durable(),
+                raft.commit(),
+                group.applied,
+                group.keys(),
+            );
+            lines.push((format!("group{}", group.number), text));
+        }
+        lines
+    }
+}
+
+impl NodeView for View<'_> {
+    fn topology(&self) -> Topology {
+        self.core.topology()
+    }
+
+    fn info(&self) -> Vec<(&'static str, Vec<(String, String)>)> {
+        let core = self.core;
+        let bytes: u64 =
+            core.groups.iter().flat_map(|group| &group.shards).map(crate::kv::Keyspace::bytes).sum();
+        let keys: u64 = core.groups.iter().map(super::group::Group::keys).sum();
+        let uptime = self.now.monotonic.saturating_sub(core.started) / SECOND;
+        vec![
+            (
+                "Server",
+                vec![
+                    line("redis_version", "7.2.0"),
+                    line("flotilla_version", env!("CARGO_PKG_VERSION")),
+                    line("redis_mode", "cluster"),
+                    line("node", core.config.node),
+                    line("core", core.id.0),
+                    line("cluster", &core.config.cluster),
+                    line("tcp_port", core.config.me().port + core.id.0),
+                    line("uptime_in_seconds", uptime),
+                ],
+            ),
+            ("Clients", vec![line("connected_clients", core.connections.len())]),
+            ("Memory", vec![line("used_memory_dataset", bytes)]),
+            (
+                "Persistence",
+                vec![
+                    line("loading", 0),
+                    line("log_durable_frame", core.multi.wal().durable().0),
+                    line("log_recovered", &core.recovered),
+                ],
+            ),
+            (
+                "Stats",
+                vec![
+                    line("total_connections_received", core.connections.opened_total),
+                    line("total_commands_processed", core.connections.commands_total),
+                ],
+            ),
+            ("Replication", {
+                let mut lines = vec![line("role", "master")];
+                lines.extend(self.replication());
+                lines
+            }),
+            ("Cluster", vec![line("cluster_enabled", 1)]),
+            ("Keyspace", vec![line("db0", format!("keys={keys},expires=0,avg_ttl=0"))]),
+        ]
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let config = &self.core.config;
+        vec![
+            ("appendfsync", "always".to_owned()),
+            ("appendonly", "yes".to_owned()),
+            ("cluster-enabled", "yes".to_owned()),
+            ("databases", "1".to_owned()),
+            ("maxclients", config.limits.connections_max.to_string()),
+            ("maxmemory", "0".to_owned()),
+            ("maxmemory-policy", "noeviction".to_owned()),
+            ("port", (config.me().port + self.core.id.0).to_string()),
+            ("proto-max-bulk-len", config.limits.value_bytes_max.to_string()),
+            ("save", String::new()),
+            ("timeout", "0".to_owned()),
+        ]
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.now.unix_ms
+    }
+
+    fn keys_in_slot(&self, slot: u16, most: usize) -> Vec<Vec<u8>> {
+        let core = self.core;
+        let shard = Slot(slot).shard(core.config.shards);
+        let number = super::topology::group_of(&core.config, shard);
+        let Some(group) = core.groups.iter().find(|group| group.number == number && group.is_leading())
+        else {
+            return Vec::new();
+        };
+        let keys = group.shard_of(Slot(slot)).keys_after(group.clock_ms, None);
+        keys.filter(|key| Slot::of_key(key).0 == slot).take(most).map(<[u8]>::to_vec).collect()
+    }
+}

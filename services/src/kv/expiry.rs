@@ -1,0 +1,112 @@
+//! When keys end.
+
+use super::{Keyspace, number};
+use crate::command::Rejected;
+use crate::resp::ReplyWriter;
+
+/// What a command says about a key's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// It has none (any more).
+    None,
+    /// It stays as it was.
+    Keep,
+    /// Milliseconds since 1970.
+    At(u64),
+}
+
+impl Expiry {
+    /// A time to live as a command gives it, counted from `clock_ms` (0: it is absolute).
+    ///
+    /// # Errors
+    /// Redis' words, naming the command.
+    pub fn absolute(command: &str, arg: &[u8], seconds: bool, clock_ms: u64) -> Result<Self, Rejected> {
+        let invalid = || Rejected(format!("ERR invalid expire time in '{command}' command"));
+        let time = number::integer(arg).ok_or_else(Rejected::not_an_integer)?;
+        if time <= 0 {
+            return Err(invalid());
+        }
+        let time = if seconds { time.checked_mul(1000).ok_or_else(invalid)? } else { time };
+        let clock = i64::try_from(clock_ms).map_err(|_| invalid())?;
+        let at = time.checked_add(clock).and_then(|at| u64::try_from(at).ok()).ok_or_else(invalid)?;
+        Ok(Self::At(at))
+    }
+
+    /// An option like `EX 10`, at `place` of the arguments; `None` if there is no such option.
+    pub(super) fn parse_option(
+        command: &str,
+        args: &[&[u8]],
+        place: usize,
+        clock_ms: u64,
+    ) -> Option<Result<Self, Rejected>> {
+        let (seconds, base) = match &args[place].to_ascii_uppercase()[..] {
+            b"EX" => (true, clock_ms),
+            b"PX" => (false, clock_ms),
+            b"EXAT" => (true, 0),
+            b"PXAT" => (false, 0),
+            _ => return None,
+        };
+        Some(match args.get(place + 1) {
+            Some(time) => Self::absolute(command, time, seconds, base),
+            None => Err(Rejected::syntax()),
+        })
+    }
+
+    /// The options of `GETEX`: `Keep` without any.
+    ///
+    /// # Errors
+    /// Redis' words.
+    pub fn parse_getex(args: &[&[u8]]) -> Result<Self, Rejected> {
+        Self::parse_getex_at(args, 0)
+    }
+
+    pub(super) fn parse_getex_at(args: &[&[u8]], clock_ms: u64) -> Result<Self, Rejected> {
+        match args.len() {
+            2 => Ok(Self::Keep),
+            3 if args[2].eq_ignore_ascii_case(b"PERSIST") => Ok(Self::None),
+            4 => Self::parse_option("getex", args, 2, clock_ms).unwrap_or_else(|| Err(Rejected::syntax())),
+            _ => Err(Rejected::syntax()),
+        }
+    }
+
+    /// The deadline that a key gets which had `former`.
+    pub(super) fn deadline(self, former: Option<u64>) -> Option<u64> {
+        match self {
+            Self::None => None,
+            Self::Keep => former,
+            Self::At(at) => Some(at),
+        }
+    }
+
+    /// `EXPIRE` and its like.
+    pub(super) fn change(
+        keys: &mut Keyspace,
+        clock_ms: u64,
+        command: &str,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+    ) {
+        let time = number::integer(args[2]).unwrap_or(0);
+        let time = if command.starts_with('p') { time } else { time.saturating_mul(1000) };
+        let base = if command.ends_with("at") { 0 } else { i64::try_from(clock_ms).unwrap_or(i64::MAX) };
+        let at = u64::try_from(time.saturating_add(base)).unwrap_or(0);
+        let Some(entry) = keys.get(clock_ms, args[1]) else { return reply.integer(0) };
+        let former = entry.deadline_ms;
+        let allowed = args[3..].iter().all(|option| match &option.to_ascii_uppercase()[..] {
+            b"NX" => former.is_none(),
+            b"XX" => former.is_some(),
+            // No deadline counts as one that never comes.
+            b"GT" => former.is_some_and(|former| at > former),
+            _ => former.is_none_or(|former| at < former),
+        });
+        if !allowed {
+            return reply.integer(0);
+        }
+        if at <= clock_ms {
+            keys.remove(clock_ms, args[1]);
+        } else {
+            keys.set_deadline(args[1], Some(at));
+        }
+        reply.integer(1);
+    }
+}

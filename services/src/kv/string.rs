@@ -1,0 +1,93 @@
+//! Changing a string in place: appending, overwriting, counting.
+
+use super::keyspace::{Keyspace, Value};
+use super::number;
+use super::set::WRONG_TYPE;
+use crate::command::STRING_BYTES_MAX;
+use crate::resp::ReplyWriter;
+
+/// Redis' words.
+const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+
+impl Keyspace {
+    /// The string at a key (empty if there is none) and its deadline, or the refusal of another type.
+    fn string_at(&self, clock_ms: u64, key: &[u8]) -> Result<(Vec<u8>, Option<u64>), &'static str> {
+        match self.get(clock_ms, key) {
+            None => Ok((Vec::new(), None)),
+            Some(entry) => match entry.value.as_string() {
+                Some(bytes) => Ok((bytes.clone(), entry.deadline_ms)),
+                None => Err(WRONG_TYPE),
+            },
+        }
+    }
+
+    pub(super) fn extend(
+        &mut self,
+        clock_ms: u64,
+        command: &str,
+        args: &[&[u8]],
+        reply: &mut ReplyWriter<'_>,
+    ) {
+        let key = args[1];
+        let (mut bytes, deadline) = match self.string_at(clock_ms, key) {
+            Ok(found) => found,
+            Err(refusal) => return reply.error(refusal),
+        };
+        let added = args[args.len() - 1];
+        let offset = match command {
+            "append" => bytes.len(),
+            _ => number::integer(args[2]).and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0),
+        };
+        if offset.saturating_add(added.len()) > STRING_BYTES_MAX {
+            return reply.error(TOO_LONG);
+        }
+        if command == "append" || !added.is_empty() {
+            let end = offset + added.len();
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[offset..end].copy_from_slice(added);
+            let length = bytes.len();
+            self.insert(key, Value::String(bytes), deadline);
+            return reply.integer(i64::try_from(length).unwrap_or(i64::MAX));
+        }
+        reply.integer(i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+    }
+
+    /// `INCR` and its like. `None`: the increment itself doesn't fit.
+    pub(super) fn add(&mut self, clock_ms: u64, key: &[u8], delta: Option<i64>, reply: &mut ReplyWriter<'_>) {
+        let (bytes, deadline) = match self.string_at(clock_ms, key) {
+            Ok(found) => found,
+            Err(refusal) => return reply.error(refusal),
+        };
+        let existed = self.get(clock_ms, key).is_some();
+        let Some(value) = (if existed { number::integer(&bytes) } else { Some(0) }) else {
+            return reply.error("ERR value is not an integer or out of range");
+        };
+        let Some(sum) = delta.and_then(|delta| value.checked_add(delta)) else {
+            return reply.error("ERR increment or decrement would overflow");
+        };
+        self.insert(key, Value::String(sum.to_string().into_bytes()), deadline);
+        reply.integer(sum);
+    }
+
+    pub(super) fn add_float(&mut self, clock_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
+        let key = args[1];
+        let (bytes, deadline) = match self.string_at(clock_ms, key) {
+            Ok(found) => found,
+            Err(refusal) => return reply.error(refusal),
+        };
+        let existed = self.get(clock_ms, key).is_some();
+        let value = if existed { number::float(&bytes) } else { Some(0.0) };
+        let (Some(value), Some(delta)) = (value, number::float(args[2])) else {
+            return reply.error("ERR value is not a valid float");
+        };
+        let sum = value + delta;
+        if !sum.is_finite() {
+            return reply.error("ERR increment would produce NaN or Infinity");
+        }
+        let text = number::print_float(sum).into_bytes();
+        reply.bulk(&text);
+        self.insert(key, Value::String(text), deadline);
+    }
+}
