@@ -72,15 +72,17 @@ pub(crate) fn run(args: &KvArgs) -> Result<()> {
             note(&format!("filling {}", target.name));
             let fill = scenario::fill(args);
             let (recorder, _) = target.run(&fill, &interrupt)?;
-            if recorder.writes.len() < fill.operations.keys {
-                let (done, all) = (recorder.writes.len(), fill.operations.keys);
+            let (done, all) = (recorder.operations(), fill.operations.keys);
+            if done < all {
                 let reason = format!("wrote {done} of {all} keys; errors: {:?}", recorder.errors);
                 return Err(failed("fill", target, &reason));
             }
         }
     }
     let (outcomes, floors) = rounds(args, &targets, &scenarios, folder.path(), each, &interrupt)?;
-    let subject = targets.first().map_or("", |target| target.name.as_str());
+    // A run of peers alone has nothing to compare.
+    let subject =
+        targets.first().filter(|target| target.is_subject).map_or("", |target| target.name.as_str());
     let (ratios, observations) = goals::ratios(subject, &outcomes, &floors.sync_p50_us_rounds);
     if let Some(file) = &args.hgrm {
         write_files(file, &outcomes)?;
@@ -165,6 +167,7 @@ fn existing(args: &KvArgs) -> Result<Target> {
     }
     Ok(Target {
         name: "target".to_owned(),
+        is_subject: true,
         version: String::new(),
         durability: "as its operator configured it".to_owned(),
         pids: args.pids.clone(),
@@ -204,11 +207,11 @@ fn rounds(
                 let mut load = scenario.load.clone();
                 load.operations.seed = 1 + round as u64;
                 let (recorder, used) = target.run(&load, interrupt)?;
-                if recorder.reads.is_empty() && recorder.writes.is_empty() {
+                if recorder.operations() == 0 {
                     let reason = format!("no operation succeeded; errors: {:?}", recorder.errors);
                     return Err(failed(scenario.name, target, &reason));
                 }
-                let result = Round::new(&recorder, used, load.seconds);
+                let result = Round::new(&recorder, used, &load);
                 note(&print::progress(round, args.rounds, scenario.name, &target.name, &result));
                 outcomes[row * targets.len() + column].push(&recorder, result);
             }

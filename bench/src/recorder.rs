@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::workload::Phases;
+
 /// Three significant digits up to an hour, in nanoseconds.
 pub(crate) type Latencies = Histogram<u64>;
 
@@ -32,6 +34,12 @@ pub(crate) struct Recorder {
     pub(crate) redirects: u64,
     /// Connections that broke.
     pub(crate) disconnects: u64,
+    /// Replies while CPU time was counted, whenever they were due.
+    pub(crate) replies_in_window: u64,
+    /// When the last operation that counts was answered, on the run's clock.
+    pub(crate) last_reply_ns: u64,
+    /// Operations that were given up. Their latencies so far are in the histograms.
+    pub(crate) unanswered: u64,
 }
 
 impl Recorder {
@@ -44,13 +52,38 @@ impl Recorder {
             misses: 0,
             redirects: 0,
             disconnects: 0,
+            replies_in_window: 0,
+            last_reply_ns: 0,
+            unanswered: 0,
         }
     }
 
-    /// An operation was answered.
-    pub(crate) fn done(&mut self, read: bool, latency_ns: u64) {
+    /// An operation that was meant for `intended_ns` was answered now.
+    pub(crate) fn done(&mut self, phases: &Phases, open: bool, read: bool, intended_ns: u64, now_ns: u64) {
+        if phases.counts(now_ns) {
+            self.replies_in_window += 1;
+        }
+        if phases.counts(if open { intended_ns } else { now_ns }) {
+            self.last_reply_ns = self.last_reply_ns.max(now_ns);
+            self.record(read, now_ns.saturating_sub(intended_ns));
+        }
+    }
+
+    /// An operation wasn't answered in time: an error, and its latency so far counts too.
+    pub(crate) fn gave_up(&mut self, read: bool, latency_ns: u64) {
+        self.unanswered += 1;
+        self.failed("unanswered");
+        self.record(read, latency_ns);
+    }
+
+    fn record(&mut self, read: bool, latency_ns: u64) {
         let latencies = if read { &mut self.reads } else { &mut self.writes };
         latencies.saturating_record(latency_ns.max(1));
+    }
+
+    /// Operations that count and were answered.
+    pub(crate) fn operations(&self) -> u64 {
+        self.reads.len() + self.writes.len() - self.unanswered
     }
 
     /// An operation failed.
@@ -73,6 +106,9 @@ impl Recorder {
         self.misses += other.misses;
         self.redirects += other.redirects;
         self.disconnects += other.disconnects;
+        self.replies_in_window += other.replies_in_window;
+        self.last_reply_ns = self.last_reply_ns.max(other.last_reply_ns);
+        self.unanswered += other.unanswered;
     }
 
     /// Reads and writes together.
@@ -171,7 +207,7 @@ mod tests {
     fn percentiles_are_of_what_was_recorded() {
         let mut recorder = Recorder::new();
         for latency_us in 1..=10_000 {
-            recorder.done(latency_us % 2 == 0, latency_us * 1000);
+            recorder.record(latency_us % 2 == 0, latency_us * 1000);
         }
         let percentiles = Percentiles::of(&recorder.all());
         for (seen, wanted) in [
@@ -188,11 +224,31 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_loop_counts_by_replies_and_an_open_one_by_intentions() {
+        let phases =
+            Phases { start: std::time::Instant::now(), measure_ns: 100, end_ns: 200, give_up_ns: 900 };
+        // (intended, answered): across the start, inside, across the end.
+        let operations = [(90, 110), (120, 130), (190, 290)];
+        let count = |open: bool| {
+            let mut recorder = Recorder::new();
+            for (intended_ns, now_ns) in operations {
+                recorder.done(&phases, open, false, intended_ns, now_ns);
+            }
+            (recorder.operations(), recorder.writes.max(), recorder.last_reply_ns, recorder.replies_in_window)
+        };
+        assert_eq!(count(false), (2, 20, 130, 2));
+        assert_eq!(count(true), (2, 100, 290, 2));
+        let mut recorder = Recorder::new();
+        recorder.gave_up(true, 5_000);
+        assert_eq!((recorder.operations(), recorder.reads.len(), recorder.errors["unanswered"]), (0, 1, 1));
+    }
+
+    #[test]
     fn merging_adds_everything() {
         let (mut one, mut other) = (Recorder::new(), Recorder::new());
-        one.done(true, 5);
+        one.record(true, 5);
         one.failed("BUSY");
-        other.done(false, 7);
+        other.record(false, 7);
         other.failed("BUSY");
         other.failed("lost");
         one.merge(&other);
@@ -211,7 +267,7 @@ mod tests {
     fn hgrm_is_what_the_plotter_reads() {
         let mut recorder = Recorder::new();
         for latency_us in 1..=1000 {
-            recorder.done(false, latency_us * 1000);
+            recorder.record(false, latency_us * 1000);
         }
         let mut out = Vec::new();
         write_hgrm(&recorder.all(), &mut out).unwrap();

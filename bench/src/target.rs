@@ -29,6 +29,8 @@ pub(crate) enum Driver {
 pub(crate) struct Target {
     /// Its name in results.
     pub(crate) name: String,
+    /// It is what ratios are of, and not a peer.
+    pub(crate) is_subject: bool,
     /// What it says it is.
     pub(crate) version: String,
     /// What a reply to a write promises.

@@ -345,10 +345,9 @@ impl<'a> EventLoop<'a> {
                 self.recorder.misses += 1;
             }
             self.end(client);
-            let counted_ns = if self.arrivals.is_some() { pending.intended_ns } else { now_ns };
-            if self.shared.phases.counts(counted_ns) {
-                self.recorder.done(pending.operation.read, now_ns - pending.intended_ns);
-            }
+            let open = self.arrivals.is_some();
+            let read = pending.operation.read;
+            self.recorder.done(&self.shared.phases, open, read, pending.intended_ns, now_ns);
             return Ok(());
         };
         if let Some((slot, address)) = parse_moved(text, asked)
@@ -418,8 +417,7 @@ impl<'a> EventLoop<'a> {
         }
         for pending in late {
             if phases.counts(pending.intended_ns) || self.arrivals.is_none() {
-                self.recorder.failed("unanswered");
-                self.recorder.done(pending.operation.read, now_ns.saturating_sub(pending.intended_ns));
+                self.recorder.gave_up(pending.operation.read, now_ns.saturating_sub(pending.intended_ns));
             }
         }
     }

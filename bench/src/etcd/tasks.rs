@@ -114,9 +114,7 @@ impl Thread {
                 Ok(missed) => {
                     let mut recorder = self.recorder.borrow_mut();
                     recorder.misses += u64::from(missed);
-                    if counts {
-                        recorder.done(operation.read, now_ns.saturating_sub(intended_ns));
-                    }
+                    recorder.done(&self.phases, self.schedule.is_some(), operation.read, intended_ns, now_ns);
                 }
                 Err(status) => {
                     if counts || self.fill {
@@ -195,8 +193,7 @@ impl Thread {
         let mut recorder = self.recorder.borrow_mut();
         for (intended_ns, operation) in late {
             if self.phases.counts(intended_ns) || self.schedule.is_none() {
-                recorder.failed("unanswered");
-                recorder.done(operation.read, now_ns.saturating_sub(intended_ns));
+                recorder.gave_up(operation.read, now_ns.saturating_sub(intended_ns));
             }
         }
     }

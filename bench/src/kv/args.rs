@@ -91,7 +91,7 @@ pub(crate) struct KvArgs {
     /// Everything in under 40 seconds
     #[arg(long, help_heading = "Measuring")]
     pub(crate) quick: bool,
-    /// How long each load is measured, in each round [default: 5; 0.65 with --quick]
+    /// How long each load is measured, in each round [default: 5; 0.55 with --quick]
     #[arg(long, value_parser = seconds, help_heading = "Measuring")]
     pub(crate) seconds: Option<Duration>,
     /// How long each load runs before it is measured [default: 1; 0.15 with --quick]

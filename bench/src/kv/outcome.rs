@@ -1,13 +1,12 @@
 //! The numbers of each load on each target: every round, and the median round.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::cpu::CpuUsed;
 use crate::recorder::{Latencies, Percentiles, Recorder, median};
-use crate::workload::LoadSummary;
+use crate::workload::{Load, LoadSummary};
 
 /// One round.
 #[derive(Clone, Debug, Serialize)]
@@ -34,16 +33,21 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// Boils down what was recorded in `lasting`.
-    pub(crate) fn new(recorder: &Recorder, used: CpuUsed, lasting: Duration) -> Self {
+    /// Boils down what was recorded.
+    ///
+    /// An open loop that was asked for more than the server can do is answered later than the load lasted: its rate is
+    /// over the time the answers took. CPU time is only counted while the load lasts, and so are the replies that it
+    /// is divided by.
+    pub(crate) fn new(recorder: &Recorder, used: CpuUsed, load: &Load) -> Self {
         let all = recorder.all();
-        let (operations, seconds) = (all.len(), lasting.as_secs_f64());
+        let (operations, seconds) = (recorder.operations(), load.seconds.as_secs_f64());
+        let answered = recorder.last_reply_ns as f64 / 1e9 - load.warmup.as_secs_f64();
         let mixed = !recorder.reads.is_empty() && !recorder.writes.is_empty();
-        let per_100k = |cpu: f64| cpu * 1e5 / operations as f64;
+        let per_100k = |cpu: f64| cpu * 1e5 / recorder.replies_in_window as f64;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         Self {
             operations,
-            operations_per_second: operations as f64 / seconds,
+            operations_per_second: operations as f64 / answered.max(seconds),
             latency_us: Percentiles::of(&all),
             read_latency_us: mixed.then(|| Percentiles::of(&recorder.reads)),
             write_latency_us: mixed.then(|| Percentiles::of(&recorder.writes)),

@@ -105,6 +105,6 @@ fn load(args: &KvArgs, shape: &Shape) -> Load {
         rate: shape.rate,
         threads: args.threads,
         warmup: args.warmup.unwrap_or_else(|| default(0.15, 1.0)),
-        seconds: args.seconds.unwrap_or_else(|| default(0.65, 5.0)),
+        seconds: args.seconds.unwrap_or_else(|| default(0.55, 5.0)),
     }
 }

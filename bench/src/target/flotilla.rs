@@ -117,6 +117,7 @@ impl Starting {
         let nodes = self.shape.nodes;
         Ok(Target {
             name: "flotilla".to_owned(),
+            is_subject: true,
             version: self.version,
             durability: format!("replicated to a majority of {nodes} nodes, synced before the reply"),
             pids: self.processes.iter().map(Process::pid).collect(),

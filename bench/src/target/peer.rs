@@ -142,6 +142,7 @@ impl Starting {
         };
         Ok(Target {
             name: self.peer.name().to_owned(),
+            is_subject: false,
             version,
             durability: durability.to_owned(),
             pids: self.processes.iter().map(Process::pid).collect(),
