@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`event_loop`] | one thread: epoll, requests, replies, pacing |
 //! | [`connection`] | one socket and the requests on their way |
+//! | [`request`] | requests as bytes |
 //! | [`slots`] | which node leads which slot |
 
 mod connection;
 mod event_loop;
+mod request;
 pub(crate) mod slots;
 
 use std::sync::mpsc::sync_channel;
@@ -56,3 +58,6 @@ pub(crate) fn run<T>(
         Ok((all, watched?))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, fdatasync, open};
+use rustix::fs::{Mode, OFlags, fdatasync, open, statfs};
 use rustix::io::pwrite;
 use serde::Serialize;
 
@@ -19,6 +19,8 @@ use crate::recorder::{latencies, median};
 struct Page([u8; PAGE_BYTES]);
 
 const PAGE_BYTES: usize = 4096;
+/// The magic numbers of tmpfs and ramfs. Newer kernels take O_DIRECT even there.
+const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 /// Pages that are overwritten in turn: 4 MiB, beyond any one block of the device.
 const PAGES: u64 = 1024;
 
@@ -62,14 +64,15 @@ pub(crate) fn summary(rounds: &[(Floor, Floor)]) -> Floors {
 
 /// The sync latency of the disk under `folder`.
 pub(crate) fn sync(folder: &Path, lasting: Duration, interrupt: &Interrupt) -> Result<Floor> {
+    let disk = |reason: &str| BenchError::Disk { path: folder.to_owned(), reason: reason.to_owned() };
+    if statfs(folder).is_ok_and(|it| MEMORY.contains(&(it.f_type as u32))) {
+        return Err(disk("this file system is in memory"));
+    }
     let path = folder.join("sync-floor");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::DIRECT | OFlags::CLOEXEC;
-    let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| BenchError::Disk {
-        path: folder.to_owned(),
-        reason: match error {
-            rustix::io::Errno::INVAL => "this file system has no O_DIRECT".to_owned(),
-            error => error.to_string(),
-        },
+    let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| match error {
+        rustix::io::Errno::INVAL => disk("this file system has no O_DIRECT"),
+        error => disk(&error.to_string()),
     })?;
     let page = Box::new(Page([0x5a; PAGE_BYTES]));
     let failed =
@@ -160,8 +163,10 @@ mod tests {
 
     #[test]
     fn memory_is_no_disk() {
-        if let Ok(folder) = tempfile::tempdir_in("/proc/self") {
-            panic!("{} is writable", folder.path().display());
+        let folder = Path::new("/dev/shm");
+        if folder.is_dir() {
+            let error = sync(folder, Duration::ZERO, &Interrupt::default()).unwrap_err();
+            assert!(error.to_string().contains("in memory; give --dir"), "{error}");
         }
         let error = sync(Path::new("/proc"), Duration::ZERO, &Interrupt::default()).unwrap_err();
         assert!(error.to_string().contains("--dir"), "{error}");

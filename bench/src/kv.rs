@@ -199,7 +199,6 @@ fn rounds(
     }
     let mut floors = Vec::new();
     for round in 0..usize::from(args.rounds) {
-        floors.push(floor::measure(folder, each_floor, interrupt)?);
         for (row, scenario) in scenarios.iter().enumerate() {
             for turn in 0..targets.len() {
                 let column = (turn + round) % targets.len();
@@ -216,6 +215,8 @@ fn rounds(
                 outcomes[row * targets.len() + column].push(&recorder, result);
             }
         }
+        // Right after the load with one client, which is compared with it.
+        floors.push(floor::measure(folder, each_floor, interrupt)?);
     }
     Ok((outcomes, floor::summary(&floors)))
 }

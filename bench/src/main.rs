@@ -58,3 +58,21 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        for wrong in
+            [&["kv", "--clients", "0"][..], &["kv", "--reads", "101"], &["kv", "--distribution", "zipf"]]
+        {
+            let words = std::iter::once("flotilla-bench").chain(wrong.iter().copied());
+            assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

@@ -10,31 +10,32 @@
 //! A turn: wait; for each ready socket read, answer every reply with the next request, write. It never blocks, and
 //! nothing here may allocate per operation: the servers need the CPU.
 
+mod pacing;
+
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use std::os::fd::AsRawFd;
 
 use super::connection::{Connection, Pending};
+use super::request::{Templates, key_bytes};
 use super::slots::{Route, SlotMap, parse_moved};
 use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
 use crate::recorder::Recorder;
 use crate::resp::{self, Reply};
 use crate::timer::Timer;
-use crate::workload::{KEY_BYTES, Load, Phases, Schedule, Source, key_into, value};
+use crate::workload::{Load, Phases, Schedule, Source};
+use pacing::{Arrivals, Client};
 
 const TIMER: Token = Token(usize::MAX);
 /// How long a client rests after an error, so that a server in trouble isn't hammered.
 const REST_NS: u64 = 10_000_000;
 /// A request that was moved this often has no home.
 const REDIRECTS_MAX: u8 = 16;
-/// The longest wait: how soon Ctrl-C and the end of the run are seen.
-const WAIT_MAX_NS: u64 = 20_000_000;
 
 /// What all threads of a load share.
 #[derive(Clone)]
@@ -44,32 +45,6 @@ pub(crate) struct Shared<'a> {
     pub(crate) map: &'a SlotMap,
     pub(crate) refresh: SyncSender<()>,
     pub(crate) interrupt: &'a Interrupt,
-}
-
-struct Client {
-    /// Its connection to each node, by the node's index, opened when first needed.
-    connections: Vec<Option<usize>>,
-    in_flight: usize,
-    rest_until_ns: u64,
-    /// Open loop: it stands in the queue of clients with room.
-    queued: bool,
-}
-
-/// The arrivals of an open loop.
-struct Arrivals {
-    schedule: Schedule,
-    next: u64,
-    /// Clients with room, first come first served.
-    ready: VecDeque<usize>,
-    timer: Timer,
-}
-
-/// Requests as bytes, with a hole where the key goes.
-struct Templates {
-    set: Vec<u8>,
-    set_key_at: usize,
-    get: Vec<u8>,
-    get_key_at: usize,
 }
 
 /// See the module.
@@ -110,9 +85,7 @@ impl<'a> EventLoop<'a> {
             route: shared.map.route(),
             source: Source::new(&load.operations, thread, load.threads),
             templates: Templates::new(load.operations.value_bytes),
-            clients: (0..count)
-                .map(|_| Client { connections: Vec::new(), in_flight: 0, rest_until_ns: 0, queued: false })
-                .collect(),
+            clients: (0..count).map(|_| Client::default()).collect(),
             connections: Vec::new(),
             dirty: Vec::new(),
             resting: VecDeque::new(),
@@ -181,100 +154,21 @@ impl<'a> EventLoop<'a> {
         self.flush();
     }
 
-    fn is_over(&self, now_ns: u64) -> bool {
-        let phases = &self.shared.phases;
-        if self.shared.load.operations.fill && self.in_flight == 0 && self.resting.is_empty() {
-            return true;
-        }
-        let arrived = self.arrivals.as_ref().is_none_or(|a| a.schedule.arrival_ns(a.next) >= phases.end_ns);
-        now_ns >= phases.give_up_ns || (now_ns >= phases.end_ns && self.in_flight == 0 && arrived)
-    }
-
-    fn wait(&self, now_ns: u64) -> Result<Duration> {
-        let mut until_ns = now_ns + WAIT_MAX_NS;
-        if let Some(&(rested_ns, _)) = self.resting.front() {
-            until_ns = until_ns.min(rested_ns);
-        }
-        if now_ns < self.shared.phases.end_ns {
-            until_ns = until_ns.min(self.shared.phases.end_ns);
-        }
-        if let Some(arrivals) = &self.arrivals
-            && !arrivals.ready.is_empty()
-        {
-            let arrival_ns = arrivals.schedule.arrival_ns(arrivals.next);
-            let now_ns = self.shared.phases.now_ns();
-            if arrival_ns <= now_ns {
-                return Ok(Duration::ZERO);
-            }
-            if arrival_ns < until_ns {
-                arrivals.timer.arm(Duration::from_nanos(arrival_ns - now_ns))?;
-            }
-        }
-        Ok(Duration::from_nanos(until_ns.saturating_sub(now_ns)))
-    }
-
-    /// A client has room: closed, it starts its next burst; open, it queues for arrivals.
-    fn go_on(&mut self, index: usize, now_ns: u64) {
-        let client = &mut self.clients[index];
-        if client.rest_until_ns > now_ns {
-            if client.in_flight == 0 {
-                self.resting.push_back((client.rest_until_ns, index));
-            }
-            return;
-        }
-        if let Some(arrivals) = &mut self.arrivals {
-            if !client.queued && client.in_flight < self.shared.load.pipeline {
-                client.queued = true;
-                arrivals.ready.push_back(index);
-            }
-            return;
-        }
-        if client.in_flight > 0 || now_ns >= self.shared.phases.end_ns {
-            return;
-        }
-        for _ in 0..self.shared.load.pipeline {
-            let Some(operation) = self.source.next() else { break };
-            self.start(index, Pending { intended_ns: now_ns, operation, redirects: 0 });
-        }
-    }
-
-    fn start_arrivals(&mut self, now_ns: u64) {
-        loop {
-            let Some(arrivals) = &mut self.arrivals else { return };
-            let intended_ns = arrivals.schedule.arrival_ns(arrivals.next);
-            if intended_ns > now_ns || intended_ns >= self.shared.phases.end_ns {
-                return;
-            }
-            let Some(index) = arrivals.ready.pop_front() else { return };
-            arrivals.next += 1;
-            let Some(operation) = self.source.next() else { return };
-            self.clients[index].queued = false;
-            self.start(index, Pending { intended_ns, operation, redirects: 0 });
-            self.go_on(index, now_ns);
-        }
-    }
-
     /// Queues a request that counts as in flight from now on.
     fn start(&mut self, client: usize, pending: Pending) {
         self.clients[client].in_flight += 1;
         self.in_flight += 1;
-        self.enqueue(client, pending);
+        self.enqueue(client, pending, None);
     }
 
-    fn enqueue(&mut self, client: usize, pending: Pending) {
-        let mut key = [0; KEY_BYTES];
-        key_into(&mut key, pending.operation.key);
-        let node = self.route.node_of(&key);
+    /// Queues a request for `node`, or for the one that leads its key.
+    fn enqueue(&mut self, client: usize, pending: Pending, node: Option<usize>) {
+        let key = key_bytes(pending.operation.key);
+        let node = node.unwrap_or_else(|| self.route.node_of(&key));
         let index = self.connection(client, node);
         let connection = &mut self.connections[index];
         connection.pending.push_back(pending);
-        let (template, at) = match pending.operation.read {
-            true => (&self.templates.get, self.templates.get_key_at),
-            false => (&self.templates.set, self.templates.set_key_at),
-        };
-        let from = connection.out.len() + at;
-        connection.out.extend_from_slice(template);
-        connection.out[from..from + KEY_BYTES].copy_from_slice(&key);
+        self.templates.append(&mut connection.out, pending.operation, &key);
         if !connection.dirty {
             connection.dirty = true;
             self.dirty.push(index);
@@ -358,7 +252,9 @@ impl<'a> EventLoop<'a> {
             self.shared.map.moved(slot, address);
             self.route = self.shared.map.route();
             self.ask_for_map();
-            self.enqueue(client, pending);
+            // Where it was told to go, whatever the map makes of it.
+            let node = self.route.nodes.iter().position(|&node| node == address);
+            self.enqueue(client, pending, node);
             return Ok(());
         }
         let code =
@@ -420,16 +316,5 @@ impl<'a> EventLoop<'a> {
                 self.recorder.gave_up(pending.operation.read, now_ns.saturating_sub(pending.intended_ns));
             }
         }
-    }
-}
-
-impl Templates {
-    fn new(value_bytes: usize) -> Self {
-        let (key, value) = ([b'.'; KEY_BYTES], value(value_bytes));
-        let (mut set, mut get) = (Vec::new(), Vec::new());
-        resp::encode(&mut set, &[b"SET", &key, &value]);
-        resp::encode(&mut get, &[b"GET", &key]);
-        let at = |template: &[u8]| template.windows(KEY_BYTES).position(|window| window == key).unwrap_or(0);
-        Self { set_key_at: at(&set), get_key_at: at(&get), set, get }
     }
 }

@@ -111,3 +111,107 @@ impl Outcome {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::floor::{Floor, summary};
+    use crate::kv::goals;
+    use crate::machine::Machine;
+    use crate::random::Distribution;
+    use crate::recorder::latencies;
+    use crate::report::{Report, SCHEMA};
+    use crate::workload::{Operations, Phases};
+
+    fn load() -> Load {
+        let operations = Operations {
+            keys: 10,
+            distribution: Distribution::Uniform,
+            reads_percent: 0,
+            value_bytes: 64,
+            seed: 1,
+            fill: false,
+        };
+        let (warmup, seconds) = (Duration::from_secs(1), Duration::from_secs(2));
+        Load { operations, clients: 1, pipeline: 1, rate: None, threads: 1, warmup, seconds }
+    }
+
+    /// Two rounds of `operations` SETs of 300 us.
+    fn outcome(scenario: &'static str, target: &str, operations: u64) -> Outcome {
+        let load = load();
+        let mut outcome = Outcome {
+            scenario,
+            target: target.to_owned(),
+            version: "1".to_owned(),
+            durability: "none".to_owned(),
+            load: LoadSummary::from(&load),
+            median: None,
+            rounds: Vec::new(),
+            latencies: latencies(),
+        };
+        let phases = Phases {
+            start: Instant::now(),
+            measure_ns: 1_000_000_000,
+            end_ns: 3_000_000_000,
+            give_up_ns: 4_000_000_000,
+        };
+        for _ in 0..2 {
+            let mut recorder = Recorder::new();
+            for _ in 0..operations {
+                recorder.done(&phases, false, false, 2_000_000_000, 2_000_300_000);
+            }
+            let used = CpuUsed { servers: Some(0.5), client: 0.1, foreign: 0.0 };
+            outcome.push(&recorder, Round::new(&recorder, used, &load));
+        }
+        outcome
+    }
+
+    #[test]
+    fn a_report_has_the_schema_that_scripts_read() {
+        let outcomes = vec![
+            outcome("set_64", "flotilla", 3_000),
+            outcome("set_64", "etcd", 1_000),
+            outcome("set_1", "flotilla", 100),
+        ];
+        let floor = Floor { p50_us: 100.0, p99_us: 200.0 };
+        let floors = summary(&[(floor, floor), (floor, floor)]);
+        let (ratios, observations) = goals::ratios("flotilla", &outcomes, &floors.sync_p50_us_rounds);
+        let report = Report {
+            schema: SCHEMA,
+            command: "flotilla-bench kv".to_owned(),
+            machine: Machine::of(std::path::Path::new("/")),
+            floors,
+            results: outcomes,
+            ratios,
+            more: serde_json::json!({ "observations": observations }),
+        };
+        let json: Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        for key in ["schema", "command", "machine", "floors", "results", "ratios", "observations"] {
+            assert!(!json[key].is_null(), "{key}");
+        }
+        let ratio = |name: &str| {
+            let ratios = json["ratios"].as_array().unwrap();
+            ratios.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("{name}")).clone()
+        };
+        assert_eq!(json["ratios"].as_array().unwrap().len(), 2, "what wasn't run has no ratio");
+        assert_eq!(ratio("set_64_vs_etcd")["value"], 3.0);
+        assert_eq!(ratio("set_64_vs_etcd")["goal"], ">= 2.5");
+        assert_eq!(ratio("set_64_vs_etcd")["holds"], true);
+        assert_eq!(ratio("set_1_p50_vs_sync_p50")["holds"], false);
+        let result = &json["results"][0];
+        for key in ["scenario", "target", "version", "durability", "load", "median", "rounds"] {
+            assert!(!result[key].is_null(), "{key}");
+        }
+        let median = &result["median"];
+        assert_eq!(median["operations_per_second"], 1_500.0);
+        assert!((median["server_cpu_s_per_100k"].as_f64().unwrap() - 0.5 * 1e5 / 3_000.0).abs() < 1e-6);
+        for key in ["p50", "p90", "p99", "p99_9", "p99_99", "max", "mean"] {
+            let value = median["latency_us"][key].as_f64().unwrap();
+            assert!((299.0..302.0).contains(&value), "{key}: {value}");
+        }
+    }
+}
