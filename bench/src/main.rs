@@ -1,2 +1,78 @@
-//! To be filled.
-fn main() {}
+//! Latency and throughput of Flotilla, side by side with the systems people use today.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`kv`] | the `kv` command: loads, rounds, ratios |
+//! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
+//! | [`target`] | what is measured: processes started here, or running already |
+//! | [`workload`], [`random`] | which operations, when |
+//! | [`recorder`], [`cpu`] | what happened, and what it cost |
+//! | [`floor`], [`machine`] | what the machine can do at best, and which it is |
+//! | [`report`], [`error`] | what is told in the end |
+//!
+//! The load generator shares nothing with the servers it measures, not even the code that hashes a key to its slot.
+#![forbid(unsafe_code)]
+
+mod cpu;
+mod engine;
+mod error;
+mod etcd;
+mod floor;
+mod interrupt;
+mod kv;
+mod machine;
+mod random;
+mod recorder;
+mod report;
+mod resp;
+mod target;
+mod timer;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Latency and throughput of Flotilla, side by side with the systems people use today
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Kv(Box<kv::args::KvArgs>),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Kv(args) => kv::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report::note(&format!("flotilla-bench: {error}"));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        for wrong in
+            [&["kv", "--clients", "0"][..], &["kv", "--reads", "101"], &["kv", "--distribution", "zipf"]]
+        {
+            let words = std::iter::once("flotilla-bench").chain(wrong.iter().copied());
+            assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{wrong:?}");
+        }
+    }
+}

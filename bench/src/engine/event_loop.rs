@@ -1,0 +1,320 @@
+//! One thread of the load generator: sockets, requests and replies on one epoll.
+//!
+//! ```text
+//!  closed loop                                     open loop
+//!  a client with nothing in flight                 arrival n is due at start + n / rate
+//!    └─ sends `pipeline` requests, then waits        └─ the next client with room sends it; if none has room it
+//!       for all their replies                           waits, and its latency still starts when it was due
+//! ```
+//!
+//! A turn: wait; for each ready socket read, answer every reply with the next request, write. It never blocks, and
+//! nothing here may allocate per operation: the servers need the CPU.
+
+mod pacing;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::mpsc::SyncSender;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use super::connection::{Connection, Pending};
+use super::request::{Templates, key_bytes};
+use super::slots::{Route, SlotMap, parse_moved};
+use crate::error::{BenchError, Result};
+use crate::interrupt::Interrupt;
+use crate::recorder::Recorder;
+use crate::resp::{self, Reply};
+use crate::timer::Timer;
+use crate::workload::{Load, Phases, Schedule, Source};
+use pacing::{Arrivals, Client};
+
+const TIMER: Token = Token(usize::MAX);
+/// How long a client rests after an error, so that a server in trouble isn't hammered.
+const REST_NS: u64 = 10_000_000;
+/// A request that was moved this often has no home.
+const REDIRECTS_MAX: u8 = 16;
+
+/// What all threads of a load share.
+#[derive(Clone)]
+pub(crate) struct Shared<'a> {
+    pub(crate) load: &'a Load,
+    pub(crate) phases: Phases,
+    pub(crate) map: &'a SlotMap,
+    pub(crate) refresh: SyncSender<()>,
+    pub(crate) interrupt: &'a Interrupt,
+}
+
+/// See the module.
+pub(crate) struct EventLoop<'a> {
+    shared: Shared<'a>,
+    poll: Poll,
+    route: Route,
+    source: Source,
+    templates: Templates,
+    clients: Vec<Client>,
+    connections: Vec<Connection>,
+    dirty: Vec<usize>,
+    resting: VecDeque<(u64, usize)>,
+    arrivals: Option<Arrivals>,
+    in_flight: usize,
+    recorder: Recorder,
+}
+
+impl<'a> EventLoop<'a> {
+    /// Thread number `thread`, with its share of the clients.
+    pub(crate) fn new(shared: Shared<'a>, thread: usize) -> Result<Self> {
+        let load = shared.load;
+        let poll = Poll::new().map_err(BenchError::io("creating an epoll"))?;
+        let count = load.clients * (thread + 1) / load.threads - load.clients * thread / load.threads;
+        let arrivals = match load.rate {
+            None => None,
+            Some(rate) => {
+                let timer = Timer::new()?;
+                poll.registry()
+                    .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)
+                    .map_err(BenchError::io("watching a timer"))?;
+                let schedule = Schedule::new(rate, thread, load.threads);
+                Some(Arrivals { schedule, next: 0, ready: VecDeque::new(), timer })
+            }
+        };
+        Ok(Self {
+            poll,
+            route: shared.map.route(),
+            source: Source::new(&load.operations, thread, load.threads),
+            templates: Templates::new(load.operations.value_bytes),
+            clients: (0..count).map(|_| Client::default()).collect(),
+            connections: Vec::new(),
+            dirty: Vec::new(),
+            resting: VecDeque::new(),
+            arrivals,
+            in_flight: 0,
+            recorder: Recorder::new(),
+            shared,
+        })
+    }
+
+    /// Runs all phases; what happened.
+    pub(crate) fn run(mut self) -> Result<Recorder> {
+        let mut events = Events::with_capacity(1024);
+        let mut now_ns = self.shared.phases.now_ns();
+        for client in 0..self.clients.len() {
+            self.go_on(client, now_ns);
+        }
+        loop {
+            self.shared.interrupt.check()?;
+            self.turn(now_ns);
+            if self.is_over(now_ns) {
+                break;
+            }
+            let wait = self.wait(now_ns)?;
+            match self.poll.poll(&mut events, Some(wait)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                    return Err(BenchError::io("waiting for sockets")(error));
+                }
+                _ => {}
+            }
+            for event in &events {
+                let Token(index) = event.token();
+                if event.token() == TIMER {
+                    continue;
+                }
+                let mut outcome = Ok(());
+                if event.is_writable() {
+                    outcome = self.connections[index].on_writable();
+                }
+                if outcome.is_ok() && (event.is_readable() || event.is_read_closed() || event.is_error()) {
+                    outcome = self.on_readable(index);
+                }
+                if let Err(error) = outcome {
+                    self.lose(index, &error);
+                }
+                self.flush();
+            }
+            now_ns = self.shared.phases.now_ns();
+        }
+        self.give_up(now_ns);
+        Ok(self.recorder)
+    }
+
+    /// What is due besides sockets: a newer map, clients that have rested, arrivals.
+    fn turn(&mut self, now_ns: u64) {
+        if self.shared.map.is_newer_than(&self.route) {
+            self.route = self.shared.map.route();
+        }
+        while let Some(&(until_ns, client)) = self.resting.front()
+            && until_ns <= now_ns
+        {
+            self.resting.pop_front();
+            self.go_on(client, now_ns);
+        }
+        self.start_arrivals(now_ns);
+        self.flush();
+    }
+
+    /// Queues a request that counts as in flight from now on.
+    fn start(&mut self, client: usize, pending: Pending) {
+        self.clients[client].in_flight += 1;
+        self.in_flight += 1;
+        self.enqueue(client, pending, None);
+    }
+
+    /// Queues a request for `node`, or for the one that leads its key.
+    fn enqueue(&mut self, client: usize, pending: Pending, node: Option<usize>) {
+        let key = key_bytes(pending.operation.key);
+        let node = node.unwrap_or_else(|| self.route.node_of(&key));
+        let index = self.connection(client, node);
+        let connection = &mut self.connections[index];
+        connection.pending.push_back(pending);
+        self.templates.append(&mut connection.out, pending.operation, &key);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(index);
+        }
+    }
+
+    fn connection(&mut self, client: usize, node: usize) -> usize {
+        let of_client = &mut self.clients[client].connections;
+        if of_client.len() <= node {
+            of_client.resize(node + 1, None);
+        }
+        *of_client[node].get_or_insert_with(|| {
+            self.connections.push(Connection::new(client, self.route.nodes[node]));
+            self.connections.len() - 1
+        })
+    }
+
+    fn flush(&mut self) {
+        // Losing a connection may make others dirty, hence the queue.
+        while let Some(index) = self.dirty.pop() {
+            let connection = &mut self.connections[index];
+            connection.dirty = false;
+            let outcome =
+                connection.open(self.poll.registry(), Token(index)).and_then(|()| connection.flush());
+            if let Err(error) = outcome {
+                self.lose(index, &error);
+            }
+        }
+    }
+
+    fn on_readable(&mut self, index: usize) -> io::Result<()> {
+        loop {
+            let more = self.connections[index].receive()?;
+            let now_ns = self.shared.phases.now_ns();
+            let (received, filled) = self.connections[index].take_received();
+            let mut used = 0;
+            let outcome = loop {
+                match resp::parse(&received[used..filled]) {
+                    Ok(Some((reply, length))) => {
+                        used += length;
+                        if let Err(error) = self.on_reply(index, &reply, now_ns) {
+                            break Err(error);
+                        }
+                    }
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                }
+            };
+            let connection = &mut self.connections[index];
+            connection.give_received(received, used);
+            let client = connection.client;
+            outcome?;
+            self.go_on(client, now_ns);
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    fn on_reply(&mut self, index: usize, reply: &Reply<'_>, now_ns: u64) -> io::Result<()> {
+        let connection = &mut self.connections[index];
+        let (client, asked) = (connection.client, connection.address);
+        let Some(mut pending) = connection.pending.pop_front() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply to no request"));
+        };
+        let Reply::Error(text) = reply else {
+            if matches!(reply, Reply::Bulk(None)) && pending.operation.read {
+                self.recorder.misses += 1;
+            }
+            self.end(client);
+            let open = self.arrivals.is_some();
+            let read = pending.operation.read;
+            self.recorder.done(&self.shared.phases, open, read, pending.intended_ns, now_ns);
+            return Ok(());
+        };
+        if let Some((slot, address)) = parse_moved(text, asked)
+            && pending.redirects < REDIRECTS_MAX
+        {
+            self.recorder.redirects += 1;
+            pending.redirects += 1;
+            self.shared.map.moved(slot, address);
+            self.route = self.shared.map.route();
+            self.ask_for_map();
+            // Where it was told to go, whatever the map makes of it.
+            let node = self.route.nodes.iter().position(|&node| node == address);
+            self.enqueue(client, pending, node);
+            return Ok(());
+        }
+        let code =
+            String::from_utf8_lossy(text.split(|&byte| byte == b' ').next().unwrap_or(text)).into_owned();
+        self.fail(client, pending, &code, now_ns);
+        Ok(())
+    }
+
+    fn end(&mut self, client: usize) {
+        self.clients[client].in_flight -= 1;
+        self.in_flight -= 1;
+    }
+
+    fn fail(&mut self, client: usize, pending: Pending, code: &str, now_ns: u64) {
+        self.end(client);
+        self.clients[client].rest_until_ns = now_ns + REST_NS;
+        self.source.give_back(pending.operation);
+        let counted_ns = if self.arrivals.is_some() { pending.intended_ns } else { now_ns };
+        if self.shared.phases.counts(counted_ns) || self.shared.load.operations.fill {
+            self.recorder.failed(code);
+        }
+    }
+
+    /// A connection broke: its requests failed, the client rests, and its next request connects again.
+    fn lose(&mut self, index: usize, error: &io::Error) {
+        let now_ns = self.shared.phases.now_ns();
+        let client = self.connections[index].client;
+        self.recorder.disconnects += 1;
+        let code = format!("connection: {}", error.kind());
+        for pending in self.connections[index].close() {
+            self.fail(client, pending, &code, now_ns);
+        }
+        self.ask_for_map();
+        self.go_on(client, now_ns);
+    }
+
+    fn ask_for_map(&self) {
+        // Full means that someone has asked already.
+        let _ = self.shared.refresh.try_send(());
+    }
+
+    /// Too late: what wasn't answered is an error, and in an open loop its latency so far counts too.
+    fn give_up(&mut self, now_ns: u64) {
+        let phases = self.shared.phases;
+        let mut late: Vec<Pending> = self.connections.iter_mut().flat_map(Connection::close).collect();
+        if let Some(arrivals) = &mut self.arrivals {
+            loop {
+                let intended_ns = arrivals.schedule.arrival_ns(arrivals.next);
+                let Some(operation) = (intended_ns < phases.end_ns).then(|| self.source.next()).flatten()
+                else {
+                    break;
+                };
+                arrivals.next += 1;
+                late.push(Pending { intended_ns, operation, redirects: 0 });
+            }
+        }
+        for pending in late {
+            if phases.counts(pending.intended_ns) || self.arrivals.is_none() {
+                self.recorder.gave_up(pending.operation.read, now_ns.saturating_sub(pending.intended_ns));
+            }
+        }
+    }
+}

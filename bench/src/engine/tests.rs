@@ -1,0 +1,149 @@
+//! The engine against small servers of its own, each reply as told.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::slots::SlotMap;
+use super::*;
+use crate::random::Distribution;
+use crate::resp::{self, Reply};
+use crate::workload::Operations;
+
+type Answer = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
+/// A server that answers each request, by its first word.
+fn serve(answer: Arc<Answer>) -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || serve_one(socket, &*answer));
+        }
+    });
+    address
+}
+
+fn serve_one(mut socket: TcpStream, answer: &Answer) {
+    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+    while let Ok(count @ 1..) = socket.read(&mut chunk) {
+        bytes.extend_from_slice(&chunk[..count]);
+        while let Some((Reply::Array(Some(words)), length)) = resp::parse(&bytes).unwrap() {
+            let Some(Reply::Bulk(Some(word))) = words.first() else { return };
+            if socket.write_all(&answer(word)).is_err() {
+                return;
+            }
+            bytes.drain(..length);
+        }
+    }
+}
+
+fn load(clients: usize, rate: Option<f64>, reads_percent: u8) -> Load {
+    Load {
+        operations: Operations {
+            keys: 100,
+            distribution: Distribution::Uniform,
+            reads_percent,
+            value_bytes: 8,
+            seed: 1,
+            fill: false,
+        },
+        clients,
+        pipeline: 1,
+        rate,
+        threads: 1,
+        warmup: Duration::ZERO,
+        seconds: Duration::from_millis(600),
+    }
+}
+
+fn run_on(address: SocketAddr, load: &Load) -> Recorder {
+    let map = SlotMap::discover(&[address.to_string()], false).unwrap();
+    let phases = Phases::of(load, Duration::from_millis(1));
+    run(load, phases, &map, &Interrupt::default(), || Ok(())).unwrap().0
+}
+
+#[test]
+fn a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one() {
+    // Every reply at once, but for one pause of 300 ms.
+    let stalling = || {
+        let start = std::time::Instant::now();
+        let stalled = std::sync::Mutex::new(false);
+        serve(Arc::new(move |word| {
+            let mut stalled = stalled.lock().unwrap();
+            if word == b"SET" && !*stalled && start.elapsed() > Duration::from_millis(100) {
+                *stalled = true;
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            if word == b"CLUSTER" { b"-ERR unknown command\r\n".to_vec() } else { b"+OK\r\n".to_vec() }
+        }))
+    };
+    let slow = |recorder: &Recorder| {
+        let slow_ns = 100_000_000;
+        recorder.writes.len() - recorder.writes.count_between(0, slow_ns)
+    };
+    let closed = run_on(stalling(), &load(1, None, 0));
+    assert_eq!(slow(&closed), 1, "the only client waited once");
+    let open = run_on(stalling(), &load(1, Some(1000.0), 0));
+    assert_eq!(open.operations(), 600, "every arrival is accounted for");
+    // Those that were due in the first 200 ms of the pause waited for 100 ms or more.
+    assert!(slow(&open) >= 150, "{} of 600", slow(&open));
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate() {
+    let address = serve(Arc::new(|word| match word {
+        b"GET" => b"$-1\r\n".to_vec(),
+        _ => b"-ERR unknown command\r\n".to_vec(),
+    }));
+    let recorder = run_on(address, &load(4, Some(500.0), 100));
+    assert_eq!((recorder.reads.len(), recorder.misses), (300, 300));
+}
+
+#[test]
+fn moved_is_followed_without_an_error() {
+    let home = serve(Arc::new(|_| b"+OK\r\n".to_vec()));
+    let asked = serve(Arc::new(move |word| match word {
+        // It knows no leader of any slot, and sends every key away.
+        b"CLUSTER" => b"*0\r\n".to_vec(),
+        _ => format!("-MOVED 5 {home}\r\n").into_bytes(),
+    }));
+    let recorder = run_on(asked, &load(2, None, 0));
+    assert!(
+        recorder.operations() > 10 && recorder.redirects >= recorder.operations(),
+        "{:?}",
+        recorder.errors
+    );
+    assert!(recorder.errors.is_empty(), "{:?}", recorder.errors);
+}
+
+#[test]
+fn errors_are_counted_by_their_code_and_slow_the_client_down() {
+    let address = serve(Arc::new(|word| match word {
+        b"CLUSTER" => b"-ERR unknown command\r\n".to_vec(),
+        _ => b"-BUSY try later\r\n".to_vec(),
+    }));
+    let recorder = run_on(address, &load(2, None, 0));
+    let busy = recorder.errors["BUSY"];
+    assert_eq!(recorder.operations(), 0);
+    assert!((2..=130).contains(&busy), "two clients that rest 10 ms after each error: {busy}");
+}
+
+#[test]
+fn broken_connections_are_errors_and_are_reopened() {
+    let count = std::sync::atomic::AtomicU64::new(0);
+    let address = serve(Arc::new(move |word| {
+        let served = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        match word {
+            b"CLUSTER" => b"-ERR unknown command\r\n".to_vec(),
+            // Not RESP: the engine hangs up.
+            _ if served % 10 == 9 => b"?\r\n".to_vec(),
+            _ => b"+OK\r\n".to_vec(),
+        }
+    }));
+    let recorder = run_on(address, &load(2, None, 0));
+    assert!(recorder.disconnects > 1 && recorder.operations() > 10, "{:?}", recorder.errors);
+    assert_eq!(recorder.errors["connection: invalid data"], recorder.disconnects);
+}

@@ -1,0 +1,174 @@
+//! What the machine itself can do, measured in the same run: nothing durable is faster than the disk's sync, nothing
+//! remote faster than the loopback.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags, fdatasync, open, statfs};
+use rustix::io::pwrite;
+use serde::Serialize;
+
+use crate::error::{BenchError, Result};
+use crate::interrupt::Interrupt;
+use crate::recorder::{latencies, median};
+
+/// A page, aligned as O_DIRECT wants it.
+#[repr(C, align(4096))]
+struct Page([u8; PAGE_BYTES]);
+
+const PAGE_BYTES: usize = 4096;
+/// The magic numbers of tmpfs and ramfs. Newer kernels take O_DIRECT even there.
+const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
+/// Pages that are overwritten in turn: 4 MiB, beyond any one block of the device.
+const PAGES: u64 = 1024;
+
+/// Two percentiles, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Floor {
+    /// Half were faster.
+    pub(crate) p50_us: f64,
+    /// One in a hundred was slower.
+    pub(crate) p99_us: f64,
+}
+
+/// What nothing can beat here.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Floors {
+    /// A 4 KiB overwrite (O_DIRECT, of blocks already written) and its fdatasync.
+    pub(crate) sync_4k_overwrite: Floor,
+    /// 64 bytes there and back over loopback TCP, between two blocking threads.
+    pub(crate) tcp_round_trip_64b: Floor,
+    /// The sync's median in each round, which that round's ratios refer to.
+    pub(crate) sync_p50_us_rounds: Vec<f64>,
+}
+
+/// Measures both, a bit longer than once a round.
+pub(crate) fn measure(folder: &Path, each: Duration, interrupt: &Interrupt) -> Result<(Floor, Floor)> {
+    Ok((sync(folder, each, interrupt)?, round_trip(each, interrupt)?))
+}
+
+/// The median round of each.
+pub(crate) fn summary(rounds: &[(Floor, Floor)]) -> Floors {
+    let of = |floors: Vec<Floor>| Floor {
+        p50_us: median(floors.iter().map(|floor| floor.p50_us)),
+        p99_us: median(floors.iter().map(|floor| floor.p99_us)),
+    };
+    Floors {
+        sync_4k_overwrite: of(rounds.iter().map(|round| round.0).collect()),
+        tcp_round_trip_64b: of(rounds.iter().map(|round| round.1).collect()),
+        sync_p50_us_rounds: rounds.iter().map(|round| round.0.p50_us).collect(),
+    }
+}
+
+/// The sync latency of the disk under `folder`.
+pub(crate) fn sync(folder: &Path, lasting: Duration, interrupt: &Interrupt) -> Result<Floor> {
+    let disk = |reason: &str| BenchError::Disk { path: folder.to_owned(), reason: reason.to_owned() };
+    if statfs(folder).is_ok_and(|it| MEMORY.contains(&(it.f_type as u32))) {
+        return Err(disk("this file system is in memory"));
+    }
+    let path = folder.join("sync-floor");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::DIRECT | OFlags::CLOEXEC;
+    let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| match error {
+        rustix::io::Errno::INVAL => disk("this file system has no O_DIRECT"),
+        error => disk(&error.to_string()),
+    })?;
+    let page = Box::new(Page([0x5a; PAGE_BYTES]));
+    let failed =
+        |error: rustix::io::Errno| BenchError::io(format!("writing {}", path.display()))(error.into());
+    let write = |index: u64| match pwrite(&file, &page.0, index * PAGE_BYTES as u64).map_err(failed)? {
+        PAGE_BYTES => Ok(()),
+        _ => {
+            Err(BenchError::Disk { path: folder.to_owned(), reason: "a short write; is it full?".to_owned() })
+        }
+    };
+    for index in 0..PAGES {
+        write(index)?;
+    }
+    fdatasync(&file).map_err(failed)?;
+    let mut seen = latencies();
+    let end = Instant::now() + lasting;
+    for index in (0..PAGES).cycle() {
+        let from = Instant::now();
+        if from >= end {
+            break;
+        }
+        interrupt.check()?;
+        write(index)?;
+        fdatasync(&file).map_err(failed)?;
+        seen.saturating_record(from.elapsed().as_nanos() as u64);
+    }
+    drop(file);
+    std::fs::remove_file(&path).map_err(BenchError::io(format!("removing {}", path.display())))?;
+    Ok(floor(&seen))
+}
+
+/// A round trip over loopback TCP.
+pub(crate) fn round_trip(lasting: Duration, interrupt: &Interrupt) -> Result<Floor> {
+    let doing = || BenchError::io("measuring the loopback");
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(doing())?;
+    let mut socket = TcpStream::connect(listener.local_addr().map_err(doing())?).map_err(doing())?;
+    let (mut other, _) = listener.accept().map_err(doing())?;
+    for each in [&socket, &other] {
+        each.set_nodelay(true).map_err(doing())?;
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut message = [0; 64];
+            while other.read_exact(&mut message).is_ok() && other.write_all(&message).is_ok() {}
+        });
+        let mut seen = latencies();
+        let mut message = [1; 64];
+        let end = Instant::now() + lasting;
+        let outcome = loop {
+            let from = Instant::now();
+            if from >= end || interrupt.is_set() {
+                break Ok(());
+            }
+            if let Err(error) = socket.write_all(&message).and_then(|()| socket.read_exact(&mut message)) {
+                break Err(doing()(error));
+            }
+            seen.saturating_record(from.elapsed().as_nanos() as u64);
+        };
+        // The echo ends when its socket does, and the scope waits for it.
+        drop(socket);
+        outcome?;
+        interrupt.check()?;
+        Ok(floor(&seen))
+    })
+}
+
+fn floor(seen: &crate::recorder::Latencies) -> Floor {
+    Floor {
+        p50_us: seen.value_at_quantile(0.5) as f64 / 1e3,
+        p99_us: seen.value_at_quantile(0.99) as f64 / 1e3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floors_are_positive_and_leave_nothing_behind() {
+        // Not in /tmp, which may be memory.
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let each = Duration::from_millis(30);
+        let (sync, trip) = measure(folder.path(), each, &Interrupt::default()).unwrap();
+        assert!(sync.p50_us > 1.0 && sync.p99_us >= sync.p50_us);
+        assert!(trip.p50_us > 1.0 && trip.p99_us >= trip.p50_us);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn memory_is_no_disk() {
+        let folder = Path::new("/dev/shm");
+        if folder.is_dir() {
+            let error = sync(folder, Duration::ZERO, &Interrupt::default()).unwrap_err();
+            assert!(error.to_string().contains("in memory; give --dir"), "{error}");
+        }
+        let error = sync(Path::new("/proc"), Duration::ZERO, &Interrupt::default()).unwrap_err();
+        assert!(error.to_string().contains("--dir"), "{error}");
+    }
+}

@@ -1,0 +1,101 @@
+//! The ratios, with their goals, and those that are only good to know.
+
+use super::outcome::{Outcome, Round};
+use crate::report::{Goal, Observation, Ratio};
+
+/// What is compared.
+#[derive(Clone, Copy)]
+enum Figure {
+    Throughput,
+    P50,
+    ServerCpu,
+}
+
+/// What it is compared with.
+#[derive(Clone, Copy)]
+enum Against {
+    /// A peer, at a load.
+    Peer(&'static str, &'static str),
+    /// The median latency of the disk's sync.
+    Sync,
+}
+
+struct Rule {
+    name: &'static str,
+    scenario: &'static str,
+    figure: Figure,
+    against: Against,
+    goal: Option<Goal>,
+}
+
+const fn rule(
+    name: &'static str,
+    scenario: &'static str,
+    figure: Figure,
+    against: Against,
+    goal: Option<Goal>,
+) -> Rule {
+    Rule { name, scenario, figure, against, goal }
+}
+
+const RULES: &[Rule] = {
+    use Against::{Peer, Sync};
+    use Figure::{P50, ServerCpu, Throughput};
+    use Goal::{AtLeast, AtMost};
+    &[
+        rule("set_64_vs_etcd", "set_64", Throughput, Peer("etcd", "set_64"), Some(AtLeast(2.5))),
+        rule(
+            "set_p16_64_vs_etcd_unpipelined",
+            "set_p16_64",
+            Throughput,
+            Peer("etcd", "set_64"),
+            Some(AtLeast(6.0)),
+        ),
+        rule("get_64_vs_etcd", "get_64", Throughput, Peer("etcd", "get_64"), Some(AtLeast(3.0))),
+        rule("set_1_p50_vs_sync_p50", "set_1", P50, Sync, Some(AtMost(2.5))),
+        rule("set_p16_64_vs_etcd_multiplexed", "set_p16_64", Throughput, Peer("etcd", "set_p16_64"), None),
+        rule("set_1_p50_vs_etcd", "set_1", P50, Peer("etcd", "set_1"), None),
+        rule("set_64_server_cpu_vs_etcd", "set_64", ServerCpu, Peer("etcd", "set_64"), None),
+        rule("get_64_server_cpu_vs_etcd", "get_64", ServerCpu, Peer("etcd", "get_64"), None),
+        rule("set_64_vs_redis", "set_64", Throughput, Peer("redis", "set_64"), None),
+        rule("set_p16_64_vs_redis", "set_p16_64", Throughput, Peer("redis", "set_p16_64"), None),
+        rule("get_64_vs_redis", "get_64", Throughput, Peer("redis", "get_64"), None),
+        rule("set_1_p50_vs_redis", "set_1", P50, Peer("redis", "set_1"), None),
+    ]
+};
+
+impl Figure {
+    fn of(self, round: &Round) -> f64 {
+        match self {
+            Self::Throughput => round.operations_per_second,
+            Self::P50 => round.latency_us.p50,
+            Self::ServerCpu => round.server_cpu_s_per_100k.unwrap_or(f64::NAN),
+        }
+    }
+}
+
+/// The ratios of `subject` in `outcomes`; `sync_p50_us` is the disk's own in each round.
+pub(crate) fn ratios(
+    subject: &str,
+    outcomes: &[Outcome],
+    sync_p50_us: &[f64],
+) -> (Vec<Ratio>, Vec<Observation>) {
+    let rounds = |target: &str, scenario: &str, figure: Figure| -> Vec<f64> {
+        let outcome = outcomes.iter().find(|it| it.target == target && it.scenario == scenario);
+        outcome.map_or_else(Vec::new, |it| it.rounds.iter().map(|round| figure.of(round)).collect())
+    };
+    let (mut ratios, mut observations) = (Vec::new(), Vec::new());
+    for rule in RULES {
+        let over = rounds(subject, rule.scenario, rule.figure);
+        let under = match rule.against {
+            Against::Peer(peer, scenario) => rounds(peer, scenario, rule.figure),
+            Against::Sync => sync_p50_us.to_vec(),
+        };
+        let each = over.iter().zip(&under).map(|(over, under)| over / under).collect();
+        match rule.goal {
+            Some(goal) => ratios.extend(Ratio::new(rule.name, each, goal)),
+            None => observations.extend(Observation::new(rule.name, each)),
+        }
+    }
+    (ratios, observations)
+}

@@ -1,0 +1,175 @@
+//! Which key next: a small seeded generator, and the uniform and Zipfian distributions on top of it.
+//!
+//! One seed gives one sequence, so that every target of a run gets the very same operations.
+
+use std::str::FromStr;
+
+/// SplitMix64: a few nanoseconds a number, any seed is a good seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// A generator whose whole sequence follows from `seed`.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mix(self.0)
+    }
+
+    /// Below `bound`, which isn't 0. The bias is under `bound / 2^64`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// In [0, 1).
+    pub(crate) fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// How often each key is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Distribution {
+    /// Each as often as any other.
+    Uniform,
+    /// The k-th most popular key is asked for in proportion to 1 / k^theta.
+    Zipfian {
+        /// The skew, above 0 and below 1; YCSB's is 0.99.
+        theta: f64,
+    },
+}
+
+impl FromStr for Distribution {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, theta) = text.split_once(':').map_or((text, None), |(name, theta)| (name, Some(theta)));
+        match (name, theta) {
+            ("uniform", None) => Ok(Self::Uniform),
+            ("zipfian", None) => Ok(Self::Zipfian { theta: 0.99 }),
+            ("zipfian", Some(theta)) => match theta.parse::<f64>() {
+                Ok(theta) if theta > 0.0 && theta < 1.0 => Ok(Self::Zipfian { theta }),
+                _ => Err("theta is a number above 0 and below 1, as in zipfian:0.99".to_owned()),
+            },
+            _ => Err("one of uniform, zipfian, zipfian:THETA".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for Distribution {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Uniform => out.write_str("uniform"),
+            Self::Zipfian { theta } => write!(out, "zipfian:{theta}"),
+        }
+    }
+}
+
+/// Zipfian ranks in constant time: Gray et al., "Quickly generating billion-record synthetic databases", the
+/// method of YCSB.
+#[derive(Clone, Debug)]
+pub(crate) struct Zipfian {
+    keys: u64,
+    theta: f64,
+    zeta: f64,
+    eta: f64,
+    alpha: f64,
+}
+
+impl Zipfian {
+    /// Prepares for `keys` ranks: one pass over them.
+    pub(crate) fn new(keys: u64, theta: f64) -> Self {
+        let zeta = |count: u64| (1..=count).map(|rank| (rank as f64).powf(-theta)).sum::<f64>();
+        let total = zeta(keys);
+        let eta = (1.0 - (2.0 / keys as f64).powf(1.0 - theta)) / (1.0 - zeta(2) / total);
+        Self { keys, theta, zeta: total, eta, alpha: 1.0 / (1.0 - theta) }
+    }
+
+    /// A rank: 0 is the most popular.
+    pub(crate) fn rank(&self, random: &mut Random) -> u64 {
+        let unit = random.unit();
+        let scaled = unit * self.zeta;
+        if scaled < 1.0 || self.keys == 1 {
+            return 0;
+        }
+        if scaled < 1.0 + 0.5f64.powf(self.theta) {
+            return 1;
+        }
+        let rank = self.keys as f64 * (self.eta * unit - self.eta + 1.0).powf(self.alpha);
+        (rank as u64).min(self.keys - 1)
+    }
+
+    /// The key of a rank. Popular keys are scattered over the key space, and so over the slots, as in YCSB; two
+    /// ranks may meet in one key.
+    pub(crate) fn key(&self, rank: u64) -> u64 {
+        mix(rank.wrapping_add(1)) % self.keys
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zipfian_frequencies_follow_the_power_law() {
+        let (keys, theta, draws) = (1000, 0.99, 400_000);
+        let zipfian = Zipfian::new(keys, theta);
+        let mut random = Random::new(1);
+        let mut counts = vec![0u32; keys as usize];
+        for _ in 0..draws {
+            counts[zipfian.rank(&mut random) as usize] += 1;
+        }
+        let total: f64 = (1..=keys).map(|rank| (rank as f64).powf(-theta)).sum();
+        let share = |ranks: std::ops::Range<usize>| -> f64 {
+            counts[ranks].iter().map(|&count| f64::from(count)).sum::<f64>() / f64::from(draws)
+        };
+        let ideal = |ranks: std::ops::Range<usize>| -> f64 {
+            ranks.map(|rank| ((rank + 1) as f64).powf(-theta)).sum::<f64>() / total
+        };
+        for ranks in [0..1, 1..2, 2..10, 10..100, 100..500, 500..1000] {
+            let (seen, wanted) = (share(ranks.clone()), ideal(ranks.clone()));
+            assert!((seen / wanted - 1.0).abs() < 0.1, "{ranks:?}: {seen} instead of {wanted}");
+        }
+    }
+
+    #[test]
+    fn zipfian_stays_in_range_even_for_few_keys() {
+        for keys in 1..5 {
+            let zipfian = Zipfian::new(keys, 0.5);
+            let mut random = Random::new(keys);
+            assert!((0..10_000).all(|_| zipfian.rank(&mut random) < keys));
+            assert!((0..keys).all(|rank| zipfian.key(rank) < keys));
+        }
+    }
+
+    #[test]
+    fn uniform_numbers_cover_their_range_evenly() {
+        let mut random = Random::new(7);
+        let mut counts = [0u32; 10];
+        for _ in 0..100_000 {
+            counts[random.below(10) as usize] += 1;
+        }
+        assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
+    }
+
+    #[test]
+    fn distributions_are_parsed_and_printed() {
+        for text in ["uniform", "zipfian:0.5"] {
+            assert_eq!(text.parse::<Distribution>().unwrap().to_string(), text);
+        }
+        assert_eq!("zipfian".parse(), Ok(Distribution::Zipfian { theta: 0.99 }));
+        for bad in ["zipf", "zipfian:1", "zipfian:x", "uniform:1"] {
+            assert!(bad.parse::<Distribution>().is_err(), "{bad}");
+        }
+    }
+}
