@@ -15,7 +15,9 @@ impl Raft {
         if self.role != Role::Leader {
             return Err(Refused::NotLeader(self.leader()));
         }
-        self.round_wanted = self.round_sent + 1;
+        // Alone, we are the majority, and need to ask nobody.
+        let alone = self.members.len() == 1;
+        self.round_wanted = if alone { self.round_confirmed } else { self.round_sent + 1 };
         Ok(ReadTicket {
             round: self.round_wanted,
             // Until an entry of our own term is committed we don't know how far the others had come.

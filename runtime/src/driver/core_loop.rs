@@ -1,7 +1,7 @@
 //! The state of a core, the turn, the effects.
 
 use super::clients::Client;
-use super::disk::Disk;
+use super::disk::{Disk, Write};
 use super::peers::Link;
 use super::start::Report;
 use super::{Limits, NodeOptions};
@@ -15,6 +15,8 @@ use std::sync::mpsc;
 use std::task::{Poll, Waker};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+/// A turn with at most so many events is calm: nobody else waits for the core.
+const CALM_EVENTS_MAX: u32 = 2;
 /// Mesh messages taken in one go.
 const MESH_BATCH: usize = 256;
 
@@ -72,6 +74,8 @@ pub(super) struct CoreLoop<M: Machine> {
     machine: RefCell<M>,
     effects: RefCell<Effects<M::Message>>,
     flush_due: Signal,
+    /// Events since the last flush.
+    turn: Cell<u32>,
     endpoint: RefCell<Endpoint<M::Message>>,
     /// Mesh messages that found a full ring, in order.
     mesh_backlog: RefCell<VecDeque<(CoreId, M::Message)>>,
@@ -102,6 +106,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             machine: RefCell::new(machine),
             effects: RefCell::default(),
             flush_due: Signal::default(),
+            turn: Cell::new(0),
             endpoint: RefCell::new(endpoint),
             mesh_backlog: RefCell::default(),
             clients: RefCell::default(),
@@ -123,6 +128,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             return;
         }
         self.machine.borrow_mut().step(self.clock.now(), event, &mut self.effects.borrow_mut());
+        self.turn.set(self.turn.get() + 1);
         self.flush_due.raise();
     }
 
@@ -163,15 +169,35 @@ impl<M: Machine + 'static> CoreLoop<M> {
             core.flush_due.wait().await;
             let mut effects = std::mem::take(&mut *core.effects.borrow_mut());
             core.machine.borrow_mut().flush(core.clock.now(), &mut effects);
+            let calm = core.turn.replace(0) <= CALM_EVENTS_MAX;
+            let mut last_write = None;
             for effect in effects.drain() {
-                core.carry_out(effect);
+                match effect {
+                    Effect::Write { op, file, offset, block, sync }
+                        if calm && sync && last_write.is_none() =>
+                    {
+                        last_write = Some(Write { op, file, offset, block, sync });
+                    }
+                    effect => core.carry_out(effect),
+                }
             }
             core.publish();
+            if let Some(write) = last_write {
+                core.write_last(write);
+            }
             // The emptied list goes back, unless carrying out made new effects meanwhile.
             let mut current = core.effects.borrow_mut();
             if current.is_empty() {
                 *current = effects;
             }
+        }
+    }
+
+    /// The write of a calm turn comes last, since it may be done on the spot.
+    fn write_last(self: &Rc<Self>, write: Write) {
+        match self.disk.write_on_the_spot(write) {
+            Ok((op, result)) => self.step(Event::Disk { op, result }),
+            Err(write) => self.disk.begin_write(write, Rc::clone(self)),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::SyncMode;
 use super::core_loop::CoreLoop;
+use super::fd;
 use crate::block::{BLOCK_BYTES, BlockPool, Slice, round_up};
 use crate::machine::{DiskError, DiskReply, Effect, Event, FileId, FileKind, Machine, OpId};
 use glommio::io::{Directory, DmaFile, OpenOptions};
@@ -16,6 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 /// Large reads and writes go in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -23,6 +25,12 @@ const PIECE_BYTES: usize = 1 << 20;
 const READS_IN_FLIGHT: u64 = 4;
 /// `O_DSYNC` on Linux.
 const O_DSYNC: i32 = 0o10000;
+/// A write of at most this is done on the spot if nothing else is going on.
+const LONE_BYTES_MAX: usize = BLOCK_BYTES;
+/// A core may lose so much to a write on the spot...
+const ON_THE_SPOT_MAX: Duration = Duration::from_micros(700);
+/// ...or it waits so many times that before it tries again: at most one percent of its time is lost.
+const PENALTY: u32 = 100;
 /// Of the CPU, against 1000 for everything else.
 const BULK_SHARES: usize = 50;
 
@@ -41,7 +49,23 @@ pub(super) struct Disk {
     sync: SyncMode,
     files: RefCell<BTreeMap<FileId, Rc<OpenFile>>>,
     bulk: TaskQueueHandle,
+    /// Writes that are under way.
+    writes: Cell<u32>,
+    /// No write on the spot before this instant: the last one took long.
+    on_the_spot_from: Cell<Option<Instant>>,
 }
+
+/// A durable write that a machine asked for.
+pub(super) struct Write {
+    pub(super) op: OpId,
+    pub(super) file: FileId,
+    pub(super) offset: u64,
+    pub(super) block: Slice,
+    pub(super) sync: bool,
+}
+
+/// How an operation ended, as the machine is told.
+pub(super) type DiskOutcome = Result<DiskReply, DiskError>;
 
 /// What failed, before it is given a file and an offset.
 type Failure = (&'static str, io::Error);
@@ -58,7 +82,14 @@ impl Disk {
     ) -> Result<(Self, Vec<(FileId, Slice)>), String> {
         let bulk =
             glommio::executor().create_task_queue(Shares::Static(BULK_SHARES), Latency::NotImportant, "bulk");
-        let disk = Self { folder, sync, files: RefCell::default(), bulk };
+        let disk = Self {
+            folder,
+            sync,
+            files: RefCell::default(),
+            bulk,
+            writes: Cell::new(0),
+            on_the_spot_from: Cell::new(None),
+        };
         let at = |error: io::Error| format!("{}: {error}", disk.folder.display());
         disk.prime().await.map_err(at)?;
         let mut contents = Vec::new();
@@ -151,7 +182,7 @@ impl Disk {
     pub(super) fn carry_out<M: Machine + 'static>(&self, effect: Effect<M::Message>, core: Rc<CoreLoop<M>>) {
         match effect {
             Effect::Write { op, file, offset, block, sync } => {
-                self.begin_write(op, file, offset, block, sync, core)
+                self.begin_write(Write { op, file, offset, block, sync }, core);
             }
             Effect::Sync { op, file } => {
                 let mark = self.files.borrow().get(&file).map_or(0, |open| open.last_write.get());
@@ -192,23 +223,40 @@ impl Disk {
         .detach();
     }
 
-    fn begin_write<M: Machine + 'static>(
-        &self,
-        op: OpId,
-        file: FileId,
-        offset: u64,
-        block: Slice,
-        sync: bool,
-        core: Rc<CoreLoop<M>>,
-    ) {
+    /// Does a small write on the spot if nothing else is going on: for a lone write, two plain system calls are
+    /// faster than any way through a ring and a kernel worker, and the core has nothing better to do. Gives the write
+    /// back if it is to go the usual way.
+    pub(super) fn write_on_the_spot(&self, write: Write) -> Result<(OpId, DiskOutcome), Write> {
+        let allowed = write.sync
+            && write.block.len() <= LONE_BYTES_MAX
+            && self.writes.get() == 0
+            && self.on_the_spot_from.get().is_none_or(|from| Instant::now() >= from);
+        let open = self.files.borrow().get(&write.file).cloned();
+        let Some(open) = open.filter(|_| allowed) else { return Err(write) };
+        let start = Instant::now();
+        let sync = self.sync == SyncMode::Fdatasync;
+        let result = match fd::write_and_sync(&open.file, &write.block, write.offset, sync) {
+            Ok(bytes) if bytes == write.block.len() => Ok(DiskReply::Done),
+            Ok(bytes) => Err(("write", short(bytes, write.block.len()))),
+            Err(error) => Err(("write", error)),
+        };
+        let took = start.elapsed();
+        self.on_the_spot_from.set((took > ON_THE_SPOT_MAX).then(|| Instant::now() + took * PENALTY));
+        Ok((write.op, self.outcome(write.file, write.offset, result)))
+    }
+
+    pub(super) fn begin_write<M: Machine + 'static>(&self, write: Write, core: Rc<CoreLoop<M>>) {
+        let Write { op, file, offset, block, sync } = write;
         let number = self.files.borrow().get(&file).map(|open| {
             let number = open.last_write.get() + 1;
             open.last_write.set(number);
             open.writing.borrow_mut().insert(number);
             number
         });
+        self.writes.set(self.writes.get() + 1);
         self.begin(op, file, offset, core, async move |disk| {
             let result = disk.write(file, offset, block, sync).await;
+            disk.writes.set(disk.writes.get() - 1);
             if let (Some(number), Ok(open)) = (number, disk.open_file(file).await) {
                 open.writing.borrow_mut().remove(&number);
                 open.waiting.borrow_mut().drain(..).for_each(Waker::wake);
@@ -223,8 +271,7 @@ impl Disk {
         let buffer = block.dma_buffer().expect("machines write whole blocks of their pool");
         let written = open.file.write_rc_at(buffer, offset).await.map_err(|error| failed("write", error))?;
         if written != bytes {
-            let reason = format!("only {written} of {bytes} bytes were written");
-            return Err(("write", io::Error::other(reason)));
+            return Err(("write", short(written, bytes)));
         }
         if sync && self.sync == SyncMode::Fdatasync {
             open.file.fdatasync().await.map_err(|error| failed("sync", error))?;
@@ -310,17 +357,27 @@ impl Disk {
     }
 }
 
-impl<M: Machine + 'static> CoreLoop<M> {
-    fn disk_done(&self, op: OpId, file: FileId, offset: u64, result: Result<DiskReply, Failure>) {
-        let result = result.map_err(|(operation, error)| DiskError {
+impl Disk {
+    fn outcome(&self, file: FileId, offset: u64, result: Result<DiskReply, Failure>) -> DiskOutcome {
+        result.map_err(|(operation, error)| DiskError {
             operation,
-            file: self.disk().path(file).display().to_string(),
+            file: self.path(file).display().to_string(),
             offset,
             errno: error.raw_os_error().unwrap_or(0),
             reason: error.to_string(),
-        });
+        })
+    }
+}
+
+impl<M: Machine + 'static> CoreLoop<M> {
+    fn disk_done(&self, op: OpId, file: FileId, offset: u64, result: Result<DiskReply, Failure>) {
+        let result = self.disk().outcome(file, offset, result);
         self.step(Event::Disk { op, result });
     }
+}
+
+fn short(written: usize, wanted: usize) -> io::Error {
+    io::Error::other(format!("only {written} of {wanted} bytes were written"))
 }
 
 async fn fill(file: &DmaFile, bytes: u64) -> Result<(), Failure> {

@@ -19,6 +19,22 @@ pub(super) fn stream(stream: std::net::TcpStream) -> TcpStream {
     unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) }
 }
 
+/// Overwrites and syncs with plain system calls, on this thread, now. Returns the bytes written.
+pub(super) fn write_and_sync(
+    file: &impl AsRawFd,
+    bytes: &[u8],
+    offset: u64,
+    sync: bool,
+) -> io::Result<usize> {
+    // SAFETY: the borrow ends before `file` can be closed. Covered by the disk tests of `tests/driver.rs`.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+    let written = rustix::io::pwrite(borrowed, bytes, offset)?;
+    if sync && written == bytes.len() {
+        rustix::fs::fdatasync(borrowed)?;
+    }
+    Ok(written)
+}
+
 /// Another descriptor for the same connection.
 pub(super) fn duplicate(stream: &TcpStream) -> io::Result<std::net::TcpStream> {
     // SAFETY: the borrow ends before `stream` can be dropped. Covered by every test of `tests/driver.rs`.
