@@ -26,6 +26,6 @@ pub mod quorum;
 pub mod raft;
 mod rng;
 
-pub use message::{GroupId, WireError};
-pub use multi::{Multi, MultiConfig, Replica};
+pub use message::{GroupId, Header, Kind, WireError};
+pub use multi::{Multi, MultiConfig, Replica, SnapshotMail};
 pub use raft::{Proposal, Raft, RaftConfig, ReadTicket, Refused, Role};

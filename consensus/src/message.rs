@@ -34,6 +34,11 @@ pub enum Kind {
     Heartbeat,
     /// `aux`: the read round being answered; `index`: durable and matching up to here.
     HeartbeatReply,
+    /// A part of the state machine's snapshot. `index`, `log_term`: what the snapshot as a whole covers; `commit`: what
+    /// this part covers; `aux`: its number, and (upper half) how many there are. The body is the owner's.
+    Snapshot,
+    /// `index`: the snapshot's; `aux`: the part that was taken.
+    SnapshotReply,
 }
 
 impl Kind {
@@ -47,6 +52,8 @@ impl Kind {
             6 => Self::AppendReply,
             7 => Self::Heartbeat,
             8 => Self::HeartbeatReply,
+            9 => Self::Snapshot,
+            10 => Self::SnapshotReply,
             _ => return None,
         })
     }
@@ -61,6 +68,8 @@ impl Kind {
             Self::AppendReply => 6,
             Self::Heartbeat => 7,
             Self::HeartbeatReply => 8,
+            Self::Snapshot => 9,
+            Self::SnapshotReply => 10,
         }
     }
 }
@@ -213,6 +222,14 @@ impl Outbox {
             frame.resize(frame.len() + record.len().next_multiple_of(16) - record.len(), 0);
         }
         assert_eq!(frame.len() - start, bytes, "the body is as long as announced");
+    }
+
+    /// Adds a message with a body of the owner's.
+    pub fn send_body(&mut self, to: PeerId, header: &Header, body: &[u8]) {
+        let frame = self.frame(to);
+        let length = u32::try_from(body.len()).expect("a body is bounded far below 4 GiB");
+        header.encode(length, frame);
+        frame.extend_from_slice(body);
     }
 
     /// Takes every frame out.

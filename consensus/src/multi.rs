@@ -4,10 +4,13 @@
 //! peer, however many groups took part: the price of a turn doesn't grow with the number of groups.
 
 use crate::log::RaftLog;
-use crate::message::{GroupId, Outbox, WireError, decode};
+use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
 use crate::raft::{Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored};
 use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId};
-use flotilla_storage::{HardState, Log, LogConfig, PayloadWriter, Progress, Recovered, RecoveredGroup};
+use flotilla_storage::{
+    HardState, Log, LogConfig, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered,
+    RecoveredGroup,
+};
 use std::collections::BTreeSet;
 
 /// What a core's groups need to know.
@@ -43,6 +46,21 @@ pub struct Multi {
     dirty: Vec<usize>,
     /// Replicas with records that aren't durable yet.
     unsynced: BTreeSet<usize>,
+    /// Snapshot parts and their answers, for the owner.
+    snapshot_mail: Vec<SnapshotMail>,
+}
+
+/// A part of a snapshot, or the answer to one, as it came from a peer.
+#[derive(Debug)]
+pub struct SnapshotMail {
+    /// The replica it is for.
+    pub place: usize,
+    /// Who sent it.
+    pub from: NodeId,
+    /// What it says.
+    pub header: Header,
+    /// The part.
+    pub body: Vec<u8>,
 }
 
 impl Multi {
@@ -54,12 +72,18 @@ impl Multi {
             let raft = Raft::new(group, config.me, members, config.raft, restore(found), seed, now);
             Replica { raft, dirty: false }
         });
+        let replicas: Vec<Replica> = replicas.collect();
+        let mut wal = Log::open(config.log, pool, tail);
+        for replica in &replicas {
+            wal.release(replica.raft.group().0, replica.raft.log().snapshot().0);
+        }
         Self {
-            replicas: replicas.collect(),
-            wal: Log::open(config.log, pool, tail),
+            replicas,
+            wal,
             outbox: Outbox::new(&[config.channel]),
             dirty: Vec::new(),
             unsynced: BTreeSet::new(),
+            snapshot_mail: Vec::new(),
         }
     }
 
@@ -123,6 +147,16 @@ impl Multi {
             at = next;
             if let Some(place) = self.place_of(message.header.group) {
                 self.with(now, place, |raft, cx| raft.receive(cx, from, &message))?;
+                let header = message.header;
+                let of_this_term = header.term == self.replicas[place].raft.term();
+                if matches!(header.kind, Kind::Snapshot | Kind::SnapshotReply) && of_this_term {
+                    self.snapshot_mail.push(SnapshotMail {
+                        place,
+                        from,
+                        header,
+                        body: message.body.to_vec(),
+                    });
+                }
             }
         }
         Ok(())
@@ -205,7 +239,43 @@ impl Multi {
         rafts.chain(self.wal.deadline()).min()
     }
 
-    /// Entries of the group at `place` up to `index` are covered by a durable snapshot.
+    /// The snapshot parts and answers that came.
+    pub fn take_snapshot_mail(&mut self) -> Vec<SnapshotMail> {
+        std::mem::take(&mut self.snapshot_mail)
+    }
+
+    /// Sends a part of the group's snapshot.
+    pub fn send_snapshot_part(&mut self, now: Nanos, place: usize, to: NodeId, header: &Header, body: &[u8]) {
+        self.with(now, place, |raft, cx| raft.send_snapshot_part(cx, to, header, body));
+    }
+
+    /// Answers a part of a snapshot.
+    pub fn answer_snapshot_part(&mut self, now: Nanos, place: usize, to: NodeId, index: u64, unit: u64) {
+        self.with(now, place, |raft, cx| raft.answer_snapshot_part(cx, to, index, unit));
+    }
+
+    /// The group has everything that an offered snapshot covers.
+    pub fn needs_no_snapshot(&mut self, now: Nanos, place: usize) {
+        self.with(now, place, |raft, _| raft.needs_no_snapshot());
+    }
+
+    /// Logs that a durable snapshot covers the group up to (`index`, `term`); `payload` says where it is. Returns the
+    /// frame that the record is in.
+    pub fn mark_snapshot(&mut self, place: usize, index: u64, term: u64, payload: &[u8]) -> Lsn {
+        let group = self.replicas[place].raft.group().0;
+        let length = u32::try_from(payload.len()).expect("a mark is small");
+        let kind = RecordKind::SnapshotMark;
+        self.wal.append(&RecordHeader { group, kind, schema: 0, index, term, length }, payload);
+        self.wal.open_lsn()
+    }
+
+    /// A snapshot from the leader is durable and marked in the frame `lsn`: the group's log goes on behind it.
+    pub fn install_snapshot(&mut self, now: Nanos, place: usize, index: u64, term: u64, lsn: Lsn) {
+        self.with(now, place, |raft, _| raft.install(index, term, lsn));
+        self.wal.release(self.replicas[place].raft.group().0, index);
+    }
+
+    /// Entries of the group at `place` up to `index` are covered by a durable snapshot, which is marked.
     pub fn compact(&mut self, place: usize, index: u64) {
         let raft = &mut self.replicas[place].raft;
         raft.compact(index);
@@ -218,8 +288,11 @@ fn restore(found: RecoveredGroup) -> Restored {
         found.snapshot.as_ref().map_or((0, 0), |mark| (mark.0.index, mark.0.term));
     let mut log = RaftLog::new(snapshot_index, snapshot_term);
     for record in found.entries {
-        let (header, _) =
-            flotilla_storage::RecordHeader::decode(&record).expect("recovery verified every record");
+        let (header, _) = RecordHeader::decode(&record).expect("recovery verified every record");
+        if header.term < log.last_term() {
+            // A snapshot was installed over entries that never became committed; these are the last of them.
+            break;
+        }
         if header.index > snapshot_index {
             assert_eq!(header.index, log.last_index() + 1, "recovery returns contiguous entries");
             log.push(header.term, record);

@@ -81,7 +81,7 @@ impl Default for LogSettings {
             segment_bytes: 64 << 20,
             commits_in_flight: 1,
             sync: Sync::default(),
-            snapshot_after_bytes: 256 << 20,
+            snapshot_after_bytes: 64 << 20,
         }
     }
 }
@@ -236,6 +236,13 @@ impl Config {
         if self.log.segment_bytes < least || self.log.segment_bytes % 4096 != 0 {
             let what = "a multiple of 4096, at least 1 MiB and twice limits.value_bytes_max";
             return Err(invalid("log.segment_bytes", self.log.segment_bytes.to_string(), what));
+        }
+        if self.log.snapshot_after_bytes < 4096 {
+            return Err(invalid(
+                "log.snapshot_after_bytes",
+                self.log.snapshot_after_bytes.to_string(),
+                "at least 4096",
+            ));
         }
         if !(1..=16).contains(&self.log.commits_in_flight) {
             return Err(invalid("log.commits_in_flight", self.log.commits_in_flight.to_string(), "1 to 16"));

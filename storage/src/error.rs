@@ -62,4 +62,17 @@ pub enum StorageError {
         /// Ours.
         known: u16,
     },
+    /// A snapshot can't be read.
+    #[error(
+        "{file} is damaged at offset {offset}: {what}. The log before it is gone, so this node can't be restored from \
+         what it has: restore its folder from a copy, or wipe it and let the node rejoin the cluster with an empty one"
+    )]
+    Snapshot {
+        /// The snapshot.
+        file: FileId,
+        /// Where in it.
+        offset: u64,
+        /// What was found.
+        what: String,
+    },
 }

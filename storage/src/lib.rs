@@ -7,6 +7,7 @@
 //! | [`segment`] | the unit of space: a pre-written file, taken into use again and again |
 //! | [`log`] | the writer: gathers, cuts frames, says what is durable, gives space back |
 //! | [`recover`] | the reader: tells a torn tail from damage, and gives back what was written |
+//! | [`snapshot`] | the file that lets a group forget its log |
 //! | [`inspect`] | a look at a segment for people |
 //!
 //! `docs/format.md` draws every byte.
@@ -20,6 +21,7 @@ pub mod log;
 pub mod record;
 pub mod recover;
 pub mod segment;
+pub mod snapshot;
 
 pub use error::StorageError;
 pub use log::{Log, LogConfig, PayloadWriter, Progress};

@@ -17,6 +17,7 @@
 mod election;
 mod read;
 mod replication;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -332,6 +333,8 @@ impl Raft {
                         self.on_heartbeat(cx, from, header);
                     }
                     Kind::HeartbeatReply => self.on_heartbeat_reply(cx, from, header),
+                    Kind::Snapshot => self.follow(cx, from),
+                    Kind::SnapshotReply => self.on_snapshot_reply(cx, from),
                     Kind::PreVote | Kind::PreVoteReply | Kind::Vote => unreachable!("handled above"),
                 }
             }
@@ -433,15 +436,6 @@ impl Raft {
                 self.send_heartbeat(cx, place);
             }
         }
-    }
-
-    /// The state machine has a durable snapshot up to `index`: forget the entries that it covers.
-    ///
-    /// # Panics
-    /// If `index` isn't committed.
-    pub fn compact(&mut self, index: u64) {
-        assert!(index <= self.commit, "a snapshot holds only committed entries");
-        self.log.compact(index);
     }
 
     fn send(&self, cx: &mut Context<'_>, to: usize, header: &Header) {

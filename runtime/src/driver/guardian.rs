@@ -5,7 +5,7 @@
 //! looks at the clock, which makes a timer of its own unnecessary, and at the stop signal.
 
 use super::core_loop::CoreLoop;
-use super::start::NodeShared;
+use super::start::{NodeShared, THREAD_NAME};
 use crate::machine::{Event, Machine};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -17,9 +17,10 @@ use std::time::Duration;
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// Wakes everybody until the node ends.
-pub(super) fn watch(shared: &Arc<NodeShared>) -> std::thread::JoinHandle<()> {
+pub(super) fn watch(shared: &Arc<NodeShared>) -> std::io::Result<std::thread::JoinHandle<()>> {
     let shared = Arc::clone(shared);
-    std::thread::spawn(move || {
+    let name = format!("{THREAD_NAME}-watchdog");
+    std::thread::Builder::new().name(name).spawn(move || {
         while !shared.is_over() {
             std::thread::sleep(PERIOD);
             shared.wake_all();

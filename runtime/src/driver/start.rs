@@ -9,12 +9,14 @@ use crate::mesh::{Endpoint, mesh};
 use glommio::{LocalExecutorBuilder, PoolPlacement};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, Once, mpsc};
 use std::task::Waker;
 use std::time::Duration;
 
 /// Slots of a mesh ring.
 const MESH_SLOTS: usize = 4096;
+/// How the names of the cores' threads begin.
+pub(super) const THREAD_NAME: &str = "flotilla-core";
 /// What is runnable is looked at again at least this often.
 const PREEMPT: Duration = Duration::from_millis(1);
 
@@ -100,6 +102,7 @@ pub fn run<M: Machine + 'static>(
     stop: StopHandle,
     ready: impl FnOnce(),
 ) -> Result<(), NodeError> {
+    die_of_panics();
     let shared = Arc::new(NodeShared { stop, over: AtomicBool::new(false), wakers: Mutex::default() });
     let (reports, inbox) = mpsc::channel();
     let mut options = options;
@@ -122,7 +125,10 @@ pub fn run<M: Machine + 'static>(
         threads.push(thread.map_err(|error| placement_error(&error, number))?);
     }
     drop(reports);
-    let watchdog = watch(&shared);
+    let watchdog = watch(&shared).map_err(|error| NodeError::NotStarted {
+        core: 0,
+        reason: format!("no thread for the watchdog: {error}"),
+    })?;
     supervise(count, &inbox, ready)?;
     shared.over.store(true, Ordering::Relaxed);
     for thread in threads {
@@ -132,6 +138,20 @@ pub fn run<M: Machine + 'static>(
     let _ = watchdog.join();
     shared.forget_wakers();
     Ok(())
+}
+
+/// A panic of a core's thread is the node's death: half a node would hold the others up.
+fn die_of_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let tell = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            tell(panic);
+            if std::thread::current().name().is_some_and(|name| name.starts_with(THREAD_NAME)) {
+                std::process::abort();
+            }
+        }));
+    });
 }
 
 fn supervise(count: usize, inbox: &mpsc::Receiver<Report>, ready: impl FnOnce()) -> Result<(), NodeError> {
@@ -171,7 +191,7 @@ fn builder(options: &NodeOptions, core: u16) -> Result<LocalExecutorBuilder, Nod
         }
     }
     Ok(LocalExecutorBuilder::new(placement)
-        .name("flotilla")
+        .name(THREAD_NAME)
         .io_memory(options.io_memory_bytes)
         .ring_depth(512)
         .preempt_timer(PREEMPT)

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A deposed leader's writer is cut off (outcome unknown) if its entry's fate isn't known by then.
 const UNDECIDED_FOR_MAX: Nanos = 10 * SECOND;
-/// Keys that are removed because their time has come, per entry: bounds the time that applying takes.
+/// Keys of a shard that are removed because their time has come, per entry: bounds the time that applying takes.
 const EXPIRED_PER_ENTRY_MAX: usize = 1000;
 /// How often a leader looks for keys whose time has come.
 const EXPIRY_INTERVAL: Nanos = 100 * MILLISECOND;
@@ -65,6 +65,8 @@ pub(crate) struct Group {
     first_shard: u16,
     shards_total: u16,
     pub(super) shards: Vec<Keyspace>,
+    /// What a restored snapshot's part of each shard already holds: entries up to there are not applied to it again.
+    pub(super) restored: Vec<u64>,
     pub(super) applied: u64,
     /// The group's logical clock: the latest time in its log.
     pub(super) clock_ms: u64,
@@ -89,6 +91,7 @@ impl Group {
             first_shard: first,
             shards_total: config.shards,
             shards: (first..=last).map(|_| Keyspace::default()).collect(),
+            restored: (first..=last).map(|_| 0).collect(),
             applied: raft.log().snapshot().0,
             clock_ms: 0,
             stamped_ms: 0,
@@ -121,6 +124,12 @@ impl Group {
     /// Clients that wait for this group.
     pub(super) fn waiting(&self) -> usize {
         self.writers.len() + self.undecided.len() + self.readers.len() + self.readers_in_order.len()
+    }
+
+    /// The writers whose entries a snapshot has skipped: nobody will ever know what became of them.
+    pub(super) fn undecided_upto(&mut self, index: u64) -> Vec<Origin> {
+        let skipped = self.undecided.extract_if(..=(index, u64::MAX), |_, _| true);
+        skipped.map(|(_, (origin, ..))| origin).collect()
     }
 
     fn stamp(&mut self, now: Now) -> u64 {
@@ -220,9 +229,10 @@ impl Core {
     pub(super) fn settle_group(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         self.note_standing(now, place, out);
         while self.groups[place].applied < self.multi.raft(place).commit() {
-            self.apply_next(now, place, out);
+            self.apply_next(place, out);
         }
         self.serve_confirmed(place, out);
+        self.settle_snapshots(now, place, out);
     }
 
     fn note_standing(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
@@ -248,7 +258,7 @@ impl Core {
         }
     }
 
-    fn apply_next(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+    fn apply_next(&mut self, place: usize, out: &mut Effects<Message>) {
         let index = self.groups[place].applied + 1;
         let found = self.multi.raft(place).log().entry(index).expect("committed entries are in the log");
         let (term, record) = (found.term, found.record.clone());
@@ -271,7 +281,6 @@ impl Core {
                 self.answer(origin, out, |groups, reply| run(&mut groups[place], code, &args, reply));
             }
         }
-        let _ = now;
     }
 
     /// Who waits for the entry of this index and term; everybody who waits for another entry there is redirected.
@@ -354,28 +363,29 @@ impl Core {
     }
 }
 
-/// Applies one command to a group's data.
+/// Applies one command to a group's data; `group.applied` is its index.
 fn run(group: &mut Group, code: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
-    let clock_ms = group.clock_ms;
-    if code == CODE_ADVANCE_TIME {
-        let mut left = EXPIRED_PER_ENTRY_MAX;
-        for shard in &mut group.shards {
-            left -= shard.expire(clock_ms, left);
+    let (clock_ms, index) = (group.clock_ms, group.applied);
+    let slot = by_code(code).and_then(|spec| crate::slot::slot_of_command(spec, args).ok().flatten());
+    if let Some(slot) = slot {
+        let shard = group.shard(slot);
+        if index > group.restored[shard] {
+            group.shards[shard].write(clock_ms, code, args, reply);
         }
         return;
     }
-    let spec = by_code(code).expect("codes are frozen: every logged command is in the table");
-    match crate::slot::slot_of_command(spec, args) {
-        Ok(Some(slot)) => {
-            let shard = group.shard(slot);
-            group.shards[shard].write(clock_ms, code, args, reply);
+    // No key (FLUSHALL, or the time has advanced): every shard.
+    for (shard, restored) in group.shards.iter_mut().zip(&group.restored) {
+        if index <= *restored {
+            continue;
         }
-        // FLUSHALL and its like: no key, so every shard.
-        _ => {
-            for shard in &mut group.shards {
-                shard.write(clock_ms, code, args, &mut ReplyWriter::discard());
-            }
-            reply.simple("OK");
+        if code == CODE_ADVANCE_TIME {
+            shard.expire(clock_ms, EXPIRED_PER_ENTRY_MAX);
+        } else {
+            shard.write(clock_ms, code, args, &mut ReplyWriter::discard());
         }
+    }
+    if code != CODE_ADVANCE_TIME {
+        reply.simple("OK");
     }
 }

@@ -10,6 +10,7 @@
 //! | `client.rs` | frame.decode, router.route: connections, pipelines, what is answered on the spot |
 //! | `group.rs` | shard.propose, kv.apply: the state of one group, its waiting writers and readers |
 //! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
+//! | `snapshot.rs` | a group's state as a file, so that its log can be forgotten; and as parts for a follower |
 //! | `topology.rs` | who leads what, as clients are told |
 //! | `inspect.rs` | a look inside, for the simulator and `INFO` |
 //!
@@ -21,6 +22,7 @@ mod group;
 mod inspect;
 mod keyless;
 mod remote;
+mod snapshot;
 mod topology;
 
 pub use inspect::{GroupInspection, Inspection};
@@ -28,14 +30,19 @@ pub use remote::Message;
 
 use crate::config::Config;
 use client::Connections;
-use flotilla_consensus::{Multi, MultiConfig, RaftConfig};
-use flotilla_runtime::machine::MILLISECOND;
-use flotilla_runtime::{CoreBoot, CoreId, Effect, Effects, Event, FileKind, Machine, Nanos, Now, PeerId};
+use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig};
+use flotilla_runtime::machine::{MILLISECOND, SECOND};
+use flotilla_runtime::{
+    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileKind, Machine, Nanos, Now, PeerId,
+};
 use flotilla_storage::{Identity, LogConfig, Recovery, StorageError};
 use group::Group;
 use remote::Remote;
 use std::rc::Rc;
 use topology::Leaders;
+
+/// A node that is asked to stop waits at most so long for what its clients wait for.
+const DRAIN_MAX: Nanos = 3 * SECOND;
 
 /// The first byte of a peer frame: whose it is.
 pub(crate) mod channel {
@@ -66,7 +73,10 @@ pub struct Core {
     pub(crate) leaders: Leaders,
     pub(crate) started: Nanos,
     pub(crate) recovered: String,
-    draining: bool,
+    snapshots: snapshot::Snapshots,
+    pool: BlockPool,
+    /// Asked to stop: finish what was begun, but not beyond this instant.
+    draining: Option<Nanos>,
     /// Reused by every flush.
     settling: Vec<usize>,
 }
@@ -80,16 +90,22 @@ impl Core {
         let CoreBoot { core, files, pool, seed, now } = boot;
         let identity = Identity { cluster: config.cluster_id(), node: config.node, core: core.0 };
         let mut recovery = Recovery::new(identity);
-        for (file, image) in files {
-            if file.kind == FileKind::Segment {
-                recovery.segment(file, image)?;
-            }
+        for (file, image) in files.iter().filter(|(file, _)| file.kind == FileKind::Segment) {
+            recovery.segment(*file, image.clone())?;
         }
         let recovered = recovery.finish()?;
+        let hosted = topology::groups_of(config, core);
+        let mark_of =
+            |group: &GroupId| recovered.groups.get(&group.0).and_then(|found| found.snapshot.as_ref());
+        let number_of = |payload: &[u8]| payload.try_into().map_or(0, u64::from_le_bytes);
+        let marks: Vec<Option<u64>> =
+            hosted.iter().map(|(group, _)| mark_of(group).map(|(_, payload)| number_of(payload))).collect();
+        let (snapshots, restored) = snapshot::open(&files, &marks)?;
+        drop(files);
         let summary = recovered.summary();
         let multi_config = MultiConfig {
             me: config.node_id(),
-            groups: topology::groups_of(config, core),
+            groups: hosted,
             raft: RaftConfig {
                 heartbeat: config.raft.heartbeat_ms * MILLISECOND,
                 election_timeout: config.raft.election_timeout_ms * MILLISECOND,
@@ -102,8 +118,14 @@ impl Core {
             },
             channel: channel::RAFT,
         };
-        let multi = Multi::open(multi_config, pool, recovered, seed, now.monotonic);
-        let groups = (0..multi.len()).map(|place| Group::new(config, multi.raft(place))).collect();
+        let multi = Multi::open(multi_config, pool.clone(), recovered, seed, now.monotonic);
+        let mut groups: Vec<Group> =
+            (0..multi.len()).map(|place| Group::new(config, multi.raft(place))).collect();
+        for (place, restored) in restored.into_iter().enumerate() {
+            if let Some(restored) = restored {
+                groups[place].restore(restored, multi.raft(place).log().snapshot().0);
+            }
+        }
         Ok(Self {
             id: core,
             groups,
@@ -112,7 +134,9 @@ impl Core {
             leaders: Leaders::new(config.groups),
             started: now.monotonic,
             recovered: summary,
-            draining: false,
+            snapshots,
+            pool,
+            draining: None,
             settling: Vec::new(),
             multi,
             config: Rc::new(config.clone()),
@@ -164,28 +188,31 @@ impl Machine for Core {
             Event::PeerDown { peer } => {
                 self.multi.link_changed(now.monotonic, peer, false);
                 self.remote_lost(peer);
+                self.snapshot_link_lost(peer);
             }
             Event::Peer { from, frame } => self.peer_frame(now, from, frame, out),
             Event::Mesh { from, message } => self.mesh_message(now, from, message, out),
             Event::Disk { op, result } => {
-                let known = self.multi.disk(now.monotonic, op, &result, out);
-                assert!(known, "every disk operation is the log's");
+                if !self.multi.disk(now.monotonic, op, &result, out) {
+                    self.snapshot_disk(now, op, &result, out);
+                }
             }
-            Event::Shutdown => self.draining = true,
+            Event::Shutdown => self.draining = Some(now.monotonic + DRAIN_MAX),
         }
     }
 
     fn flush(&mut self, now: Now, out: &mut Effects<Message>) {
+        self.snapshot_mail(now, out);
         self.settle(now, out);
         self.multi.flush(now.monotonic, out);
         self.remote.flush(out);
         self.connections.flush(out);
-        if self.draining && self.is_drained() {
+        if self.draining.is_some_and(|latest| latest <= now.monotonic || self.is_drained()) {
             out.push(Effect::Drained);
         }
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        self.multi.deadline()
+        self.multi.deadline().into_iter().chain(self.draining).min()
     }
 }

@@ -18,7 +18,7 @@ impl Keyspace {
     /// Appends the entries after the key `after` to `out`, until it has grown by `bytes_max`. Returns the last key
     /// appended if there are more.
     pub fn encode_from(&self, after: Option<&[u8]>, bytes_max: usize, out: &mut Vec<u8>) -> Option<Vec<u8>> {
-        let end = out.len() + bytes_max;
+        let end = out.len().saturating_add(bytes_max);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         for (key, entry) in self.keys.range::<[u8], _>((from, Bound::Unbounded)) {
             let Value::String(bytes) = &entry.value;

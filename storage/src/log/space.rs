@@ -178,9 +178,9 @@ impl Log {
 
     /// Keeps spare segments ready, so that the hot path never waits for one.
     pub(super) fn prepare_spares<M>(&mut self, out: &mut Effects<M>) {
-        while !self.space.preparing_failed
-            && self.space.spares.len() + self.space.preparing < self.config.spare_segments
-        {
+        // One is enough while released segments come back; the pool's other places are theirs.
+        let wanted = self.config.spare_segments.min(1 + usize::from(self.space.live.len() <= 1));
+        while !self.space.preparing_failed && self.space.spares.len() + self.space.preparing < wanted {
             let file = FileId::segment(self.space.next_file);
             self.space.next_file += 1;
             self.space.preparing += 1;
