@@ -7,7 +7,7 @@ mod cluster;
 mod reply;
 
 pub use cluster::Cluster;
-pub use reply::Reply;
+pub use reply::{Reply, parse as parse_reply};
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

@@ -41,7 +41,10 @@ impl fmt::Display for Reply {
 }
 
 /// Reads one reply from the front: it and its length, or `None` if it isn't whole yet.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Reply, usize)>, String> {
+///
+/// # Errors
+/// What isn't the protocol, in words.
+pub fn parse(bytes: &[u8]) -> Result<Option<(Reply, usize)>, String> {
     let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
     let line = &bytes[..end];
     let after = end + 2;

@@ -59,6 +59,7 @@ impl Reader {
 }
 
 /// One group's replica: data, and waiting clients.
+#[derive(Debug)]
 pub(crate) struct Group {
     /// Its number from 0; the Raft group's id is one more.
     pub(super) number: u32,

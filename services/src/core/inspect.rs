@@ -37,11 +37,22 @@ pub struct GroupInspection<'a> {
     pub commit: u64,
     /// Applied up to here.
     pub applied: u64,
-    /// Equal on replicas with equal data.
-    pub state_hash: u64,
+    state: &'a super::group::Group,
 }
 
 impl GroupInspection<'_> {
+    /// Equal on replicas with equal data.
+    pub fn state_hash(&self) -> u64 {
+        self.state.shards.iter().fold(self.state.clock_ms, |mixed, shard| {
+            mixed.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ shard.state_hash()
+        })
+    }
+
+    /// Our own log is durable up to here.
+    pub fn durable(&self) -> u64 {
+        self.raft.durable()
+    }
+
     /// The term and the whole record of an entry in memory.
     pub fn entry(&self, index: u64) -> Option<(u64, &[u8])> {
         self.raft.log().entry(index).map(|entry| (entry.term, &*entry.record))
@@ -53,9 +64,6 @@ impl Core {
     pub fn inspect(&self) -> Inspection<'_> {
         let groups = self.groups.iter().enumerate().map(|(place, group)| {
             let raft = self.multi.raft(place);
-            let state_hash = group.shards.iter().fold(group.clock_ms, |mixed, shard| {
-                mixed.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ shard.state_hash()
-            });
             GroupInspection {
                 raft,
                 group: group.number,
@@ -67,7 +75,7 @@ impl Core {
                 last_index: raft.log().last_index(),
                 commit: raft.commit(),
                 applied: group.applied,
-                state_hash,
+                state: group,
             }
         });
         Inspection { groups: groups.collect() }

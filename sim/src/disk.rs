@@ -1,0 +1,202 @@
+//! A simulated disk: what is durable, and what a crash may do to the rest.
+
+use crate::rng::Rng;
+use flotilla_runtime::{BlockPool, DiskError, DiskReply, FileId, FileKind, Slice};
+use std::collections::BTreeMap;
+
+/// What a disk tears at.
+const SECTOR_BYTES: usize = 512;
+
+/// Something that was asked of the disk and isn't durable yet.
+#[derive(Clone, Debug)]
+struct Pending {
+    number: u64,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+/// What completes an operation.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// A write; with `sync` it is durable then, and so is every write of the file that completed before.
+    Write {
+        /// The file.
+        file: FileId,
+        /// The write's number.
+        number: u64,
+        /// Whether it syncs.
+        sync: bool,
+    },
+    /// Every write up to this number is durable.
+    Sync {
+        /// The file.
+        file: FileId,
+        /// The last write covered.
+        upto: u64,
+    },
+    /// A file of zeros.
+    Create {
+        /// The file.
+        file: FileId,
+        /// Its size.
+        bytes: usize,
+    },
+    /// A new name.
+    Rename {
+        /// The old one.
+        from: FileId,
+        /// The new one.
+        to: FileId,
+    },
+    /// It is gone.
+    Remove {
+        /// The file.
+        file: FileId,
+    },
+}
+
+/// One core's folder.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    files: BTreeMap<FileId, File>,
+    last_write: u64,
+    completed: BTreeMap<FileId, Vec<u64>>,
+}
+
+impl Disk {
+    /// Begins a write; it is pending from now on.
+    pub fn begin_write(&mut self, file: FileId, offset: u64, block: &Slice, sync: bool) -> Action {
+        self.last_write += 1;
+        let number = self.last_write;
+        let offset = usize::try_from(offset).expect("simulated files are small");
+        let entry = self.files.get_mut(&file).expect("machines write to files that exist");
+        entry.pending.push(Pending { number, offset, bytes: block.to_vec() });
+        Action::Write { file, number, sync }
+    }
+
+    /// Begins a sync of everything written to the file before.
+    pub fn begin_sync(&self, file: FileId) -> Action {
+        Action::Sync { file, upto: self.last_write }
+    }
+
+    /// An operation ends well.
+    pub fn complete(&mut self, action: &Action) {
+        match action {
+            Action::Write { file, number, sync: false } => {
+                self.completed.entry(*file).or_default().push(*number);
+            }
+            Action::Write { file, number, sync: true } => {
+                let mut covered = self.completed.remove(file).unwrap_or_default();
+                covered.push(*number);
+                self.harden(*file, |pending| covered.contains(&pending.number));
+            }
+            Action::Sync { file, upto } => {
+                self.completed.remove(file);
+                self.harden(*file, |pending| pending.number <= *upto);
+            }
+            Action::Create { file, bytes } => {
+                let former = self.files.insert(*file, File { durable: vec![0; *bytes], pending: Vec::new() });
+                assert!(former.is_none(), "{file} was created twice");
+            }
+            Action::Rename { from, to } => {
+                let file = self.files.remove(from).expect("what is renamed exists");
+                assert!(file.pending.is_empty(), "{from} is renamed before it is synced");
+                self.files.insert(*to, file);
+            }
+            Action::Remove { file } => {
+                self.files.remove(file);
+            }
+        }
+    }
+
+    fn harden(&mut self, file: FileId, covers: impl Fn(&Pending) -> bool) {
+        let Some(entry) = self.files.get_mut(&file) else { return };
+        let (done, left): (Vec<_>, Vec<_>) = entry.pending.drain(..).partition(covers);
+        entry.pending = left;
+        for write in done {
+            put(&mut entry.durable, write.offset, &write.bytes);
+        }
+    }
+
+    /// A sync failed: what was pending is lost, as on ext4.
+    pub fn lose_pending(&mut self) {
+        for file in self.files.values_mut() {
+            file.pending.clear();
+        }
+        self.completed.clear();
+    }
+
+    /// The power goes: every pending write is kept, dropped, or torn at sectors; files being made may be there, and
+    /// renames and removals done.
+    pub fn crash(&mut self, unfinished: &[Action], rng: &mut Rng) {
+        for action in unfinished {
+            let happened = rng.between(0, 1) == 0;
+            match action {
+                Action::Create { file, bytes } if happened => {
+                    // Half made: any length, all zeros.
+                    let blocks = rng.between(0, *bytes as u64 / 4096);
+                    let durable = vec![0; usize::try_from(blocks).expect("files are small") * 4096];
+                    self.files.entry(*file).or_insert(File { durable, pending: Vec::new() });
+                }
+                Action::Rename { .. } | Action::Remove { .. } if happened => self.complete(action),
+                _ => {}
+            }
+        }
+        for file in self.files.values_mut() {
+            for write in file.pending.drain(..) {
+                match rng.between(0, 3) {
+                    0 => {}
+                    1 => put(&mut file.durable, write.offset, &write.bytes),
+                    _ => {
+                        for (place, sector) in write.bytes.chunks(SECTOR_BYTES).enumerate() {
+                            if rng.between(0, 1) == 0 {
+                                put(&mut file.durable, write.offset + place * SECTOR_BYTES, sector);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        self.completed.clear();
+    }
+
+    /// What a core finds when it starts: unfinished files are removed, as by the driver.
+    pub fn boot(&mut self) -> Vec<(FileId, Slice)> {
+        self.files.retain(|file, _| file.kind != FileKind::Unfinished);
+        let pool = BlockPool::heap();
+        self.files.iter().map(|(file, content)| (*file, pool.copy_of(&content.durable))).collect()
+    }
+
+    /// Flips a bit of what is durable, somewhere. For tests of the tests.
+    pub fn bytes(&self) -> usize {
+        self.files.values().map(|file| file.durable.len()).sum()
+    }
+}
+
+fn put(durable: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if durable.len() < end {
+        durable.resize(end, 0);
+    }
+    durable[offset..end].copy_from_slice(bytes);
+}
+
+/// The result that a machine sees.
+pub fn reply(failed: bool) -> Result<DiskReply, DiskError> {
+    if failed {
+        return Err(DiskError {
+            operation: "sync",
+            file: "simulated".to_owned(),
+            offset: 0,
+            errno: 5,
+            reason: "Input/output error".to_owned(),
+        });
+    }
+    Ok(DiskReply::Done)
+}

@@ -1,0 +1,808 @@
+//! The simulated world: nodes, links, disks, clients and time, in one thread, from one seed.
+//!
+//! It drives each node as the real driver does: what is ready goes into `step`, then comes one `flush`. How much is
+//! ready is drawn too, so the boundaries of the batches are part of the seed.
+
+use crate::check::Checks;
+use crate::clients::{Clients, Meaning};
+use crate::disk::{Action, Disk, reply};
+use crate::rng::Rng;
+use crate::swarm::Swarm;
+use crate::trace::Trace;
+use flotilla_runtime::{
+    BlockPool, ConnId, CoreBoot, CoreId, Effect, Effects, Event, Machine, NodeId, Now, OpId, PeerId, Taken,
+};
+use flotilla_services::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect};
+use flotilla_services::core::{Core, Message};
+use std::collections::{BTreeMap, BTreeSet};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// After the healing, everything must be well within this.
+const LIVENESS: u64 = 20 * SECOND;
+/// How often a core looks at the clock, as in the driver.
+const TICK: u64 = 10 * MS;
+
+/// What is going to happen.
+#[derive(Debug)]
+enum Happening {
+    Tick { node: usize, life: u64 },
+    Flush { node: usize, life: u64 },
+    Frame { from: usize, to: usize, life: u64, epoch: u64, bytes: Vec<u8> },
+    Link { of: usize, life: u64, to: usize, up: bool },
+    Disk { node: usize, life: u64, number: u64, op: OpId },
+    ToNode { node: usize, life: u64, conn: u64, bytes: Vec<u8> },
+    GoneAtNode { node: usize, life: u64, conn: u64 },
+    ToClient { client: usize, attempt: u64, bytes: Vec<u8> },
+    GoneAtClient { client: usize, attempt: u64 },
+    Think { client: usize },
+    Impatience { client: usize, attempt: u64 },
+    Crash { node: Option<usize> },
+    Restart { node: usize },
+    Partition,
+    Mend,
+    Reset,
+    Pause,
+    Heal,
+    Stop,
+}
+
+struct Conn {
+    client: usize,
+    attempt: u64,
+    input: Vec<u8>,
+    paused: bool,
+    last: u64,
+}
+
+struct Node {
+    config: Config,
+    core: Option<Core>,
+    effects: Effects<Message>,
+    disk: Disk,
+    life: u64,
+    flush_due: bool,
+    paused_until: u64,
+    skew_ms: u64,
+    unfinished: BTreeMap<u64, Action>,
+    conns: BTreeMap<u64, Conn>,
+    last_conn: u64,
+    rng: Rng,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    epoch: u64,
+    last: u64,
+}
+
+/// What a simulation came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Equal for equal seeds.
+    pub trace_hash: u64,
+    /// What broke, if anything did.
+    pub failure: Option<String>,
+    /// Commands answered.
+    pub answered: u64,
+    /// Entries committed.
+    pub committed: u64,
+    /// Terms with a leader.
+    pub elections: u64,
+    /// Crashes of nodes.
+    pub crashes: u64,
+    /// Histories that couldn't be decided.
+    pub undecided: u64,
+    /// The last lines of the trace.
+    pub tail: Vec<String>,
+}
+
+/// The whole world.
+pub struct World {
+    swarm: Swarm,
+    now: u64,
+    sequence: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    nodes: Vec<Node>,
+    links: BTreeMap<(usize, usize), Link>,
+    blocked: BTreeSet<(usize, usize)>,
+    clients: Clients,
+    checks: Checks,
+    trace: Trace,
+    rng: Rng,
+    net_rng: Rng,
+    disk_numbers: u64,
+    healed: bool,
+    stopping: bool,
+    crashes: u64,
+}
+
+/// Runs one seed.
+pub fn simulate(seed: u64, print: bool) -> Outcome {
+    let mut world = World::new(seed, print);
+    let failure = world.run().err();
+    Outcome {
+        trace_hash: world.trace.hash(),
+        failure,
+        answered: world.clients.answered,
+        committed: world.checks.entries,
+        elections: world.checks.elections,
+        crashes: world.crashes,
+        undecided: world.clients.undecided,
+        tail: world.trace.tail(),
+    }
+}
+
+impl World {
+    fn new(seed: u64, print: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let swarm = Swarm::draw(&mut rng.fork(1));
+        let mut node_rng = rng.fork(2);
+        let nodes = (0..swarm.nodes).map(|node| Node {
+            config: config(&swarm, node),
+            core: None,
+            effects: Effects::default(),
+            disk: Disk::default(),
+            life: 0,
+            flush_due: false,
+            paused_until: 0,
+            skew_ms: node_rng.between(0, swarm.skew_ms),
+            unfinished: BTreeMap::new(),
+            conns: BTreeMap::new(),
+            last_conn: 0,
+            rng: node_rng.fork(u64::from(node)),
+        });
+        let nodes: Vec<Node> = nodes.collect();
+        let clients = Clients::new(swarm.clients, swarm.keys, nodes.len(), rng.fork(3));
+        let mut trace = Trace::new(print);
+        trace.line(0, || format!("seed {seed}: {swarm:?}"));
+        Self {
+            swarm,
+            now: 0,
+            sequence: 0,
+            queue: BTreeMap::new(),
+            nodes,
+            links: BTreeMap::new(),
+            blocked: BTreeSet::new(),
+            clients,
+            checks: Checks::default(),
+            trace,
+            net_rng: rng.fork(4),
+            rng,
+            disk_numbers: 0,
+            healed: false,
+            stopping: false,
+            crashes: 0,
+        }
+    }
+
+    fn at(&mut self, time: u64, happening: Happening) {
+        self.sequence += 1;
+        self.queue.insert((time.max(self.now), self.sequence), happening);
+    }
+
+    fn after(&mut self, mean: u64, happening: Happening) {
+        let delay = self.rng.around(mean).max(1);
+        self.at(self.now + delay, happening);
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        for node in 0..self.nodes.len() {
+            self.at(0, Happening::Restart { node });
+        }
+        for client in 0..self.clients.list.len() {
+            self.at(5 * MS, Happening::Think { client });
+        }
+        self.schedule_faults();
+        let safety = self.swarm.safety;
+        self.at(safety, Happening::Heal);
+        while let Some(((time, _), happening)) = self.queue.pop_first() {
+            self.now = time;
+            if self.now > safety + LIVENESS {
+                return Err(format!(
+                    "liveness: {} s after the healing, {}",
+                    LIVENESS / SECOND,
+                    self.what_is_wrong()
+                ));
+            }
+            self.happen(happening)?;
+            if self.is_finished() {
+                return self.clients.judge();
+            }
+        }
+        Err("the world stood still".to_owned())
+    }
+
+    fn schedule_faults(&mut self) {
+        let Swarm { resets, partitions, crashes, blackouts, pauses, .. } = self.swarm;
+        let faults = [
+            (resets, Happening::Reset),
+            (partitions, Happening::Partition),
+            (crashes, Happening::Crash { node: Some(0) }),
+            (blackouts, Happening::Crash { node: None }),
+            (pauses, Happening::Pause),
+        ];
+        for (mean, fault) in faults {
+            if mean > 0 {
+                self.after(mean, fault);
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), String> {
+        if let Some(until) = self.paused_until(&happening) {
+            self.at(until, happening);
+            return Ok(());
+        }
+        match happening {
+            Happening::Tick { node, life } if self.alive(node, life) => self.tick(node),
+            Happening::Flush { node, life } if self.alive(node, life) => return self.flush(node),
+            Happening::Frame { from, to, life, epoch, bytes } => {
+                let current = self.links.get(&(from, to)).map_or(0, |link| link.epoch);
+                if self.alive(to, life) && epoch == current {
+                    self.trace.event(self.now, to, 1, u64::from(crc32fast::hash(&bytes)));
+                    let from = self.peer(from);
+                    self.step(to, Event::Peer { from, frame: &bytes });
+                }
+            }
+            Happening::Link { of, life, to, up } if self.alive(of, life) => {
+                let peer = self.peer(to);
+                self.trace.line(self.now, || {
+                    format!("node {} link to {} {}", of + 1, to + 1, if up { "up" } else { "down" })
+                });
+                self.step(of, if up { Event::PeerUp { peer } } else { Event::PeerDown { peer } });
+            }
+            Happening::Disk { node, life, number, op } if self.alive(node, life) => {
+                self.disk_done(node, number, op)
+            }
+            Happening::ToNode { node, life, conn, bytes } if self.alive(node, life) => {
+                self.to_node(node, conn, &bytes)
+            }
+            Happening::GoneAtNode { node, life, conn } if self.alive(node, life) => {
+                if self.nodes[node].conns.remove(&conn).is_some() {
+                    self.step(node, Event::Closed { conn: ConnId(conn) });
+                }
+            }
+            Happening::ToClient { client, attempt, bytes } => return self.to_client(client, attempt, &bytes),
+            Happening::GoneAtClient { client, attempt } if self.clients.list[client].attempt == attempt => {
+                self.leave(client);
+            }
+            Happening::Think { client } => self.think(client),
+            Happening::Impatience { client, attempt } if self.clients.list[client].attempt == attempt => {
+                self.leave(client);
+            }
+            Happening::Restart { node } => return self.restart(node),
+            Happening::Heal => self.heal(),
+            Happening::Stop => self.stopping = true,
+            Happening::Crash { node } => self.crash_fault(node),
+            Happening::Partition | Happening::Mend | Happening::Reset | Happening::Pause => {
+                self.net_fault(&happening)
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A paused node takes nothing until it goes on.
+    fn paused_until(&self, happening: &Happening) -> Option<u64> {
+        let node = match happening {
+            Happening::Tick { node, .. }
+            | Happening::Flush { node, .. }
+            | Happening::Disk { node, .. }
+            | Happening::ToNode { node, .. }
+            | Happening::GoneAtNode { node, .. } => *node,
+            Happening::Frame { to, .. } => *to,
+            Happening::Link { of, .. } => *of,
+            _ => return None,
+        };
+        let until = self.nodes[node].paused_until;
+        (until > self.now).then_some(until)
+    }
+
+    fn alive(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].core.is_some() && self.nodes[node].life == life
+    }
+
+    fn peer(&self, node: usize) -> PeerId {
+        PeerId { node: NodeId(self.nodes[node].config.node), core: CoreId(0) }
+    }
+
+    fn clock(&self, node: usize) -> Now {
+        let unix_ms = 1_700_000_000_000 + self.now / MS + self.nodes[node].skew_ms;
+        Now { monotonic: self.now + SECOND, unix_ms }
+    }
+
+    fn step(&mut self, node: usize, event: Event<'_, Message>) {
+        let now = self.clock(node);
+        let this = &mut self.nodes[node];
+        let core = this.core.as_mut().expect("only the living are stepped");
+        core.step(now, event, &mut this.effects);
+        if !this.flush_due {
+            this.flush_due = true;
+            let gather = this.rng.between(0, self.swarm.batch);
+            let life = this.life;
+            self.at(self.now + gather, Happening::Flush { node, life });
+        }
+    }
+
+    fn tick(&mut self, node: usize) {
+        let now = self.clock(node);
+        let due =
+            self.nodes[node].core.as_ref().and_then(Machine::deadline).is_some_and(|at| at <= now.monotonic);
+        if due {
+            self.trace.event(self.now, node, 2, 0);
+            self.step(node, Event::Tick);
+        }
+        let jitter = self.nodes[node].rng.between(0, TICK / 2);
+        let life = self.nodes[node].life;
+        self.at(self.now + TICK / 2 + jitter, Happening::Tick { node, life });
+    }
+
+    fn flush(&mut self, node: usize) -> Result<(), String> {
+        let now = self.clock(node);
+        let this = &mut self.nodes[node];
+        this.flush_due = false;
+        let core = this.core.as_mut().expect("only the living are flushed");
+        core.flush(now, &mut this.effects);
+        self.checks.look(node, &core.inspect())?;
+        let effects: Vec<Effect<Message>> = this.effects.drain().collect();
+        for effect in effects {
+            if self.nodes[node].core.is_none() {
+                break;
+            }
+            self.carry_out(node, effect);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, node: usize, effect: Effect<Message>) {
+        match effect {
+            Effect::Reply { conn, bytes } => self.reply(node, conn.0, Some(bytes)),
+            Effect::Close { conn } => self.reply(node, conn.0, None),
+            Effect::Resume { conn } => {
+                if let Some(connection) = self.nodes[node].conns.get_mut(&conn.0) {
+                    connection.paused = false;
+                    self.to_node(node, conn.0, &[]);
+                }
+            }
+            Effect::Send { to, frame } => self.send(node, to.node.0 as usize - 1, frame),
+            Effect::Mesh { .. } => unreachable!("simulated nodes have one core"),
+            Effect::Halt { reason } => {
+                self.trace.line(self.now, || format!("node {} halts: {reason}", node + 1));
+                self.crash(node);
+            }
+            Effect::Drained => {}
+            Effect::Write { op, file, offset, block, sync } => {
+                let digest = offset ^ u64::from(crc32fast::hash(&block));
+                self.trace.event(self.now, node, 3, digest);
+                let action = self.nodes[node].disk.begin_write(file, offset, &block, sync);
+                self.begin_disk(node, op, action);
+            }
+            Effect::Sync { op, file } => {
+                let action = self.nodes[node].disk.begin_sync(file);
+                self.begin_disk(node, op, action);
+            }
+            Effect::Read { .. } => unreachable!("no machine reads while it runs"),
+            Effect::CreateFile { op, file, bytes } => {
+                let bytes = usize::try_from(bytes).expect("simulated files are small");
+                self.begin_disk(node, op, Action::Create { file, bytes });
+            }
+            Effect::RenameFile { op, from, to } => self.begin_disk(node, op, Action::Rename { from, to }),
+            Effect::RemoveFile { op, file } => self.begin_disk(node, op, Action::Remove { file }),
+        }
+    }
+
+    fn begin_disk(&mut self, node: usize, op: OpId, action: Action) {
+        self.disk_numbers += 1;
+        let number = self.disk_numbers;
+        let stall = self.nodes[node].rng.per_million(self.swarm.stalls);
+        let mean = if stall { self.swarm.disk * 100 } else { self.swarm.disk };
+        let latency = self.nodes[node].rng.around(mean) + 1;
+        let life = self.nodes[node].life;
+        self.nodes[node].unfinished.insert(number, action);
+        self.at(self.now + latency, Happening::Disk { node, life, number, op });
+    }
+
+    fn disk_done(&mut self, node: usize, number: u64, op: OpId) {
+        let this = &mut self.nodes[node];
+        let action = this.unfinished.remove(&number).expect("completes once");
+        let durable = matches!(action, Action::Write { sync: true, .. } | Action::Sync { .. });
+        let failed = durable && this.rng.per_million(self.swarm.disk_errors);
+        self.trace.event(self.now, node, 4, op.0 ^ u64::from(failed));
+        if failed {
+            self.trace.line(self.now, || format!("node {}: a sync fails", node + 1));
+            this.disk.lose_pending();
+        } else {
+            this.disk.complete(&action);
+        }
+        self.step(node, Event::Disk { op, result: reply(failed) });
+    }
+
+    fn send(&mut self, from: usize, to: usize, bytes: Vec<u8>) {
+        let life = self.nodes[to].life;
+        if self.blocked.contains(&(from, to)) || self.nodes[to].core.is_none() {
+            return;
+        }
+        if self.net_rng.per_million(self.swarm.loss) {
+            return;
+        }
+        let copies = 1 + u64::from(self.net_rng.per_million(self.swarm.duplication));
+        for _ in 0..copies {
+            let delay = self.swarm.delay / 4 + self.net_rng.around(self.swarm.delay) + 1;
+            let overtakes = self.net_rng.per_million(self.swarm.reordering);
+            let link = self.links.entry((from, to)).or_default();
+            let mut time = self.now + delay;
+            if overtakes {
+                time += self.net_rng.around(self.swarm.delay * 4);
+            } else {
+                time = time.max(link.last + 1);
+                link.last = time;
+            }
+            let epoch = link.epoch;
+            self.at(time, Happening::Frame { from, to, life, epoch, bytes: bytes.clone() });
+        }
+    }
+
+    fn reply(&mut self, node: usize, conn: u64, bytes: Option<Vec<u8>>) {
+        let delay = self.swarm.delay / 4 + self.net_rng.around(self.swarm.delay) + 1;
+        let Some(connection) = self.nodes[node].conns.get_mut(&conn) else { return };
+        let time = (self.now + delay).max(connection.last + 1);
+        connection.last = time;
+        let (client, attempt) = (connection.client, connection.attempt);
+        match bytes {
+            Some(bytes) => self.at(time, Happening::ToClient { client, attempt, bytes }),
+            None => {
+                self.at(time, Happening::GoneAtClient { client, attempt });
+                let life = self.nodes[node].life;
+                self.at(time + 1, Happening::GoneAtNode { node, life, conn });
+            }
+        }
+    }
+
+    fn to_node(&mut self, node: usize, conn: u64, bytes: &[u8]) {
+        let Some(connection) = self.nodes[node].conns.get_mut(&conn) else { return };
+        connection.input.extend_from_slice(bytes);
+        if connection.paused {
+            return;
+        }
+        let input = std::mem::take(&mut connection.input);
+        let mut taken = Taken::default();
+        self.step(node, Event::Client { conn: ConnId(conn), bytes: &input, taken: &mut taken });
+        if let Some(connection) = self.nodes[node].conns.get_mut(&conn) {
+            connection.input = input[taken.bytes..].to_vec();
+            connection.paused = taken.pause;
+        }
+    }
+
+    fn to_client(&mut self, client: usize, attempt: u64, bytes: &[u8]) -> Result<(), String> {
+        if self.clients.list[client].attempt != attempt {
+            return Ok(());
+        }
+        self.trace.event(self.now, client, 5, u64::from(crc32fast::hash(bytes)));
+        match self.clients.received(client, bytes, self.now)? {
+            Meaning::Elsewhere(node) => {
+                self.leave(client);
+                let anywhere = self.rng.between(0, self.nodes.len() as u64 - 1);
+                let anywhere = usize::try_from(anywhere).expect("few nodes");
+                self.clients.list[client].target =
+                    node.filter(|node| *node < self.nodes.len()).unwrap_or(anywhere);
+            }
+            Meaning::Fine if self.clients.list[client].asked.is_empty() => {
+                self.clients.list[client].attempt += 1;
+                self.resume_attempt(client);
+                self.after(2 * MS, Happening::Think { client });
+            }
+            Meaning::Fine => {}
+        }
+        Ok(())
+    }
+
+    /// The connection goes on under the client's new attempt number.
+    fn resume_attempt(&mut self, client: usize) {
+        let user = &self.clients.list[client];
+        if let Some((node, life, conn)) = user.connection
+            && self.alive(node, life)
+            && let Some(connection) = self.nodes[node].conns.get_mut(&conn)
+        {
+            connection.attempt = user.attempt;
+        }
+    }
+
+    /// A client gives its connection up and will try another node.
+    fn leave(&mut self, client: usize) {
+        if let Some((node, life, conn)) = self.clients.list[client].connection {
+            self.at(self.now + self.swarm.delay, Happening::GoneAtNode { node, life, conn });
+        }
+        self.clients.gave_up(client);
+        let next = self.rng.between(0, self.nodes.len() as u64 - 1);
+        self.clients.list[client].target = usize::try_from(next).expect("few nodes");
+        self.after(5 * MS, Happening::Think { client });
+    }
+
+    fn think(&mut self, client: usize) {
+        let user = &self.clients.list[client];
+        if !user.asked.is_empty() || (self.stopping && (client > 0 || self.clients.is_final())) {
+            return;
+        }
+        let connected = user.connection.filter(|(node, life, _)| self.alive(*node, *life));
+        let (node, life, conn) = match connected {
+            Some(connection) => connection,
+            None => {
+                let node = user.target;
+                if self.nodes[node].core.is_none() {
+                    self.leave(client);
+                    return;
+                }
+                self.connect(client, node)
+            }
+        };
+        // The last look waits until nobody else has anything under way.
+        let quiet = self.clients.list.iter().all(|user| user.asked.is_empty());
+        let bytes = match self.stopping {
+            false => self.clients.next_commands(client, self.now),
+            true if quiet => self.clients.final_commands(client, self.now),
+            true => return self.after(20 * MS, Happening::Think { client }),
+        };
+        let attempt = self.clients.list[client].attempt;
+        self.trace.event(self.now, client, 6, u64::from(crc32fast::hash(&bytes)));
+        let mut time = self.now + self.swarm.delay / 4 + self.net_rng.around(self.swarm.delay);
+        let cut = usize::try_from(self.net_rng.between(0, bytes.len() as u64)).expect("short");
+        for part in [&bytes[..cut], &bytes[cut..]] {
+            self.at(time, Happening::ToNode { node, life, conn, bytes: part.to_vec() });
+            time += 1 + self.net_rng.around(self.swarm.delay / 4);
+        }
+        let patience = self.rng.between(300 * MS, 3 * SECOND);
+        self.at(self.now + patience, Happening::Impatience { client, attempt });
+    }
+
+    fn connect(&mut self, client: usize, node: usize) -> (usize, u64, u64) {
+        let attempt = self.clients.list[client].attempt;
+        let this = &mut self.nodes[node];
+        this.last_conn += 1;
+        let (conn, life) = (this.last_conn, this.life);
+        this.conns.insert(conn, Conn { client, attempt, input: Vec::new(), paused: false, last: 0 });
+        self.step(node, Event::Opened { conn: ConnId(conn) });
+        self.clients.list[client].connection = Some((node, life, conn));
+        (node, life, conn)
+    }
+
+    fn restart(&mut self, node: usize) -> Result<(), String> {
+        if self.nodes[node].core.is_some() {
+            return Ok(());
+        }
+        let now = self.clock(node);
+        let this = &mut self.nodes[node];
+        this.life += 1;
+        let boot = CoreBoot {
+            core: CoreId(0),
+            files: this.disk.boot(),
+            pool: BlockPool::heap(),
+            seed: this.rng.next(),
+            now,
+        };
+        let core = Core::build(&this.config, boot);
+        let core = core.map_err(|error| format!("recovery: node {} refuses to start: {error}", node + 1))?;
+        self.trace.line(self.now, || format!("node {} starts: {}", node + 1, core.recovered()));
+        self.checks.forget(node);
+        this.core = Some(core);
+        this.flush_due = false;
+        let life = this.life;
+        self.at(self.now, Happening::Tick { node, life });
+        self.step(node, Event::Tick);
+        for other in 0..self.nodes.len() {
+            if other != node && self.nodes[other].core.is_some() {
+                self.raise_link(node, other);
+                self.raise_link(other, node);
+            }
+        }
+        Ok(())
+    }
+
+    fn raise_link(&mut self, of: usize, to: usize) {
+        let life = self.nodes[of].life;
+        let delay = self.net_rng.between(MS / 10, 50 * MS);
+        self.at(self.now + delay, Happening::Link { of, life, to, up: true });
+    }
+
+    /// Whatever is on its way over the link is lost, and its owner hears of it.
+    fn break_link(&mut self, of: usize, to: usize) {
+        let link = self.links.entry((of, to)).or_default();
+        link.epoch += 1;
+        link.last = 0;
+        let life = self.nodes[of].life;
+        self.at(self.now + 1, Happening::Link { of, life, to, up: false });
+    }
+
+    fn crash(&mut self, node: usize) {
+        self.crashes += 1;
+        self.trace.line(self.now, || format!("node {} crashes", node + 1));
+        let this = &mut self.nodes[node];
+        this.core = None;
+        this.effects = Effects::default();
+        let unfinished: Vec<Action> = std::mem::take(&mut this.unfinished).into_values().collect();
+        this.disk.crash(&unfinished, &mut this.rng);
+        for connection in std::mem::take(&mut this.conns).into_values() {
+            let Conn { client, attempt, .. } = connection;
+            self.at(self.now + self.swarm.delay, Happening::GoneAtClient { client, attempt });
+        }
+        for other in 0..self.nodes.len() {
+            if other != node {
+                self.break_link(other, node);
+                self.break_link(node, other);
+            }
+        }
+        let rest = self.rng.between(MS, if self.healed { 200 * MS } else { 2 * SECOND });
+        self.at(self.now + rest, Happening::Restart { node });
+    }
+
+    fn crash_fault(&mut self, which: Option<usize>) {
+        if self.healed {
+            return;
+        }
+        match which {
+            Some(_) => {
+                let node = self.some_node();
+                if self.nodes[node].core.is_some() {
+                    self.crash(node);
+                }
+                self.after(self.swarm.crashes, Happening::Crash { node: Some(0) });
+            }
+            None => {
+                for node in 0..self.nodes.len() {
+                    if self.nodes[node].core.is_some() {
+                        self.crash(node);
+                    }
+                }
+                self.after(self.swarm.blackouts, Happening::Crash { node: None });
+            }
+        }
+    }
+
+    fn some_node(&mut self) -> usize {
+        usize::try_from(self.rng.between(0, self.nodes.len() as u64 - 1)).expect("few nodes")
+    }
+
+    fn net_fault(&mut self, fault: &Happening) {
+        if self.healed {
+            return;
+        }
+        match fault {
+            Happening::Partition => {
+                let mode = self.rng.between(0, 2);
+                let side: Vec<bool> = match mode {
+                    0 => {
+                        let alone = self.some_node();
+                        (0..self.nodes.len()).map(|node| node == alone).collect()
+                    }
+                    _ => (0..self.nodes.len()).map(|_| self.rng.between(0, 1) == 0).collect(),
+                };
+                for from in 0..self.nodes.len() {
+                    for to in 0..self.nodes.len() {
+                        // One-way every third time.
+                        if side[from] != side[to] && (mode != 2 || side[from]) {
+                            self.blocked.insert((from, to));
+                        }
+                    }
+                }
+                let blocked = &self.blocked;
+                self.trace.line(self.now, || format!("partition: {blocked:?}"));
+                self.after(self.swarm.partitions, Happening::Mend);
+            }
+            Happening::Mend => {
+                self.mend();
+                self.after(self.swarm.partitions, Happening::Partition);
+            }
+            Happening::Reset => {
+                let (of, to) = (self.some_node(), self.some_node());
+                if of != to && self.nodes[of].core.is_some() && self.nodes[to].core.is_some() {
+                    self.break_link(of, to);
+                    self.raise_link(of, to);
+                }
+                self.after(self.swarm.resets, Happening::Reset);
+            }
+            _ => {
+                let node = self.some_node();
+                let pause = self.rng.around(self.swarm.pauses);
+                self.trace.line(self.now, || format!("node {} pauses for {} ms", node + 1, pause / MS));
+                self.nodes[node].paused_until = self.now + pause;
+                self.after(self.swarm.pauses, Happening::Pause);
+            }
+        }
+    }
+
+    fn mend(&mut self) {
+        for (from, to) in std::mem::take(&mut self.blocked) {
+            if self.nodes[from].core.is_some() && self.nodes[to].core.is_some() {
+                self.break_link(from, to);
+                self.raise_link(from, to);
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.trace.line(self.now, || "everything is healed".to_owned());
+        self.healed = true;
+        self.swarm.heal();
+        self.mend();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].paused_until = 0;
+            if self.nodes[node].core.is_none() {
+                self.at(self.now, Happening::Restart { node });
+            }
+        }
+        self.clients.list.iter_mut().for_each(|user| user.served = 0);
+        self.at(self.now + 3 * SECOND, Happening::Stop);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.stopping
+            && self.clients.is_final()
+            && self.clients.list.iter().all(|user| user.served > 0)
+            && self.converged()
+    }
+
+    fn converged(&self) -> bool {
+        let states = self.nodes.iter().map(|node| {
+            let core = node.core.as_ref()?;
+            let groups = core.inspect().groups;
+            Some(
+                groups
+                    .iter()
+                    .map(|group| (group.applied, group.commit, group.state_hash()))
+                    .collect::<Vec<_>>(),
+            )
+        });
+        let states: Vec<_> = states.collect();
+        states.iter().all(|state| state.is_some() && *state == states[0])
+    }
+
+    fn what_is_wrong(&self) -> String {
+        let unserved = self.clients.list.iter().filter(|user| user.served == 0).count();
+        let mut text = format!("{unserved} clients were not served, final: {}", self.clients.is_final());
+        for (number, node) in self.nodes.iter().enumerate() {
+            let Some(core) = &node.core else {
+                text.push_str(&format!("; node {} is down", number + 1));
+                continue;
+            };
+            for group in core.inspect().groups {
+                text.push_str(&format!(
+                    "; node {} group {}: {:?} term {} commit {} applied {} of {} state {:016x}",
+                    number + 1,
+                    group.group,
+                    group.role,
+                    group.term,
+                    group.commit,
+                    group.applied,
+                    group.last_index,
+                    group.state_hash()
+                ));
+            }
+        }
+        text
+    }
+}
+
+fn config(swarm: &Swarm, node: u32) -> Config {
+    let entry = |id: u32| {
+        let port = 7000 + u16::try_from(id).expect("few nodes");
+        NodeEntry { id, host: "sim".to_owned(), port, peer_port: port + 10_000, cores: 1 }
+    };
+    Config {
+        cluster: "sim".to_owned(),
+        node: node + 1,
+        data: "/simulated".into(),
+        groups: swarm.groups,
+        shards: 16,
+        redirect: Redirect::Moved,
+        cpus: Vec::new(),
+        limits: Limits { value_bytes_max: 100_000, ..Limits::default() },
+        log: LogSettings {
+            segment_bytes: 1 << 20,
+            commits_in_flight: swarm.commits_in_flight,
+            snapshot_after_bytes: swarm.snapshot_bytes,
+            ..LogSettings::default()
+        },
+        raft: RaftSettings { heartbeat_ms: swarm.heartbeat_ms, election_timeout_ms: swarm.election_ms },
+        nodes: (1..=swarm.nodes).map(entry).collect(),
+    }
+}
