@@ -160,14 +160,14 @@ pub struct Message<'a> {
 /// [`WireError`] for bytes that no version of Flotilla writes.
 pub fn decode(frame: &[u8], at: usize) -> Result<(Message<'_>, usize), WireError> {
     let cut_off = WireError::CutOff { at, frame: frame.len() };
-    let fixed = frame.get(at..at + HEADER_BYTES).ok_or(cut_off.clone())?;
+    let fixed = frame.get(at..at + HEADER_BYTES).ok_or_else(|| cut_off.clone())?;
     let word = |i: usize| {
         u64::from_le_bytes(fixed[i * 8..i * 8 + 8].try_into().expect("eight bytes of a fixed-size header"))
     };
     let kind = Kind::from_byte(fixed[48]).ok_or(WireError::UnknownKind { kind: fixed[48], at })?;
     let body_bytes = u32::from_le_bytes(fixed[52..56].try_into().expect("four bytes of a fixed-size header"));
     let start = at + HEADER_BYTES;
-    let end = start.checked_add(body_bytes as usize).ok_or(cut_off.clone())?;
+    let end = start.checked_add(body_bytes as usize).ok_or_else(|| cut_off.clone())?;
     let body = frame.get(start..end).ok_or(cut_off)?;
     let header = Header {
         group: GroupId(word(0)),

@@ -8,8 +8,7 @@ use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
 use crate::raft::{Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored};
 use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId};
 use flotilla_storage::{
-    HardState, Log, LogConfig, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered,
-    RecoveredGroup,
+    Log, LogConfig, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered, RecoveredGroup,
 };
 use std::collections::BTreeSet;
 
@@ -298,5 +297,5 @@ fn restore(found: RecoveredGroup) -> Restored {
             log.push(header.term, record);
         }
     }
-    Restored { hard_state: found.hard_state.unwrap_or_else(HardState::default), log }
+    Restored { hard_state: found.hard_state.unwrap_or_default(), log }
 }

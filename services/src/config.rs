@@ -233,7 +233,7 @@ impl Config {
             return Err(invalid("shards", self.shards.to_string(), "1 to 16384, and at least one a group"));
         }
         let least = (self.limits.value_bytes_max as u64).saturating_mul(2).max(1 << 20);
-        if self.log.segment_bytes < least || self.log.segment_bytes % 4096 != 0 {
+        if self.log.segment_bytes < least || !self.log.segment_bytes.is_multiple_of(4096) {
             let what = "a multiple of 4096, at least 1 MiB and twice limits.value_bytes_max";
             return Err(invalid("log.segment_bytes", self.log.segment_bytes.to_string(), what));
         }
@@ -329,7 +329,8 @@ mod tests {
         let unknown = error(&GOOD.replace("node = 1", "nodee = 1"));
         assert!(unknown.starts_with("node.toml, line 2: unknown field `nodee`"), "{unknown}");
         assert!(error(&GOOD.replace("node = 1", "node = 4")).contains("node = 4: isn't the id of any"));
-        assert!(error(&GOOD.replace("7000", "70000")).starts_with("node.toml, line 7:"));
+        let beyond = error(&GOOD.replace("7000", "70000"));
+        assert!(beyond.starts_with("node.toml, line 8:"), "{beyond}");
         assert!(error(&GOOD.replace("port = 7000", "port = 0")).contains("nodes.port = 0"));
         let twice = format!("{GOOD}[[nodes]]\nid = 1\nhost = \"h\"\nport = 7001\npeer_port = 17001\n");
         assert!(error(&twice).contains("ids are unique"));

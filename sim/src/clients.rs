@@ -292,7 +292,7 @@ fn shown(history: &[Operation]) -> String {
     let mut sorted = history.to_vec();
     sorted.sort_by_key(|op| op.called);
     let lines = sorted.iter().map(|op| {
-        let end = op.returned.map_or("?".to_owned(), |at| format!("{:.3}", at as f64 / 1e6));
+        let end = op.returned.map_or_else(|| "?".to_owned(), |at| format!("{:.3}", at as f64 / 1e6));
         format!("\n  {:>10.3} – {end:>10} ms  {:?}", op.called as f64 / 1e6, op.did)
     });
     lines.collect()

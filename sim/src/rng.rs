@@ -13,11 +13,11 @@ impl Rng {
 
     /// A stream of its own.
     pub fn fork(&mut self, label: u64) -> Self {
-        Self(self.next() ^ label.wrapping_mul(0xd6e8_feb8_6659_fd93))
+        Self(self.next_u64() ^ label.wrapping_mul(0xd6e8_feb8_6659_fd93))
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,18 +27,18 @@ impl Rng {
 
     /// Uniform from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low + 1)
+        low + self.next_u64() % (high - low + 1)
     }
 
     /// True so many times in a million.
     pub fn per_million(&mut self, chance: u64) -> bool {
-        self.next() % 1_000_000 < chance
+        self.next_u64() % 1_000_000 < chance
     }
 
     /// Exponential around `mean`, at most 20 times that.
     pub fn around(&mut self, mean: u64) -> u64 {
         // The logarithm of a uniform number, in 64ths, without floating point: the same on every machine.
-        let bits = self.next() | 1;
+        let bits = self.next_u64() | 1;
         let whole = u64::from(bits.leading_zeros());
         let rest = (bits << whole >> 58) & 31;
         let halvings = whole * 32 + (31 - rest);

@@ -256,14 +256,14 @@ impl World {
                 self.disk_done(node, number, op)
             }
             Happening::ToNode { node, life, conn, bytes } if self.alive(node, life) => {
-                self.to_node(node, conn, &bytes)
+                self.arrive_at_node(node, conn, &bytes)
             }
             Happening::GoneAtNode { node, life, conn } if self.alive(node, life) => {
-                if self.nodes[node].conns.remove(&conn).is_some() {
-                    self.step(node, Event::Closed { conn: ConnId(conn) });
-                }
+                self.gone_at_node(node, conn)
             }
-            Happening::ToClient { client, attempt, bytes } => return self.to_client(client, attempt, &bytes),
+            Happening::ToClient { client, attempt, bytes } => {
+                return self.arrive_at_client(client, attempt, &bytes);
+            }
             Happening::GoneAtClient { client, attempt } if self.clients.list[client].attempt == attempt => {
                 self.leave(client);
             }
@@ -362,7 +362,7 @@ impl World {
             Effect::Resume { conn } => {
                 if let Some(connection) = self.nodes[node].conns.get_mut(&conn.0) {
                     connection.paused = false;
-                    self.to_node(node, conn.0, &[]);
+                    self.arrive_at_node(node, conn.0, &[]);
                 }
             }
             Effect::Send { to, frame } => self.send(node, to.node.0 as usize - 1, frame),
@@ -459,7 +459,13 @@ impl World {
         }
     }
 
-    fn to_node(&mut self, node: usize, conn: u64, bytes: &[u8]) {
+    fn gone_at_node(&mut self, node: usize, conn: u64) {
+        if self.nodes[node].conns.remove(&conn).is_some() {
+            self.step(node, Event::Closed { conn: ConnId(conn) });
+        }
+    }
+
+    fn arrive_at_node(&mut self, node: usize, conn: u64, bytes: &[u8]) {
         let Some(connection) = self.nodes[node].conns.get_mut(&conn) else { return };
         connection.input.extend_from_slice(bytes);
         if connection.paused {
@@ -474,7 +480,7 @@ impl World {
         }
     }
 
-    fn to_client(&mut self, client: usize, attempt: u64, bytes: &[u8]) -> Result<(), String> {
+    fn arrive_at_client(&mut self, client: usize, attempt: u64, bytes: &[u8]) -> Result<(), String> {
         if self.clients.list[client].attempt != attempt {
             return Ok(());
         }
@@ -577,7 +583,7 @@ impl World {
             core: CoreId(0),
             files: this.disk.boot(),
             pool: BlockPool::heap(),
-            seed: this.rng.next(),
+            seed: this.rng.next_u64(),
             now,
         };
         let core = Core::build(&this.config, boot);

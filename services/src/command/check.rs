@@ -40,7 +40,7 @@ pub fn check(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
     match spec.name {
         "set" => SetOptions::parse(args).map(|_| ()),
         "getex" => Expiry::parse_getex(args).map(|_| ()),
-        "mset" | "msetnx" if args.len() % 2 == 0 => Err(wrong_arity(spec)),
+        "mset" | "msetnx" if args.len().is_multiple_of(2) => Err(wrong_arity(spec)),
         "incrby" | "decrby" => {
             let delta = integer(args[2])?;
             if spec.name == "decrby" && delta == i64::MIN {

@@ -241,7 +241,7 @@ impl Core {
                         self.command(now, conn, &args, out);
                     }
                 }
-                Ok(Parsed::Incomplete { .. }) => return,
+                Ok(Parsed::Incomplete) => return,
                 Err(error) => {
                     taken.bytes = bytes.len();
                     self.connections.reply(conn, |reply| reply.error(&format!("ERR {error}")));

@@ -106,7 +106,7 @@ impl View<'_> {
                 Role::Follower => "follower",
                 Role::PreCandidate | Role::Candidate => "candidate",
             };
-            let leader = raft.leader().map_or("none".to_owned(), |node| node.0.to_string());
+            let leader = raft.leader().map_or_else(|| "none".to_owned(), |node| node.0.to_string());
             let text = format!(
                 "role={role},term={},leader={leader},last={},durable={},commit={},applied={},keys={}",
                 raft.term(),

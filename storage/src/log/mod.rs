@@ -146,8 +146,11 @@ pub struct Log {
 impl Log {
     /// The log as recovery left it.
     pub fn open(config: LogConfig, pool: BlockPool, tail: LogTail) -> Self {
-        assert!(config.segment_bytes % BLOCK_BYTES as u64 == 0, "segments are whole blocks");
-        assert!(config.frame_bytes_max % BLOCK_BYTES == 0 && config.commits_in_flight > 0, "sane limits");
+        assert!(config.segment_bytes.is_multiple_of(BLOCK_BYTES as u64), "segments are whole blocks");
+        assert!(
+            config.frame_bytes_max.is_multiple_of(BLOCK_BYTES) && config.commits_in_flight > 0,
+            "sane limits"
+        );
         let durable = tail.last;
         Self {
             pool,
