@@ -196,8 +196,13 @@ impl World {
         self.schedule_faults();
         let safety = self.swarm.safety;
         self.at(safety, Happening::Heal);
-        while let Some(((time, _), happening)) = self.queue.pop_first() {
+        while let Some(((time, number), happening)) = self.queue.pop_first() {
             self.now = time;
+            if let Some(until) = self.paused_until(&happening) {
+                // Under its old number: what waits for a paused node keeps its order.
+                self.queue.insert((until, number), happening);
+                continue;
+            }
             if self.now > safety + LIVENESS {
                 return Err(format!(
                     "liveness: {} s after the healing, {}",
@@ -230,10 +235,6 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
-        if let Some(until) = self.paused_until(&happening) {
-            self.at(until, happening);
-            return Ok(());
-        }
         match happening {
             Happening::Tick { node, life } if self.alive(node, life) => self.tick(node),
             Happening::Flush { node, life } if self.alive(node, life) => return self.flush(node),
@@ -557,7 +558,8 @@ impl World {
             self.at(time, Happening::ToNode { node, life, conn, bytes: part.to_vec() });
             time += 1 + self.net_rng.around(self.swarm.delay / 4);
         }
-        let patience = self.rng.between(300 * MS, 3 * SECOND);
+        let longest = if self.now < self.swarm.safety { 3 * SECOND } else { SECOND };
+        let patience = self.rng.between(300 * MS, longest);
         self.at(self.now + patience, Happening::Impatience { client, attempt });
     }
 
@@ -710,7 +712,8 @@ impl World {
                 let node = self.some_node();
                 let pause = self.rng.around(self.swarm.pauses);
                 self.trace.line(self.now, || format!("node {} pauses for {} ms", node + 1, pause / MS));
-                self.nodes[node].paused_until = self.now + pause;
+                let until = &mut self.nodes[node].paused_until;
+                *until = (*until).max((self.now + pause).min(self.swarm.safety));
                 self.after(self.swarm.pauses, Happening::Pause);
             }
         }
@@ -731,13 +734,17 @@ impl World {
         self.swarm.heal();
         self.mend();
         for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = 0;
             if self.nodes[node].core.is_none() {
                 self.at(self.now, Happening::Restart { node });
             }
         }
         self.clients.list.iter_mut().for_each(|user| user.served = 0);
-        self.at(self.now + 3 * SECOND, Happening::Stop);
+        for client in 0..self.clients.list.len() {
+            let attempt = self.clients.list[client].attempt;
+            self.at(self.now + SECOND, Happening::Impatience { client, attempt });
+        }
+        // Longer than a client's patience, so that each comes to ask at least once.
+        self.at(self.now + 2 * SECOND, Happening::Stop);
     }
 
     fn is_finished(&self) -> bool {

@@ -13,7 +13,10 @@ impl Raft {
             if place == self.me {
                 continue;
             }
-            while self.progress[place].next <= self.log.last_index()
+            // A probe goes even when there is nothing to send: a follower that came back learns only from an append
+            // how far its log agrees, and with that what is committed.
+            while (self.progress[place].next <= self.log.last_index()
+                || self.progress[place].mode == Mode::Probe)
                 && self.progress[place].has_room(self.config.window)
             {
                 if !self.send_append(cx, place) {
@@ -228,6 +231,9 @@ impl Raft {
         progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
         if progress.mode == Mode::Probe {
             progress.probe_sent = false;
+        } else if header.index < progress.matched && progress.in_flight.is_empty() {
+            // It acknowledged more once: it restarted, and doesn't know any more how far it agrees with us.
+            progress.probe_from(progress.matched + 1);
         } else {
             self.on_acknowledged(from, header.index);
         }

@@ -176,6 +176,12 @@ impl Group {
         self.clock_ms = restored.clock_ms;
         self.applied = index;
     }
+
+    /// The newest entry whose effect a shard holds. Right after a snapshot was restored that may be ahead of what the
+    /// group as a whole has applied.
+    fn shard_index(&self, shard: usize) -> u64 {
+        self.applied.max(self.restored[shard])
+    }
 }
 
 impl Core {
@@ -307,7 +313,7 @@ impl Core {
             _ if unit == units => {}
             Source::Live => {
                 // The first part decides what the whole is good for: it must be what was promised.
-                header.index = if unit == 0 { taking.index } else { group.applied };
+                header.index = if unit == 0 { taking.index } else { group.shard_index(shard) };
                 header.clock = group.clock_ms;
                 group.shards[shard].encode_from(None, usize::MAX, &mut payload);
             }
@@ -409,7 +415,7 @@ impl Core {
         let header = Header {
             index: sending.index,
             log_term: sending.term,
-            commit: group.applied,
+            commit: group.shard_index(sending.next_unit as usize),
             aux: unit | units << 32,
             ..Header::new(Kind::Snapshot, id, 0)
         };
