@@ -87,12 +87,21 @@ pub(super) struct GroupSnapshots {
     newest: Option<(u64, u64)>,
 }
 
+/// What an operation is for.
+struct Making {
+    place: usize,
+    /// The file's number: the group may have given it up by the time the operation ends.
+    number: u64,
+    /// The file's name once the operation succeeds.
+    becomes: FileKind,
+}
+
 /// The snapshots of a core.
 #[derive(Default)]
 pub(super) struct Snapshots {
     groups: Vec<GroupSnapshots>,
-    /// Operations under way: the group, and whether its failure matters (a removal's doesn't).
-    ops: BTreeMap<u64, Option<usize>>,
+    /// Operations under way, each with the file that is being made; a removal has none, and its end changes nothing.
+    ops: BTreeMap<u64, Option<Making>>,
     last_op: u64,
     last_number: u64,
     /// Files that no mark names: to be removed.
@@ -100,11 +109,15 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    fn op(&mut self, place: Option<usize>) -> OpId {
+    fn op(&mut self, making: Option<Making>) -> OpId {
         self.last_op += 1;
         let op = OP_TAG | self.last_op;
-        self.ops.insert(op, place);
+        self.ops.insert(op, making);
         OpId(op)
+    }
+
+    fn op_of(&mut self, place: usize, number: u64, becomes: FileKind) -> OpId {
+        self.op(Some(Making { place, number, becomes }))
     }
 
     fn number(&mut self) -> u64 {
@@ -250,14 +263,10 @@ impl Core {
         out: &mut Effects<Message>,
     ) {
         let number = self.snapshots.number();
-        if let Some(abandoned) = self.snapshots.groups[place].taking.take() {
-            let file = FileId { kind: FileKind::Unfinished, number: abandoned.number };
-            let op = self.snapshots.op(None);
-            out.push(Effect::RemoveFile { op, file });
-        }
+        // One that is being made is given up; its operation under way removes the file when it ends.
         let taking = Taking { number, source, index, term, next_unit: 0, offset: 0 };
         self.snapshots.groups[place].taking = Some(taking);
-        let op = self.snapshots.op(Some(place));
+        let op = self.snapshots.op_of(place, number, FileKind::Unfinished);
         out.push(Effect::CreateFile { op, file: FileId { kind: FileKind::Unfinished, number }, bytes: 0 });
     }
 
@@ -269,9 +278,16 @@ impl Core {
         result: &Result<DiskReply, DiskError>,
         out: &mut Effects<Message>,
     ) {
-        let place =
+        let making =
             self.snapshots.ops.remove(&op.0).expect("every disk operation is the log's or a snapshot's");
-        let Some(place) = place else { return };
+        let Some(Making { place, number, becomes }) = making else { return };
+        let current = self.snapshots.groups[place].taking.as_ref();
+        if current.is_none_or(|taking| taking.number != number) {
+            let kind = if result.is_ok() { becomes } else { FileKind::Unfinished };
+            let op = self.snapshots.op(None);
+            out.push(Effect::RemoveFile { op, file: FileId { kind, number } });
+            return;
+        }
         if let Err(error) = result {
             // Without a snapshot nothing is lost; the log stays, and another try follows.
             tracing::warn!(%error, "a snapshot was given up");
@@ -286,7 +302,7 @@ impl Core {
                 let number = taking.number;
                 self.advance(place, 0);
                 let (from, to) = (FileKind::Unfinished, FileKind::Snapshot);
-                let op = self.snapshots.op(Some(place));
+                let op = self.snapshots.op_of(place, number, FileKind::Snapshot);
                 let (from, to) = (FileId { kind: from, number }, FileId { kind: to, number });
                 out.push(Effect::RenameFile { op, from, to });
             }
@@ -335,7 +351,7 @@ impl Core {
         let block = encode(&self.pool, &header, &payload);
         let file = FileId { kind: FileKind::Unfinished, number };
         let bytes = block.len();
-        let op = self.snapshots.op(Some(place));
+        let op = self.snapshots.op_of(place, number, FileKind::Unfinished);
         out.push(Effect::Write { op, file, offset, block, sync: unit == units });
         self.advance(place, bytes);
     }
