@@ -62,7 +62,8 @@ struct Node {
     disk: Disk,
     life: u64,
     flush_due: bool,
-    paused_until: u64,
+    /// For clients, peers, timers and disk.
+    paused_until: [u64; 4],
     skew_ms: u64,
     unfinished: BTreeMap<u64, Action>,
     conns: BTreeMap<u64, Conn>,
@@ -145,7 +146,7 @@ impl World {
             disk: Disk::default(),
             life: 0,
             flush_due: false,
-            paused_until: 0,
+            paused_until: [0; 4],
             skew_ms: node_rng.between(0, swarm.skew_ms),
             unfinished: BTreeMap::new(),
             conns: BTreeMap::new(),
@@ -284,19 +285,17 @@ impl World {
         Ok(())
     }
 
-    /// A paused node takes nothing until it goes on.
+    /// A paused node takes nothing until it goes on. Then the kernel hands it clients, peers, timers and disk in any
+    /// order: a client can be heard before the peers that elected somebody else.
     fn paused_until(&self, happening: &Happening) -> Option<u64> {
-        let node = match happening {
-            Happening::Tick { node, .. }
-            | Happening::Flush { node, .. }
-            | Happening::Disk { node, .. }
-            | Happening::ToNode { node, .. }
-            | Happening::GoneAtNode { node, .. } => *node,
-            Happening::Frame { to, .. } => *to,
-            Happening::Link { of, .. } => *of,
+        let (node, source) = match happening {
+            Happening::ToNode { node, .. } | Happening::GoneAtNode { node, .. } => (*node, 0),
+            Happening::Frame { to: node, .. } | Happening::Link { of: node, .. } => (*node, 1),
+            Happening::Tick { node, .. } | Happening::Flush { node, .. } => (*node, 2),
+            Happening::Disk { node, .. } => (*node, 3),
             _ => return None,
         };
-        let until = self.nodes[node].paused_until;
+        let until = self.nodes[node].paused_until[source];
         (until > self.now).then_some(until)
     }
 
@@ -712,8 +711,11 @@ impl World {
                 let node = self.some_node();
                 let pause = self.rng.around(self.swarm.pauses);
                 self.trace.line(self.now, || format!("node {} pauses for {} ms", node + 1, pause / MS));
-                let until = &mut self.nodes[node].paused_until;
-                *until = (*until).max((self.now + pause).min(self.swarm.safety));
+                let end = (self.now + pause).min(self.swarm.safety);
+                for until in &mut self.nodes[node].paused_until {
+                    let lag = self.rng.between(0, 3).saturating_sub(1) * MS;
+                    *until = (*until).max(end + lag);
+                }
                 self.after(self.swarm.pauses, Happening::Pause);
             }
         }
