@@ -289,9 +289,11 @@ impl World {
     /// order: a client can be heard before the peers that elected somebody else.
     fn paused_until(&self, happening: &Happening) -> Option<u64> {
         let (node, source) = match happening {
-            Happening::ToNode { node, .. } | Happening::GoneAtNode { node, .. } => (*node, 0),
+            Happening::ToNode { node, .. }
+            | Happening::GoneAtNode { node, .. }
+            | Happening::Flush { node, .. } => (*node, 0),
             Happening::Frame { to: node, .. } | Happening::Link { of: node, .. } => (*node, 1),
-            Happening::Tick { node, .. } | Happening::Flush { node, .. } => (*node, 2),
+            Happening::Tick { node, .. } => (*node, 2),
             Happening::Disk { node, .. } => (*node, 3),
             _ => return None,
         };
