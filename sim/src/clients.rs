@@ -237,8 +237,8 @@ impl Clients {
             match check(history) {
                 Verdict::Linearizable => {}
                 Verdict::Undecided => self.undecided += 1,
-                Verdict::Broken => {
-                    return Err(format!("linearizability: register {register}: {}", shown(history)));
+                Verdict::Broken { at } => {
+                    return Err(format!("linearizability: register {register}: {}", shown(history, at)));
                 }
             }
         }
@@ -288,10 +288,13 @@ fn elsewhere(error: &str) -> Result<Meaning, String> {
     }
 }
 
-fn shown(history: &[Operation]) -> String {
+/// The operations around an instant.
+fn shown(history: &[Operation], at: u64) -> String {
     let mut sorted = history.to_vec();
     sorted.sort_by_key(|op| op.called);
-    let lines = sorted.iter().map(|op| {
+    let place = sorted.partition_point(|op| op.called < at);
+    let around = &sorted[place.saturating_sub(20)..(place + 10).min(sorted.len())];
+    let lines = around.iter().map(|op| {
         let end = op.returned.map_or_else(|| "?".to_owned(), |at| format!("{:.3}", at as f64 / 1e6));
         format!("\n  {:>10.3} – {end:>10} ms  {:?}", op.called as f64 / 1e6, op.did)
     });

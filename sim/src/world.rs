@@ -710,8 +710,17 @@ impl World {
                 self.after(self.swarm.resets, Happening::Reset);
             }
             _ => {
-                let node = self.some_node();
-                let pause = self.rng.around(self.swarm.pauses);
+                // Long enough for another leader, every other time: then the old one wakes up and thinks it still is.
+                let leader = self.nodes.iter().position(|node| {
+                    let core = node.core.as_ref();
+                    core.is_some_and(|core| {
+                        core.inspect().groups.iter().any(|it| it.role == flotilla_consensus::Role::Leader)
+                    })
+                });
+                let (node, pause) = match leader.filter(|_| self.rng.between(0, 1) == 0) {
+                    Some(leader) => (leader, self.rng.between(1, 4) * self.swarm.election_ms * MS),
+                    None => (self.some_node(), self.rng.around(self.swarm.pauses)),
+                };
                 self.trace.line(self.now, || format!("node {} pauses for {} ms", node + 1, pause / MS));
                 let end = (self.now + pause).min(self.swarm.safety);
                 for until in &mut self.nodes[node].paused_until {
