@@ -16,7 +16,7 @@
 //! | [`scenario`] | the loads |
 //! | [`outcome`] | the numbers of a load on a target |
 //! | [`goals`] | ratios and what they should be |
-//! | [`print`] | tables |
+//! | [`mod@print`] | tables |
 
 pub(crate) mod args;
 mod goals;

@@ -1,4 +1,4 @@
-//! The loop that gives a [`Machine`] its hands: one glommio executor a core.
+//! The loop that gives a [`Machine`](crate::Machine) its hands: one glommio executor a core.
 //!
 //! ```text
 //!   sockets ─┐                              ┌─▶ send() on sockets, at once
@@ -7,7 +7,7 @@
 //!   mesh    ─┘
 //! ```
 //!
-//! Each source is a task that calls [`Machine::step`] and marks a flush as due. The flusher is a task too: woken
+//! Each source is a task that calls [`Machine::step`](crate::Machine::step) and marks a flush as due. The flusher is a task too: woken
 //! through the executor's own queue, it runs after every task that was ready before it. So a turn takes in all
 //! that is there, and answers once: that is the whole batching.
 //!

@@ -1,0 +1,210 @@
+//! What goes wrong: crashes and restarts, links that break, partitions, pauses; and the healing of it all.
+
+use super::{Conn, Happening, MS, SECOND, World};
+use crate::disk::Action;
+use crate::swarm::Swarm;
+use flotilla_runtime::{BlockPool, CoreBoot, CoreId, Effects, Event};
+use flotilla_services::core::Core;
+
+impl World {
+    pub(super) fn schedule_faults(&mut self) {
+        let Swarm { resets, partitions, crashes, blackouts, pauses, .. } = self.swarm;
+        let faults = [
+            (resets, Happening::Reset),
+            (partitions, Happening::Partition),
+            (crashes, Happening::Crash { node: Some(0) }),
+            (blackouts, Happening::Crash { node: None }),
+            (pauses, Happening::Pause),
+        ];
+        for (mean, fault) in faults {
+            if mean > 0 {
+                self.after(mean, fault);
+            }
+        }
+    }
+
+    pub(super) fn restart(&mut self, node: usize) -> Result<(), String> {
+        if self.nodes[node].core.is_some() {
+            return Ok(());
+        }
+        let now = self.clock(node);
+        let this = &mut self.nodes[node];
+        this.life += 1;
+        let boot = CoreBoot {
+            core: CoreId(0),
+            files: this.disk.boot(),
+            pool: BlockPool::heap(),
+            seed: this.rng.next_u64(),
+            now,
+        };
+        let core = Core::build(&this.config, boot);
+        let core = core.map_err(|error| format!("recovery: node {} refuses to start: {error}", node + 1))?;
+        self.trace.line(self.now, || format!("node {} starts: {}", node + 1, core.recovered()));
+        self.checks.forget(node);
+        this.core = Some(core);
+        this.flush_due = false;
+        let life = this.life;
+        self.at(self.now, Happening::Tick { node, life });
+        self.step(node, Event::Tick);
+        for other in 0..self.nodes.len() {
+            if other != node && self.nodes[other].core.is_some() {
+                self.raise_link(node, other);
+                self.raise_link(other, node);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn raise_link(&mut self, of: usize, to: usize) {
+        let life = self.nodes[of].life;
+        let delay = self.net_rng.between(MS / 10, 50 * MS);
+        self.at(self.now + delay, Happening::Link { of, life, to, up: true });
+    }
+
+    /// Whatever is on its way over the link is lost, and its owner hears of it.
+    pub(super) fn break_link(&mut self, of: usize, to: usize) {
+        let link = self.links.entry((of, to)).or_default();
+        link.epoch += 1;
+        link.last = 0;
+        let life = self.nodes[of].life;
+        self.at(self.now + 1, Happening::Link { of, life, to, up: false });
+    }
+
+    pub(super) fn crash(&mut self, node: usize) {
+        self.crashes += 1;
+        self.trace.line(self.now, || format!("node {} crashes", node + 1));
+        let this = &mut self.nodes[node];
+        this.core = None;
+        this.effects = Effects::default();
+        let unfinished: Vec<Action> = std::mem::take(&mut this.unfinished).into_values().collect();
+        this.disk.crash(&unfinished, &mut this.rng);
+        for connection in std::mem::take(&mut this.conns).into_values() {
+            let Conn { client, attempt, .. } = connection;
+            self.at(self.now + self.swarm.delay, Happening::GoneAtClient { client, attempt });
+        }
+        for other in 0..self.nodes.len() {
+            if other != node {
+                self.break_link(other, node);
+                self.break_link(node, other);
+            }
+        }
+        let rest = self.rng.between(MS, if self.healed { 200 * MS } else { 2 * SECOND });
+        self.at(self.now + rest, Happening::Restart { node });
+    }
+
+    pub(super) fn crash_fault(&mut self, which: Option<usize>) {
+        if self.healed {
+            return;
+        }
+        match which {
+            Some(_) => {
+                let node = self.some_node();
+                if self.nodes[node].core.is_some() {
+                    self.crash(node);
+                }
+                self.after(self.swarm.crashes, Happening::Crash { node: Some(0) });
+            }
+            None => {
+                for node in 0..self.nodes.len() {
+                    if self.nodes[node].core.is_some() {
+                        self.crash(node);
+                    }
+                }
+                self.after(self.swarm.blackouts, Happening::Crash { node: None });
+            }
+        }
+    }
+
+    pub(super) fn some_node(&mut self) -> usize {
+        usize::try_from(self.rng.between(0, self.nodes.len() as u64 - 1)).expect("few nodes")
+    }
+
+    pub(super) fn net_fault(&mut self, fault: &Happening) {
+        if self.healed {
+            return;
+        }
+        match fault {
+            Happening::Partition => {
+                let mode = self.rng.between(0, 2);
+                let side: Vec<bool> = match mode {
+                    0 => {
+                        let alone = self.some_node();
+                        (0..self.nodes.len()).map(|node| node == alone).collect()
+                    }
+                    _ => (0..self.nodes.len()).map(|_| self.rng.between(0, 1) == 0).collect(),
+                };
+                for from in 0..self.nodes.len() {
+                    for to in 0..self.nodes.len() {
+                        // One-way every third time.
+                        if side[from] != side[to] && (mode != 2 || side[from]) {
+                            self.blocked.insert((from, to));
+                        }
+                    }
+                }
+                let blocked = &self.blocked;
+                self.trace.line(self.now, || format!("partition: {blocked:?}"));
+                self.after(self.swarm.partitions, Happening::Mend);
+            }
+            Happening::Mend => {
+                self.mend();
+                self.after(self.swarm.partitions, Happening::Partition);
+            }
+            Happening::Reset => {
+                let (of, to) = (self.some_node(), self.some_node());
+                if of != to && self.nodes[of].core.is_some() && self.nodes[to].core.is_some() {
+                    self.break_link(of, to);
+                    self.raise_link(of, to);
+                }
+                self.after(self.swarm.resets, Happening::Reset);
+            }
+            _ => {
+                // Long enough for another leader, every other time: then the old one wakes up and thinks it still is.
+                let leader = self.nodes.iter().position(|node| {
+                    let core = node.core.as_ref();
+                    core.is_some_and(|core| {
+                        core.inspect().groups.iter().any(|it| it.role == flotilla_consensus::Role::Leader)
+                    })
+                });
+                let (node, pause) = match leader.filter(|_| self.rng.between(0, 1) == 0) {
+                    Some(leader) => (leader, self.rng.between(1, 4) * self.swarm.election_ms * MS),
+                    None => (self.some_node(), self.rng.around(self.swarm.pauses)),
+                };
+                self.trace.line(self.now, || format!("node {} pauses for {} ms", node + 1, pause / MS));
+                let end = (self.now + pause).min(self.swarm.safety);
+                for until in &mut self.nodes[node].paused_until {
+                    let lag = self.rng.between(0, 3).saturating_sub(1) * MS;
+                    *until = (*until).max(end + lag);
+                }
+                self.after(self.swarm.pauses, Happening::Pause);
+            }
+        }
+    }
+
+    pub(super) fn mend(&mut self) {
+        for (from, to) in std::mem::take(&mut self.blocked) {
+            if self.nodes[from].core.is_some() && self.nodes[to].core.is_some() {
+                self.break_link(from, to);
+                self.raise_link(from, to);
+            }
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.trace.line(self.now, || "everything is healed".to_owned());
+        self.healed = true;
+        self.swarm.heal();
+        self.mend();
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].core.is_none() {
+                self.at(self.now, Happening::Restart { node });
+            }
+        }
+        self.clients.list.iter_mut().for_each(|user| user.served = 0);
+        for client in 0..self.clients.list.len() {
+            let attempt = self.clients.list[client].attempt;
+            self.at(self.now + SECOND, Happening::Impatience { client, attempt });
+        }
+        // Longer than a client's patience, so that each comes to ask at least once.
+        self.at(self.now + 2 * SECOND, Happening::Stop);
+    }
+}
