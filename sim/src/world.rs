@@ -12,7 +12,7 @@ use crate::disk::{Action, Disk, reply};
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
-use flotilla_runtime::{ConnId, CoreId, Effect, Effects, Event, Machine, NodeId, Now, OpId, PeerId};
+use flotilla_runtime::{CoreId, Effect, Effects, Event, Machine, NodeId, Now, OpId, PeerId};
 use flotilla_services::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect};
 use flotilla_services::core::{Core, Message};
 use std::collections::{BTreeMap, BTreeSet};

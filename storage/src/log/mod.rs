@@ -19,6 +19,8 @@
 mod payload;
 mod space;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use payload::PayloadWriter;

@@ -1,1 +1,340 @@
+use super::testing::{Random, Rig, SEGMENT_BYTES, TestDisk};
+use crate::record::{HardState, RECORD_HEADER_BYTES, RecordHeader};
+use crate::{Lsn, Progress, StorageError};
+use flotilla_runtime::{Effect, NodeId};
+use std::collections::BTreeMap;
 
+/// What a group's log must look like: index → (frame, term, payload).
+type Model = BTreeMap<u64, BTreeMap<u64, (Lsn, u64, Vec<u8>)>>;
+
+#[test]
+fn what_was_acknowledged_is_read_back_after_every_crash() {
+    for seed in 0..400 {
+        many_lives(seed);
+    }
+}
+
+/// Appends, cuts off, marks and crashes at random, over several lives of one disk.
+fn many_lives(seed: u64) {
+    let mut random = Random(seed);
+    let mut disk = TestDisk::default();
+    let mut model = Model::new();
+    let mut marks: BTreeMap<u64, (u64, Lsn)> = BTreeMap::new();
+    let mut term = 0;
+    for life in 0..4 {
+        term += 1;
+        let commits = 1 + usize::try_from(random.below(3)).unwrap();
+        let (mut rig, recovered) = Rig::new(disk, commits);
+        check(seed, life, &recovered, &mut model, &marks, recovered.tail.last);
+        for _ in 0..random.below(120) {
+            let group = 1 + random.below(3);
+            let covered = marks.get(&group).map_or(0, |mark| mark.0);
+            let entries = model.entry(group).or_default();
+            let last = entries.keys().next_back().copied().unwrap_or(covered);
+            match random.below(12) {
+                0 if last > covered => {
+                    // A new leader's entry takes the place of what isn't committed.
+                    let from = covered + 1 + random.below(last - covered);
+                    entries.split_off(&from);
+                    term += 1;
+                }
+                1 if last > covered + 4 => {
+                    let index = covered + 1 + random.below(last - covered - 2);
+                    let lsn = rig.mark(group, index, entries[&index].1);
+                    entries.retain(|at, _| *at > index);
+                    marks.insert(group, (index, lsn));
+                    rig.log.release(group, index);
+                }
+                2..=6 => rig.flush(),
+                7..=9 if !rig.waiting.is_empty() => {
+                    // Writes in any order; a sync when its turn has come.
+                    let any = usize::try_from(random.below(rig.waiting.len() as u64)).unwrap();
+                    let is_write = |place: usize| !matches!(rig.waiting[place], Effect::Sync { .. });
+                    rig.finish(if is_write(any) { any } else { 0 });
+                }
+                _ => {
+                    let index = entries.keys().next_back().copied().unwrap_or(covered) + 1;
+                    let longest = if random.below(20) == 0 { 9000 } else { 200 };
+                    let bytes = usize::try_from(random.below(longest)).unwrap();
+                    let payload = vec![u8::try_from(random.below(256)).unwrap(); bytes];
+                    let (lsn, _) = rig.entry(group, index, term, &payload);
+                    model.entry(group).or_default().insert(index, (lsn, term, payload));
+                }
+            }
+            if rig.log.is_full() {
+                rig.settle();
+            }
+        }
+        let durable = rig.log.durable();
+        disk = rig.disk;
+        let tear_bytes = if random.below(2) == 0 { 512 } else { 4096 };
+        disk.crash(&mut random, tear_bytes);
+        let recovered = disk.recover().unwrap_or_else(|error| panic!("seed {seed}, life {life}: {error}"));
+        assert!(recovered.tail.last >= durable, "seed {seed}, life {life}: an acknowledged frame is gone");
+        check(seed, life, &recovered, &mut model, &marks, durable);
+        marks.retain(|_, mark| mark.1 <= recovered.tail.last);
+        for (group, found) in &recovered.groups {
+            let covered = found.snapshot.as_ref().map_or(0, |mark| mark.0.index);
+            marks.insert(*group, (covered, Lsn(0)));
+        }
+    }
+}
+
+/// Everything durable is there; nothing is there that was never written. Then the model is what was found.
+fn check(
+    seed: u64,
+    life: i32,
+    recovered: &crate::Recovered,
+    model: &mut Model,
+    marks: &BTreeMap<u64, (u64, Lsn)>,
+    durable: Lsn,
+) {
+    let mut found_model = Model::new();
+    for (group, found) in &recovered.groups {
+        let covered = found.snapshot.as_ref().map_or(0, |mark| mark.0.index);
+        let mut last = None;
+        for record in &found.entries {
+            let (header, payload) = RecordHeader::decode(record).unwrap();
+            assert!(last.is_none_or(|last| header.index == last + 1), "seed {seed}: contiguous");
+            last = Some(header.index);
+            if header.index > covered {
+                let place = found_model.entry(*group).or_default();
+                place.insert(header.index, (Lsn(0), header.term, payload.to_vec()));
+            }
+        }
+    }
+    for (group, entries) in &*model {
+        for (index, (lsn, term, payload)) in entries {
+            let found = found_model.get(group).and_then(|found| found.get(index));
+            if *lsn <= durable {
+                let (_, found_term, found_payload) = found.unwrap_or_else(|| {
+                    panic!("seed {seed}, life {life}: entry {index} of group {group} is gone")
+                });
+                assert!(
+                    (found_term, found_payload) == (term, payload),
+                    "seed {seed}, life {life}: entry {index} changed"
+                );
+            }
+        }
+    }
+    for (group, (index, lsn)) in marks {
+        if *index > 0 && *lsn <= durable {
+            let found = recovered.groups.get(group).and_then(|found| found.snapshot.as_ref());
+            assert!(found.is_some_and(|mark| mark.0.index >= *index), "seed {seed}: a mark is gone");
+        }
+    }
+    *model = found_model;
+}
+
+/// A small log at rest, its last frame vouched for by the watermark.
+fn log_at_rest() -> Rig {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    rig.settle();
+    let (header, payload) = HardState { term: 1, vote: Some(NodeId(2)), commit: 0 }.record(1);
+    rig.log.append(&header, &payload);
+    rig.settle();
+    for index in 1..=3_u8 {
+        rig.entry(1, u64::from(index), 1, &[index; 100]);
+        rig.entry(2, u64::from(index), 1, &[index; 5000]);
+        rig.settle();
+    }
+    rig.rest();
+    rig
+}
+
+#[test]
+fn every_flipped_byte_is_noticed_or_harmless() {
+    let disk = log_at_rest().disk;
+    let good = disk.recover().unwrap();
+    assert!(good.cut.is_none() && good.groups[&1].entries.len() == 3);
+    let watermark = good.bytes + 4096 - 4096;
+    let (file, image) = disk.files.iter().next().unwrap();
+    let (mut refused, mut harmless) = (0, 0);
+    for place in 0..usize::try_from(4096 + good.bytes).unwrap() {
+        let mut flipped = disk.clone();
+        flipped.files.get_mut(file).unwrap()[place] = image[place] ^ 0x10;
+        match flipped.recover() {
+            Err(StorageError::Corrupt { offset, .. }) => {
+                refused += 1;
+                assert!(
+                    offset <= place as u64,
+                    "byte {place}: the damage is found where it is, not behind it"
+                );
+            }
+            Err(other) => panic!("byte {place}: {other}"),
+            Ok(found) => {
+                harmless += 1;
+                let same = good.groups.iter().all(|(group, good)| same_entries(&found.groups[group], good));
+                assert!(same, "byte {place}: entries changed");
+                let in_watermark = place as u64 >= watermark;
+                assert!(
+                    in_watermark || found.tail.last == good.tail.last,
+                    "byte {place}: a frame was cut off"
+                );
+            }
+        }
+    }
+    assert!(refused > 15_000 && harmless > 1_000, "{refused} refused, {harmless} harmless");
+}
+
+fn same_entries(one: &crate::RecoveredGroup, other: &crate::RecoveredGroup) -> bool {
+    one.entries.iter().map(|record| &**record).eq(other.entries.iter().map(|record| &**record))
+}
+
+#[test]
+fn corruption_names_segment_offset_frame_and_groups() {
+    let mut disk = log_at_rest().disk;
+    disk.files.values_mut().next().unwrap()[4096 + 4096 + 200] ^= 1;
+    let text = disk.recover().unwrap_err().to_string();
+    for part in
+        ["segment-0000000000000001.log is damaged at offset 8192", "in frame 2", "At risk: frames 2 to"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[test]
+fn an_unacknowledged_tail_is_cut_and_the_log_goes_on() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    rig.settle();
+    rig.entry(1, 1, 1, b"kept");
+    rig.settle();
+    rig.entry(1, 2, 1, &[7; 9000]);
+    rig.flush();
+    // Some of the frame's blocks arrive, others don't.
+    let mut random = Random(3);
+    let disk = loop {
+        let mut disk = rig.disk.clone();
+        disk.crash(&mut random, 4096);
+        if disk.recover().unwrap().cut.is_some() {
+            break disk;
+        }
+    };
+    let (mut rig, recovered) = Rig::new(disk, 1);
+    assert_eq!(recovered.groups[&1].entries.len(), 1);
+    rig.entry(1, 2, 2, b"instead");
+    rig.settle();
+    let recovered = rig.disk.recover().unwrap();
+    let second = RecordHeader::decode(&recovered.groups[&1].entries[1]).unwrap();
+    assert_eq!((second.0.term, second.1), (2, &b"instead"[..]));
+}
+
+#[test]
+fn after_a_failed_write_nothing_is_acknowledged() {
+    for fails_first in [true, false] {
+        let (mut rig, _) = Rig::new(TestDisk::default(), 2);
+        rig.entry(1, 1, 1, b"the segment is in use");
+        rig.settle();
+        rig.entry(1, 2, 1, b"a");
+        rig.flush();
+        rig.entry(1, 3, 1, b"b");
+        rig.flush();
+        assert_eq!(rig.waiting.len(), 2, "two commits are on their way");
+        let durable = rig.log.durable();
+        let progress = rig.fail(usize::from(!fails_first), 5);
+        assert!(matches!(progress, Progress::Fatal(_)));
+        let halted = rig.halted.clone().unwrap();
+        assert!(halted.contains("write of segment at offset 4096 failed: injected (os error 5)"), "{halted}");
+        assert!(matches!(rig.finish(0), Progress::Fatal(_)), "what completes later counts no more");
+        rig.entry(1, 4, 1, b"c");
+        rig.flush();
+        assert_eq!((rig.log.durable(), rig.waiting.len()), (durable, 0));
+    }
+}
+
+#[test]
+fn acknowledgement_is_of_a_prefix() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 3);
+    rig.entry(1, 1, 1, b"the segment is in use");
+    rig.settle();
+    let frames: Vec<Lsn> = (2..=4)
+        .map(|index| {
+            let (lsn, _) = rig.entry(1, index, 1, b"x");
+            rig.flush();
+            lsn
+        })
+        .collect();
+    assert_eq!(rig.finish(2), Progress::Nothing);
+    assert_eq!(rig.finish(1), Progress::Nothing);
+    assert_eq!(rig.finish(0), Progress::Advanced(frames[2]));
+}
+
+#[test]
+fn a_full_disk_refuses_new_work_and_recovers() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    rig.settle();
+    rig.is_disk_full = true;
+    let mut index = 0;
+    while !rig.log.is_full() {
+        index += 1;
+        rig.entry(1, index, 1, &[1; 4000]);
+        rig.flush();
+        while !rig.waiting.is_empty() {
+            rig.finish(0);
+        }
+        assert!(index < 200, "the log must fill up");
+    }
+    assert!(rig.halted.is_none(), "a full disk is no reason to stop");
+    let durable = rig.log.durable();
+    assert!(durable > Lsn(0), "what fitted is durable");
+    rig.is_disk_full = false;
+    rig.rest();
+    assert!(rig.log.durable() > durable && !rig.log.is_full());
+    assert_eq!(rig.disk.recover().unwrap().groups[&1].entries.len() as u64, index);
+}
+
+#[test]
+fn segments_are_used_again() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    let (header, payload) = HardState { term: 9, vote: Some(NodeId(3)), commit: 0 }.record(5);
+    rig.log.append(&header, &payload);
+    for index in 1..=400 {
+        rig.entry(1, index, 1, &[3; 3000]);
+        if index % 10 == 0 {
+            rig.mark(1, index, 1);
+            rig.log.release(1, index);
+        }
+        rig.settle();
+    }
+    let written = 400 * 4096;
+    assert!(written > 20 * SEGMENT_BYTES);
+    assert!(rig.disk.files.len() <= 5, "{} files", rig.disk.files.len());
+    let recovered = rig.disk.recover().unwrap();
+    assert_eq!(recovered.groups[&1].snapshot.as_ref().unwrap().0.index, 400);
+    let vote = recovered.groups[&5].hard_state.unwrap();
+    assert_eq!((vote.term, vote.vote), (9, Some(NodeId(3))), "the vote was carried along");
+}
+
+#[test]
+fn a_missing_or_foreign_segment_is_refused() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    for index in 1..=60 {
+        rig.entry(1, index, 1, &[3; 3000]);
+        rig.settle();
+    }
+    let mut disk = rig.disk;
+    let second = *disk.files.keys().nth(1).unwrap();
+    let image = disk.files.remove(&second).unwrap();
+    assert!(matches!(disk.recover(), Err(StorageError::MissingSegment { .. })));
+    let mut foreign = image;
+    foreign[8] ^= 1;
+    let crc = crc32fast::hash(&foreign[..68]).to_le_bytes();
+    foreign[68..72].copy_from_slice(&crc);
+    disk.files.insert(second, foreign);
+    assert!(matches!(disk.recover(), Err(StorageError::Foreign { .. })));
+}
+
+/// Frozen bytes: a change here is a change of the format, and needs a new version.
+#[test]
+fn the_format_is_frozen() {
+    let rig = log_at_rest();
+    let image = rig.disk.files.values().next().unwrap();
+    assert_eq!(image[..8], *b"SEG1\x01\0\0\0");
+    assert_eq!(image[4096..4104], *b"FRM1\x01\0\x40\0");
+    let record = &image[4096 + 64..];
+    assert_eq!(record[..8], 1_u64.to_le_bytes());
+    assert_eq!((record[30], &record[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + 4]), (2, &[2, 0, 0, 0][..]));
+    assert_eq!(crc32fast::hash(image), FROZEN, "{:#x}", crc32fast::hash(image));
+}
+
+const FROZEN: u32 = 0x7dbb_84dc;

@@ -17,8 +17,6 @@
 //! where the tail was cut: whatever it writes there, nothing behind it parses as a frame of this epoch.
 
 mod groups;
-#[cfg(test)]
-mod tests;
 
 pub use groups::RecoveredGroup;
 
