@@ -18,8 +18,6 @@ mod election;
 mod read;
 mod replication;
 mod snapshot;
-#[cfg(test)]
-mod tests;
 
 use crate::log::RaftLog;
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};

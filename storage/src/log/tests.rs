@@ -150,9 +150,10 @@ fn every_flipped_byte_is_noticed_or_harmless() {
     let watermark = good.bytes + 4096 - 4096;
     let (file, image) = disk.files.iter().next().unwrap();
     let (mut refused, mut harmless) = (0, 0);
-    for place in 0..usize::try_from(4096 + good.bytes).unwrap() {
+    let length = usize::try_from(4096 + good.bytes).unwrap();
+    for (place, byte) in image.iter().enumerate().take(length) {
         let mut flipped = disk.clone();
-        flipped.files.get_mut(file).unwrap()[place] = image[place] ^ 0x10;
+        flipped.files.get_mut(file).unwrap()[place] = byte ^ 0x10;
         match flipped.recover() {
             Err(StorageError::Corrupt { offset, .. }) => {
                 refused += 1;

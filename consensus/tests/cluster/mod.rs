@@ -1,0 +1,212 @@
+//! Replicas of one group that a test moves by hand: it decides whose timer fires, which messages arrive, whose disk syncs.
+
+use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig, Role, raft::Member};
+use flotilla_runtime::machine::MILLISECOND;
+use flotilla_runtime::{BlockPool, CoreId, DiskReply, Effect, Effects, FileId, Nanos, NodeId, OpId, PeerId};
+use flotilla_storage::{Identity, LogConfig, RecordHeader, Recovery};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(crate) const GROUP: GroupId = GroupId(1);
+
+struct Replica {
+    multi: Multi,
+    /// Writes that aren't synced yet, with their operations.
+    unsynced: Vec<(OpId, FileId, u64, Vec<u8>)>,
+    files: BTreeMap<FileId, Vec<u8>>,
+}
+
+pub(crate) struct Cluster {
+    replicas: Vec<Replica>,
+    /// Frames on their way: (from, to, bytes).
+    pub(crate) wire: Vec<(usize, usize, Vec<u8>)>,
+    /// Replicas whose frames don't arrive and don't leave.
+    pub(crate) cut_off: BTreeSet<usize>,
+    /// Replicas whose disks take their time.
+    pub(crate) slow_disks: BTreeSet<usize>,
+    now: Nanos,
+}
+
+fn peer(node: usize) -> PeerId {
+    PeerId { node: NodeId(u32::try_from(node + 1).unwrap()), core: CoreId(0) }
+}
+
+fn identity(node: usize) -> Identity {
+    Identity { cluster: 1, node: u32::try_from(node + 1).unwrap(), core: 0 }
+}
+
+fn open(node: usize, nodes: usize, files: &BTreeMap<FileId, Vec<u8>>, now: Nanos) -> Multi {
+    let pool = BlockPool::heap();
+    let mut recovery = Recovery::new(identity(node));
+    for (file, content) in files {
+        recovery.segment(*file, pool.copy_of(content)).unwrap();
+    }
+    let members = (0..nodes).map(|node| Member { peer: peer(node) }).collect();
+    let config = MultiConfig {
+        me: peer(node).node,
+        groups: vec![(GROUP, members)],
+        raft: RaftConfig::default(),
+        log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(identity(node)) },
+        channel: 0,
+    };
+    Multi::open(config, pool, recovery.finish().unwrap(), node as u64, now)
+}
+
+impl Cluster {
+    pub(crate) fn new(nodes: usize) -> Self {
+        let replica = |node| {
+            let files = BTreeMap::new();
+            Replica { multi: open(node, nodes, &files, 0), unsynced: Vec::new(), files }
+        };
+        let replicas = (0..nodes).map(replica).collect();
+        Self { replicas, wire: Vec::new(), cut_off: BTreeSet::new(), slow_disks: BTreeSet::new(), now: 1 }
+    }
+
+    pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
+        self.replicas[node].multi.raft(0)
+    }
+
+    /// The term and payload of every entry up to `last`.
+    pub(crate) fn entries(&self, node: usize, last: u64) -> Vec<(u64, Vec<u8>)> {
+        let entry = |index| {
+            let entry = self.raft(node).log().entry(index).unwrap();
+            (entry.term, RecordHeader::decode(&entry.record).unwrap().1.to_vec())
+        };
+        (1..=last).map(entry).collect()
+    }
+
+    pub(crate) fn propose(&mut self, node: usize, payload: &[u8]) -> u64 {
+        let now = self.now;
+        let proposal = self.replicas[node]
+            .multi
+            .propose(now, 0, 9, payload.len(), |writer| writer.put(payload))
+            .unwrap();
+        self.flush(node);
+        proposal.index
+    }
+
+    pub(crate) fn read(&mut self, node: usize) -> flotilla_consensus::ReadTicket {
+        let ticket = self.replicas[node].multi.read(self.now, 0).unwrap();
+        self.flush(node);
+        ticket
+    }
+
+    fn flush(&mut self, node: usize) {
+        let mut out = Effects::<()>::default();
+        self.replicas[node].multi.flush(self.now, &mut out);
+        self.carry_out(node, out);
+    }
+
+    fn carry_out(&mut self, node: usize, mut out: Effects<()>) {
+        let mut done = Vec::new();
+        for effect in out.drain() {
+            let replica = &mut self.replicas[node];
+            match effect {
+                Effect::Send { to, frame } => {
+                    self.wire.push((node, usize::try_from(to.node.0).unwrap() - 1, frame));
+                }
+                Effect::Write { op, file, offset, block, .. } => {
+                    replica.unsynced.push((op, file, offset, block.to_vec()));
+                }
+                // Its writes come first in the queue; it has no bytes of its own.
+                Effect::Sync { op, file } => replica.unsynced.push((op, file, 0, Vec::new())),
+                Effect::CreateFile { op, file, bytes } => {
+                    replica.files.insert(file, vec![0; usize::try_from(bytes).unwrap()]);
+                    done.push(op);
+                }
+                other => unreachable!("{other:?}"),
+            }
+        }
+        self.answer(node, done);
+        if !self.slow_disks.contains(&node) {
+            self.sync(node);
+        }
+    }
+
+    /// The disk of a replica does what it was asked.
+    pub(crate) fn sync(&mut self, node: usize) {
+        let replica = &mut self.replicas[node];
+        let mut done = Vec::new();
+        for (op, file, offset, bytes) in std::mem::take(&mut replica.unsynced) {
+            let at = usize::try_from(offset).unwrap();
+            replica.files.get_mut(&file).unwrap()[at..at + bytes.len()].copy_from_slice(&bytes);
+            done.push(op);
+        }
+        self.answer(node, done);
+    }
+
+    fn answer(&mut self, node: usize, done: Vec<OpId>) {
+        if done.is_empty() {
+            return;
+        }
+        let mut out = Effects::<()>::default();
+        for op in done {
+            self.replicas[node].multi.disk(self.now, op, &Ok(DiskReply::Done), &mut out);
+        }
+        self.replicas[node].multi.flush(self.now, &mut out);
+        self.carry_out(node, out);
+    }
+
+    /// The replica's next timer fires.
+    pub(crate) fn fire(&mut self, node: usize) {
+        self.now = self.now.max(self.raft(node).deadline());
+        let mut out = Effects::<()>::default();
+        self.replicas[node].multi.tick(self.now, &mut out);
+        self.replicas[node].multi.flush(self.now, &mut out);
+        self.carry_out(node, out);
+    }
+
+    /// Every timer that is due fires.
+    pub(crate) fn fire_due(&mut self) {
+        for node in 0..self.replicas.len() {
+            if self.raft(node).deadline() <= self.now {
+                self.fire(node);
+            }
+        }
+    }
+
+    /// Everything on the wire arrives, and what follows from it, until it is quiet.
+    pub(crate) fn deliver(&mut self) {
+        while !self.wire.is_empty() {
+            let (from, to, frame) = self.wire.remove(0);
+            if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
+                self.replicas[to].multi.receive(self.now, peer(from).node, &frame[1..]).unwrap();
+                self.flush(to);
+            }
+        }
+    }
+
+    /// Time passes without anybody's timer firing.
+    pub(crate) fn pass(&mut self, milliseconds: u64) {
+        self.now += milliseconds * MILLISECOND;
+    }
+
+    /// Makes `node` the leader: the others have heard from none for long enough.
+    pub(crate) fn elect(&mut self, node: usize) {
+        for _ in 0..10 {
+            if self.raft(node).role() == Role::Leader {
+                return self.deliver();
+            }
+            self.pass(1000);
+            self.fire(node);
+            self.deliver();
+        }
+        panic!("{node} can't win an election");
+    }
+
+    /// The process dies, what its disk hasn't synced is lost, and it starts again.
+    pub(crate) fn restart(&mut self, node: usize) {
+        let nodes = self.replicas.len();
+        self.wire.retain(|(from, to, _)| *from != node && *to != node);
+        let now = self.now;
+        let replica = &mut self.replicas[node];
+        replica.unsynced.clear();
+        replica.multi = open(node, nodes, &replica.files, now);
+        self.flush(node);
+        for other in (0..nodes).filter(|other| *other != node) {
+            for up in [false, true] {
+                self.replicas[other].multi.link_changed(now, peer(node), up);
+            }
+            self.flush(other);
+        }
+    }
+}

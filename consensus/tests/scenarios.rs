@@ -1,0 +1,215 @@
+//! Scenarios that random runs hit rarely, each step by step. Numbers in names are rows of the labs' behaviours.
+
+mod cluster;
+
+use cluster::Cluster;
+use flotilla_consensus::Role;
+
+#[test]
+fn a_leader_is_elected_and_entries_are_committed_everywhere_raft_a1_b1() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    assert_eq!(cluster.propose(0, b"one"), 2, "the first entry is the term's own");
+    cluster.deliver();
+    cluster.fire(0);
+    cluster.deliver();
+    for node in 0..3 {
+        assert_eq!((cluster.raft(node).commit(), cluster.raft(node).leader().unwrap().0), (2, 1));
+        assert_eq!(cluster.entries(node, 2)[1].1, b"one");
+    }
+}
+
+#[test]
+fn an_entry_is_acknowledged_only_from_the_disk() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    let before = cluster.raft(0).commit();
+    cluster.slow_disks = [0, 1, 2].into();
+    cluster.propose(0, b"x");
+    cluster.deliver();
+    assert_eq!(cluster.raft(0).commit(), before, "it is in memory everywhere and on no disk");
+    cluster.sync(1);
+    cluster.deliver();
+    assert_eq!(
+        cluster.raft(0).commit(),
+        before,
+        "one disk is no majority, and the leader's memory doesn't count"
+    );
+    cluster.sync(2);
+    cluster.deliver();
+    assert_eq!(cluster.raft(0).commit(), before + 1, "two disks are one, also without the leader's own");
+}
+
+#[test]
+fn a_vote_isn_t_given_before_it_is_on_the_disk_and_never_twice_raft_c1() {
+    let mut cluster = Cluster::new(3);
+    cluster.slow_disks = [1].into();
+    cluster.cut_off = [2].into();
+    cluster.pass(1000);
+    cluster.fire(0);
+    cluster.deliver();
+    assert_eq!((cluster.raft(0).role(), cluster.raft(1).term()), (Role::Candidate, 1));
+    assert_eq!(cluster.raft(1).vote().unwrap().0, 1, "it has decided, and told nobody");
+    cluster.sync(1);
+    cluster.deliver();
+    assert_eq!(cluster.raft(0).role(), Role::Leader);
+    cluster.restart(1);
+    assert_eq!((cluster.raft(1).term(), cluster.raft(1).vote().map(|node| node.0)), (1, Some(1)));
+}
+
+/// Figure 8 of the paper: an entry of an older term on a majority isn't committed by that.
+#[test]
+fn entries_of_older_terms_are_not_committed_by_counting_raft_c4() {
+    let mut cluster = Cluster::new(5);
+    // (a) The first leader brings an entry to one follower only.
+    cluster.elect(0);
+    cluster.cut_off = [2, 3, 4].into();
+    let old = cluster.propose(0, b"old");
+    cluster.deliver();
+    let committed = cluster.raft(0).commit();
+    assert!(committed < old);
+    // (b) Another leads, elected without those two, and writes on its own disk only.
+    cluster.cut_off = [0, 1].into();
+    cluster.wire.clear();
+    cluster.slow_disks = [4].into();
+    cluster.pass(3000);
+    cluster.fire(4);
+    cluster.deliver();
+    cluster.cut_off = [0, 1, 2, 3].into();
+    cluster.sync(4);
+    cluster.slow_disks.clear();
+    assert_eq!(cluster.raft(4).role(), Role::Leader);
+    cluster.propose(4, b"lost");
+    cluster.deliver();
+    while cluster.raft(0).role() == Role::Leader {
+        cluster.fire(0);
+    }
+    cluster.wire.clear();
+    // (c) The first leads again; its own entry of the new term doesn't get anywhere yet, the old one does.
+    cluster.cut_off = [4].into();
+    cluster.slow_disks = [0, 1, 2, 3].into();
+    cluster.pass(3000);
+    for _ in 0..20 {
+        if cluster.raft(0).role() == Role::Leader {
+            break;
+        }
+        cluster.fire(0);
+        cluster.deliver();
+        for node in 0..4 {
+            cluster.sync(node);
+        }
+    }
+    assert_eq!(cluster.raft(0).role(), Role::Leader);
+    let term = cluster.raft(0).term();
+    assert!(cluster.raft(0).log().term(old).unwrap() < term);
+    assert_eq!(cluster.raft(0).commit(), committed, "nothing of this term is on a majority yet");
+    cluster.deliver();
+    for _ in 0..4 {
+        for node in 0..4 {
+            cluster.sync(node);
+        }
+        cluster.deliver();
+        let commit = cluster.raft(0).commit();
+        assert!(
+            commit < old || cluster.raft(0).log().term(commit) == Some(term),
+            "committed by counting: {commit}"
+        );
+    }
+    assert!(cluster.raft(0).commit() > old, "with an entry of its own term the old one is committed, too");
+    // The other's entry is gone everywhere once it is heard.
+    cluster.cut_off.clear();
+    cluster.slow_disks.clear();
+    for _ in 0..8 {
+        cluster.fire(0);
+        cluster.deliver();
+    }
+    let last = cluster.raft(0).commit();
+    assert_eq!(cluster.entries(4, last), cluster.entries(0, last));
+}
+
+#[test]
+fn a_leader_that_slept_through_its_replacement_answers_no_read() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    // It sleeps; another leads and commits.
+    cluster.cut_off = [0].into();
+    cluster.elect(1);
+    let newer = cluster.propose(1, b"newer");
+    cluster.deliver();
+    assert_eq!((cluster.raft(1).commit(), cluster.raft(0).role()), (newer, Role::Leader));
+    // It wakes up, and the first thing it hears is a client.
+    let ticket = cluster.read(0);
+    assert!(cluster.raft(0).confirmed_round() < ticket.round, "nobody has confirmed that it leads");
+    cluster.cut_off.clear();
+    cluster.deliver();
+    assert_eq!(cluster.raft(0).role(), Role::Follower);
+    // The new one's reads wait for a round of its own, begun after they came.
+    let ticket = cluster.read(1);
+    assert!(cluster.raft(1).confirmed_round() < ticket.round && ticket.index >= newer);
+    cluster.deliver();
+    assert!(cluster.raft(1).confirmed_round() >= ticket.round);
+}
+
+#[test]
+fn a_restarted_follower_learns_what_is_committed_without_a_write() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.propose(0, b"x");
+    cluster.deliver();
+    cluster.fire(0);
+    cluster.deliver();
+    let commit = cluster.raft(0).commit();
+    assert_eq!(cluster.raft(1).commit(), commit);
+    cluster.restart(1);
+    assert!(cluster.raft(1).commit() < commit);
+    cluster.deliver();
+    cluster.fire(0);
+    cluster.deliver();
+    assert_eq!(cluster.raft(1).commit(), commit);
+}
+
+#[test]
+fn a_node_that_was_cut_off_disturbs_nobody_when_it_returns_raft_a2() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.cut_off = [2].into();
+    let term = cluster.raft(0).term();
+    for _ in 0..200 {
+        cluster.pass(20);
+        cluster.fire_due();
+        cluster.deliver();
+    }
+    assert_eq!((cluster.raft(2).role(), cluster.raft(2).term()), (Role::PreCandidate, term));
+    cluster.cut_off.clear();
+    cluster.fire(2);
+    cluster.deliver();
+    assert_eq!((cluster.raft(0).role(), cluster.raft(0).term()), (Role::Leader, term));
+    cluster.fire(0);
+    cluster.deliver();
+    assert_eq!(cluster.raft(2).leader().unwrap().0, 1);
+}
+
+#[test]
+fn a_leader_without_a_majority_steps_down_and_its_entries_are_replaced_raft_b8() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.cut_off = [0].into();
+    for _ in 0..3 {
+        cluster.propose(0, b"never");
+    }
+    cluster.deliver();
+    cluster.elect(1);
+    let index = cluster.propose(1, b"instead");
+    cluster.deliver();
+    while cluster.raft(0).role() == Role::Leader {
+        cluster.fire(0);
+    }
+    cluster.wire.clear();
+    cluster.cut_off.clear();
+    for _ in 0..4 {
+        cluster.fire(1);
+        cluster.deliver();
+    }
+    assert_eq!((cluster.raft(0).commit(), cluster.entries(0, index)), (index, cluster.entries(1, index)));
+    assert!(cluster.raft(0).log().last_index() == index, "what it alone had is gone");
+}
