@@ -108,16 +108,13 @@ fn entries_of_older_terms_are_not_committed_by_counting_raft_c4() {
     assert!(cluster.raft(0).log().term(old).unwrap() < term);
     assert_eq!(cluster.raft(0).commit(), committed, "nothing of this term is on a majority yet");
     cluster.deliver();
-    for _ in 0..4 {
-        for node in 0..4 {
-            cluster.sync(node);
-        }
+    cluster.sync(2);
+    cluster.deliver();
+    assert!((0..3).all(|node| cluster.raft(node).durable() == old), "the old entry is on a majority");
+    assert_eq!(cluster.raft(0).commit(), committed, "which doesn't commit it");
+    for _ in 0..3 {
+        (0..4).for_each(|node| cluster.sync(node));
         cluster.deliver();
-        let commit = cluster.raft(0).commit();
-        assert!(
-            commit < old || cluster.raft(0).log().term(commit) == Some(term),
-            "committed by counting: {commit}"
-        );
     }
     assert!(cluster.raft(0).commit() > old, "with an entry of its own term the old one is committed, too");
     // The other's entry is gone everywhere once it is heard.
