@@ -96,10 +96,10 @@ fn entries_of_older_terms_are_not_committed_by_counting_raft_c4() {
     'elected: for _ in 0..3 {
         cluster.fire(0);
         for _ in 0..20 {
-            (0..4).for_each(|node| cluster.sync(node));
             if cluster.raft(0).role() == Role::Leader {
                 break 'elected;
             }
+            (0..4).for_each(|node| cluster.sync(node));
             cluster.deliver();
         }
     }
@@ -110,7 +110,8 @@ fn entries_of_older_terms_are_not_committed_by_counting_raft_c4() {
     cluster.deliver();
     cluster.sync(2);
     cluster.deliver();
-    assert!((0..3).all(|node| cluster.raft(node).durable() == old), "the old entry is on a majority");
+    let durable: Vec<u64> = (0..3).map(|node| cluster.raft(node).durable()).collect();
+    assert_eq!(durable, [old; 3], "the old entry is on a majority, and nothing else");
     assert_eq!(cluster.raft(0).commit(), committed, "which doesn't commit it");
     for _ in 0..3 {
         (0..4).for_each(|node| cluster.sync(node));
