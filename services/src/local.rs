@@ -9,6 +9,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// What kind of cluster.
@@ -73,10 +74,21 @@ pub enum LocalError {
         /// The end of its log.
         last_words: String,
     },
+    /// A node neither got ready nor ended.
+    #[error("node {node} isn't ready after {seconds} s; it was killed")]
+    NotReady {
+        /// Which one.
+        node: u32,
+        /// How long it was given.
+        seconds: u64,
+    },
     /// The cluster doesn't serve.
     #[error("the cluster has no leader for every slot after {0:.0} s")]
     NoLeader(f64),
 }
+
+/// Making the segments of a log takes a slow disk a while.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// A running local cluster. Dropped, it is killed.
 #[derive(Debug)]
@@ -157,10 +169,21 @@ impl LocalCluster {
         let node = &mut self.nodes[id as usize - 1];
         let process = node.process.as_mut().expect("spawned just before");
         let output = process.stdout.take().expect("its output is a pipe");
-        let mut line = String::new();
-        let read = BufReader::new(output).read_line(&mut line);
-        if read.is_ok() && line.starts_with("ready") {
-            return Ok(());
+        let (announce, announced) = std::sync::mpsc::channel();
+        crate::hands::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(output).read_line(&mut line);
+            // Nobody waits any more: that was said already.
+            let _ = announce.send(read.is_ok() && line.starts_with("ready"));
+        });
+        match announced.recv_timeout(READY_WITHIN) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(_) => {
+                let seconds = READY_WITHIN.as_secs();
+                self.kill(id);
+                return Err(LocalError::NotReady { node: id, seconds });
+            }
         }
         let status = process.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         node.process = None;
@@ -288,7 +311,7 @@ impl Drop for LocalCluster {
 }
 
 fn entries(options: &LocalOptions) -> Result<Vec<NodeEntry>, LocalError> {
-    let mut ports = Ports { next: 7100 + u16::try_from(std::process::id() % 20_000).unwrap_or(0) };
+    let mut ports = Ports;
     let mut entries = Vec::new();
     for id in 1..=options.nodes {
         let port = match options.port {
@@ -301,22 +324,26 @@ fn entries(options: &LocalOptions) -> Result<Vec<NodeEntry>, LocalError> {
     Ok(entries)
 }
 
-/// Looks for ports that nobody listens on.
-struct Ports {
-    next: u16,
-}
+/// Looks for ports that nobody listens on. No port is handed out twice by one process: a node that is down for a while
+/// finds its own still free.
+struct Ports;
+
+/// How many ports were tried in this process.
+static TRIED: AtomicU32 = AtomicU32::new(0);
 
 impl Ports {
     fn take(&mut self, count: u16) -> Result<u16, LocalError> {
         for _ in 0..4000 {
-            let first = self.next;
-            self.next = if first > 32_000 - count { 7100 } else { first + count };
+            let tried = TRIED.fetch_add(u32::from(count), Ordering::Relaxed);
+            // Below the range from which the system takes ports for outgoing connections.
+            let first = 7100 + (std::process::id().wrapping_mul(997).wrapping_add(tried)) % 24_000;
+            let first = u16::try_from(first).expect("less than 31 100");
             let free = (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
             if free {
                 return Ok(first);
             }
         }
-        let source = io::Error::other("no free ports between 7100 and 32000");
+        let source = io::Error::other("no free ports between 7100 and 31100");
         Err(LocalError::Io { what: "can't find ports for a local cluster".to_owned(), source })
     }
 }

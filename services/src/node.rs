@@ -2,6 +2,7 @@
 
 use crate::config::{Config, ConfigError, Sync};
 use crate::core::Core;
+use crate::hands::{Stopwatch, pause};
 use flotilla_runtime::driver::{
     self, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, Placement, StopHandle, SyncMode,
 };
@@ -12,6 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Why a node can't start, or had to stop. One line: what, where, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -249,6 +251,26 @@ fn resolve(node: u32, host: &str, port: u16) -> Result<SocketAddr, ServeError> {
     addresses.next().ok_or_else(|| unresolved(io::Error::other("no address")))
 }
 
+/// The kernel takes a moment to give back the sockets of a process that died with operations on its ring.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+
 fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).map_err(|source| ServeError::Port { address, what, source })
+    let clock = Stopwatch::start();
+    let bound = loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock.elapsed() < PORT_PATIENCE => {
+                pause(Duration::from_millis(20));
+            }
+            other => break other,
+        }
+    };
+    let listener = bound.map_err(|source| ServeError::Port { address, what, source })?;
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| ServeError::Port {
+        address,
+        what,
+        source: error.into(),
+    })?;
+    Ok(listener)
 }

@@ -28,6 +28,17 @@ pub(super) fn watch(shared: &Arc<NodeShared>) -> std::io::Result<std::thread::Jo
     })
 }
 
+/// Lets the watchdog wake the calling task, too, from now on: the core's start and its end, when nobody stands guard, must
+/// not be slept through. It has to be called before that task waits for the first time, and can't be a task of its own:
+/// that would be one more that the executor can forget to run.
+pub(super) async fn keep_awake(shared: &NodeShared) {
+    poll_fn(|cx| {
+        shared.register(cx.waker().clone());
+        Poll::Ready(())
+    })
+    .await;
+}
+
 /// The task that is woken: ticks the machine when it is due, tells it to stop when asked to. Ends with the core.
 pub(super) async fn stand_guard<M: Machine + 'static>(core: Rc<CoreLoop<M>>, shared: Arc<NodeShared>) {
     let mut registered = false;

@@ -1,12 +1,13 @@
 //! Starting and ending a node's cores.
 
 use super::core_loop::CoreLoop;
-use super::guardian::{stand_guard, watch};
+use super::guardian::{keep_awake, stand_guard, watch};
 use super::{CoreOptions, NodeError, NodeOptions, Placement, clients, disk, peers};
 use crate::block::BlockPool;
 use crate::machine::{CoreBoot, CoreId, Machine};
 use crate::mesh::{Endpoint, mesh};
 use glommio::{LocalExecutorBuilder, PoolPlacement};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, mpsc};
@@ -76,7 +77,7 @@ pub(super) enum Report {
     Ready,
     NotStarted(u16, String),
     Halted(String),
-    Drained,
+    Drained(u16),
     /// Its thread ended. After `Drained`, as it should.
     Gone(u16),
 }
@@ -155,8 +156,9 @@ fn die_of_panics() {
 }
 
 fn supervise(count: usize, inbox: &mpsc::Receiver<Report>, ready: impl FnOnce()) -> Result<(), NodeError> {
-    let (mut starting, mut running, mut ready) = (count, count, Some(ready));
-    while running > 0 {
+    let (mut starting, mut ready) = (count, Some(ready));
+    let mut drained = BTreeSet::new();
+    while drained.len() < count {
         match inbox.recv() {
             Ok(Report::Ready) => {
                 starting -= 1;
@@ -168,7 +170,10 @@ fn supervise(count: usize, inbox: &mpsc::Receiver<Report>, ready: impl FnOnce())
             }
             Ok(Report::NotStarted(core, reason)) => return Err(NodeError::NotStarted { core, reason }),
             Ok(Report::Halted(reason)) => return Err(NodeError::Halted(reason)),
-            Ok(Report::Drained) => running -= 1,
+            Ok(Report::Drained(core)) => {
+                drained.insert(core);
+            }
+            Ok(Report::Gone(core)) if drained.contains(&core) => {}
             Ok(Report::Gone(core)) => return Err(NodeError::Died { core }),
             Err(mpsc::RecvError) => break,
         }
@@ -211,6 +216,7 @@ async fn run_core<M: Machine + 'static>(
     build: impl Fn(CoreBoot) -> Result<M, String>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), String> {
+    keep_awake(&shared).await;
     // Registers membarrier with the kernel: the first park is slow.
     glommio::timer::sleep(Duration::from_micros(100)).await;
     let (disk, files) = disk::Disk::open(core.folder, options.sync).await?;
@@ -242,6 +248,6 @@ async fn run_core<M: Machine + 'static>(
     }
     clients::cut_all(&core_loop).await;
     core_loop.close_disk().await;
-    let _ = reports.send(Report::Drained);
+    let _ = reports.send(Report::Drained(number));
     Ok(())
 }

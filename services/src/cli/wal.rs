@@ -109,6 +109,9 @@ fn print(path: &Path, report: &SegmentReport, frames: bool) {
     let records: usize = report.frames.iter().map(|frame| frame.records.len()).sum();
     let (end, why) = &report.end;
     println!("  {} frames, {records} records, {end} bytes; then {why}", report.frames.len());
+    for frame in report.frames.iter().filter(|frame| !frame.good) {
+        println!("  DAMAGED: frame {} at offset {}", frame.lsn.0, frame.offset);
+    }
     for (group, (count, low, high)) in report.groups() {
         println!("  group {group}: {count} records, indices {low} to {high}");
     }

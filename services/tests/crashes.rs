@@ -1,0 +1,175 @@
+//! Real processes, real disks: what kill -9, a torn log, a damaged log and SIGTERM leave behind.
+
+mod common;
+
+use common::{PATIENCE, output, program, run, start, text, wide};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The newest segment in use of a node's first core, and where its last frame ends.
+fn newest_segment(data: &std::path::Path) -> (PathBuf, u64) {
+    let json = output(Command::new(program()).args(["wal", "inspect", "--json"]).arg(data));
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let used = report["segments"].as_array().unwrap().iter().filter(|segment| segment["epoch"].is_u64());
+    let newest = used.max_by_key(|segment| segment["epoch"].as_u64()).unwrap();
+    (PathBuf::from(newest["file"].as_str().unwrap()), newest["end"].as_u64().unwrap())
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_death_of_every_process() {
+    let mut cluster = wide();
+    for number in 0..300 {
+        cluster.set(&format!("key:{number}"), &format!("value:{number}"));
+    }
+    for round in 0..3 {
+        for node in 1..=3 {
+            cluster.nodes.kill(node);
+        }
+        for node in 1..=3 {
+            cluster.nodes.restart(node).unwrap();
+        }
+        cluster.nodes.wait_for_leaders(PATIENCE).unwrap();
+        for number in 0..300 {
+            assert_eq!(
+                cluster.get(&format!("key:{number}")),
+                Some(format!("value:{number}")),
+                "round {round}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_and_said_so() {
+    let mut cluster = start(|options| options.nodes = 1);
+    cluster.set("kept", "yes");
+    cluster.nodes.kill(1);
+    let (file, end) = newest_segment(&cluster.data(1));
+    // The next frame's header got to the disk, its payload only in part.
+    let mut image = std::fs::read(&file).unwrap();
+    let at = usize::try_from(end).unwrap();
+    let first = image[4096..8192].to_vec();
+    image[at..at + 4096].copy_from_slice(&first);
+    let last_lsn = u64::from_le_bytes(image[at + 16..at + 24].try_into().unwrap());
+    assert!(last_lsn > 0);
+    std::fs::write(&file, image).unwrap();
+    cluster.nodes.restart(1).unwrap();
+    cluster.nodes.wait_for_leaders(PATIENCE).unwrap();
+    assert_eq!(cluster.get("kept"), Some("yes".to_owned()));
+}
+
+#[test]
+fn damage_is_refused_with_segment_offset_and_group() {
+    let mut cluster = start(|options| options.nodes = 1);
+    for number in 0..20 {
+        cluster.set(&format!("key:{number}"), "value");
+    }
+    cluster.nodes.kill(1);
+    let (file, end) = newest_segment(&cluster.data(1));
+    assert!(end > 8 * 4096);
+    let mut image = std::fs::read(&file).unwrap();
+    image[4 * 4096 + 100] ^= 1;
+    std::fs::write(&file, &image).unwrap();
+    let refused = cluster.nodes.restart(1).unwrap_err().to_string();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    for part in [name, "is damaged at offset 16384", "group 1 from index", "Restore this node's folder"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), image, "nothing was changed");
+    // A look at it says the same, and fails.
+    let look = run(Command::new(program()).args(["wal", "inspect"]).arg(cluster.data(1)));
+    assert_eq!(look.status.code(), Some(1), "{}", text(&look.stdout));
+    assert!(text(&look.stdout).contains("DAMAGED: frame 4 at offset 16384"), "{}", text(&look.stdout));
+}
+
+#[test]
+fn sigterm_drains_and_the_others_go_on() {
+    let mut cluster = wide();
+    cluster.set("before", "1");
+    for node in 1..=3 {
+        assert!(cluster.nodes.stop(node, PATIENCE), "node {node}: {}", cluster.words(node));
+        cluster.set("meanwhile", &node.to_string());
+        cluster.nodes.restart(node).unwrap();
+    }
+    assert_eq!(
+        (cluster.get("before"), cluster.get("meanwhile")),
+        (Some("1".to_owned()), Some("3".to_owned()))
+    );
+}
+
+#[test]
+fn a_follower_that_is_far_behind_is_caught_up_by_a_snapshot() {
+    let mut cluster = start(|options| {
+        options.log.segment_bytes = 40 << 20;
+        options.log.snapshot_after_bytes = 256 << 10;
+    });
+    cluster.set("first", "1");
+    cluster.nodes.kill(3);
+    let value = "x".repeat(20_000);
+    for number in 0..300 {
+        cluster.set(&format!("key:{}", number % 30), &format!("{value}{number}"));
+    }
+    cluster.nodes.restart(3).unwrap();
+    // The two that wrote it all are gone in turn: the third must have it.
+    let caught_up = || {
+        let applied = |node| {
+            let reply = cluster.connect(node).execute(&[b"INFO", b"replication"]).unwrap();
+            let flotilla_services::client::Reply::Bulk(bytes) = reply else { panic!("{reply}") };
+            let text = text(&bytes);
+            let field = text.split("applied=").nth(1).unwrap();
+            field.split(',').next().unwrap().parse::<u64>().unwrap()
+        };
+        applied(3) >= applied(1).max(applied(2))
+    };
+    let clock = flotilla_services::hands::Stopwatch::start();
+    while !caught_up() {
+        assert!(clock.elapsed() < PATIENCE, "node 3 doesn't catch up: {}", cluster.words(3));
+        flotilla_services::hands::pause(std::time::Duration::from_millis(20));
+    }
+    assert!(cluster.words(3).contains("a snapshot was installed"), "{}", cluster.words(3));
+    cluster.nodes.kill(1);
+    for number in 270..300 {
+        let found = cluster.get(&format!("key:{}", number % 30));
+        assert_eq!(found, Some(format!("{value}{number}")));
+    }
+}
+
+#[test]
+fn the_demo_holds_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(program());
+    demo.args(["demo", "--seconds", "1"]).env("TMPDIR", folder.path());
+    let said = output(&mut demo);
+    for part in ["durable", "p99", "sync", "without a leader", "CPU"] {
+        assert!(said.contains(part), "no word of {part} in {said}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it left something behind");
+}
+
+#[test]
+fn the_demo_interrupted_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(program());
+    demo.args(["demo", "--seconds", "20"]).env("TMPDIR", folder.path());
+    let mut child =
+        demo.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let clock = flotilla_services::hands::Stopwatch::start();
+    let nodes = || {
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let ours = processes.filter(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            text(&line).contains(folder.path().to_str().unwrap())
+        });
+        ours.count()
+    };
+    while nodes() < 3 {
+        assert!(clock.elapsed() < PATIENCE, "the demo starts no nodes");
+        flotilla_services::hands::pause(std::time::Duration::from_millis(5));
+    }
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = child.wait().unwrap();
+    assert!(!status.success());
+    assert_eq!(nodes(), 0, "a node runs on");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "it left something behind");
+}
