@@ -242,8 +242,9 @@ pub enum Effect<M> {
         /// The message.
         message: M,
     },
-    /// Write `block` at `offset`. With `sync`, `Done` means that it and every write to this file that was
-    /// *completed* before are durable; without, only that a later sync will make it so.
+    /// Write `block` at `offset`. With `sync`, `Done` means that it is durable, and so is (but in a segment, whose
+    /// owner knows which of its writes stand alone) every write to this file that was *completed* before; without, only
+    /// that a later sync will make it so.
     Write {
         /// The machine's number for it.
         op: OpId,

@@ -91,6 +91,10 @@ impl Disk {
             Action::Write { file, number, sync: false } => {
                 self.completed.entry(*file).or_default().push(*number);
             }
+            // A segment's write is durable by itself, and nothing else is.
+            Action::Write { file, number, sync: true } if file.kind == FileKind::Segment => {
+                self.harden(*file, |pending| pending.number == *number);
+            }
             Action::Write { file, number, sync: true } => {
                 let mut covered = self.completed.remove(file).unwrap_or_default();
                 covered.push(*number);

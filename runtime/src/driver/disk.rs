@@ -5,7 +5,7 @@
 
 use super::SyncMode;
 use super::core_loop::CoreLoop;
-use super::fd;
+use super::fd::{self, Durably};
 use crate::block::{BLOCK_BYTES, BlockPool, Slice, round_up};
 use crate::machine::{DiskError, DiskReply, Effect, Event, FileId, FileKind, Machine, OpId};
 use glommio::io::{Directory, DmaFile, OpenOptions};
@@ -234,8 +234,14 @@ impl Disk {
         let open = self.files.borrow().get(&write.file).cloned();
         let Some(open) = open.filter(|_| allowed) else { return Err(write) };
         let start = Instant::now();
-        let sync = self.sync == SyncMode::Fdatasync;
-        let result = match fd::write_and_sync(&open.file, &write.block, write.offset, sync) {
+        // A frame of the log stands alone: a commit of several has a sync of its own. With several nodes on one disk a
+        // write that is durable by itself waits less for the others' than a write and a sync (135 against 165 us).
+        let how = match (self.sync, write.file.kind) {
+            (SyncMode::Fdatasync, FileKind::Segment) => Durably::Alone,
+            (SyncMode::Fdatasync, _) => Durably::WithAllBefore,
+            _ => Durably::AsOpened,
+        };
+        let result = match fd::write_now(&open.file, &write.block, write.offset, how) {
             Ok(bytes) if bytes == write.block.len() => Ok(DiskReply::Done),
             Ok(bytes) => Err(("write", short(bytes, write.block.len()))),
             Err(error) => Err(("write", error)),

@@ -19,17 +19,27 @@ pub(super) fn stream(stream: std::net::TcpStream) -> TcpStream {
     unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) }
 }
 
-/// Overwrites and syncs with plain system calls, on this thread, now. Returns the bytes written.
-pub(super) fn write_and_sync(
-    file: &impl AsRawFd,
-    bytes: &[u8],
-    offset: u64,
-    sync: bool,
-) -> io::Result<usize> {
+/// How [`write_now`] makes bytes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durably {
+    /// The file does it by itself: it was opened so.
+    AsOpened,
+    /// Together with the write (`RWF_DSYNC`): these bytes, and nothing that was written before.
+    Alone,
+    /// By a sync behind the write: these bytes and whatever was written before.
+    WithAllBefore,
+}
+
+/// Overwrites durably with plain system calls, on this thread, now. Returns the bytes written.
+pub(super) fn write_now(file: &impl AsRawFd, bytes: &[u8], offset: u64, how: Durably) -> io::Result<usize> {
     // SAFETY: the borrow ends before `file` can be closed. Covered by the disk tests of `tests/driver.rs`.
     let borrowed = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+    if how == Durably::Alone {
+        let flags = rustix::io::ReadWriteFlags::DSYNC;
+        return Ok(rustix::io::pwritev2(borrowed, &[io::IoSlice::new(bytes)], offset, flags)?);
+    }
     let written = rustix::io::pwrite(borrowed, bytes, offset)?;
-    if sync && written == bytes.len() {
+    if how == Durably::WithAllBefore && written == bytes.len() {
         rustix::fs::fdatasync(borrowed)?;
     }
     Ok(written)

@@ -19,7 +19,7 @@ const MESH_SLOTS: usize = 4096;
 /// How the names of the cores' threads begin.
 pub(super) const THREAD_NAME: &str = "flotilla-core";
 /// What is runnable is looked at again at least this often.
-const PREEMPT: Duration = Duration::from_millis(1);
+const PREEMPT: Duration = Duration::from_millis(500);
 
 /// Asks a node to stop.
 #[derive(Clone, Debug, Default)]
