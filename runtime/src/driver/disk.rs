@@ -29,8 +29,8 @@ const O_DSYNC: i32 = 0o10000;
 const LONE_BYTES_MAX: usize = BLOCK_BYTES;
 /// A core may lose so much to a write on the spot...
 const ON_THE_SPOT_MAX: Duration = Duration::from_micros(700);
-/// ...or it waits so many times that before it tries again: at most one percent of its time is lost.
-const PENALTY: u32 = 100;
+/// ...or it waits so many times that before it tries again: at most a tenth of its time is lost.
+const PENALTY: u32 = 10;
 /// Of the CPU, against 1000 for everything else.
 const BULK_SHARES: usize = 50;
 
