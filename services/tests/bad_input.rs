@@ -1,5 +1,7 @@
 //! What a node says to bytes, commands, configurations and folders that make no sense.
 
+#![allow(clippy::unwrap_used, reason = "a test fails as it does")]
+
 mod common;
 
 use common::{PATIENCE, TestCluster, lone, program, run, text};

@@ -1,5 +1,7 @@
 //! Clients that people use, unmodified, against real clusters.
 
+#![allow(clippy::unwrap_used, reason = "a test fails as it does")]
+
 mod common;
 
 use common::{client, lone, output, wide};

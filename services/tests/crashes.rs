@@ -1,5 +1,7 @@
 //! Real processes, real disks: what kill -9, a torn log, a damaged log and SIGTERM leave behind.
 
+#![allow(clippy::unwrap_used, reason = "a test fails as it does")]
+
 mod common;
 
 use common::{PATIENCE, output, program, run, start, text, wide};

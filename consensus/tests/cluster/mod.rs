@@ -1,5 +1,7 @@
 //! Replicas of one group that a test moves by hand: it decides whose timer fires, which messages arrive, whose disk syncs.
 
+#![allow(clippy::unwrap_used, reason = "a test fails as it does")]
+
 use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig, Role, raft::Member};
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{BlockPool, CoreId, DiskReply, Effect, Effects, FileId, Nanos, NodeId, OpId, PeerId};

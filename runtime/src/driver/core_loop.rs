@@ -82,6 +82,8 @@ pub(super) struct CoreLoop<M: Machine> {
     pub(super) clients: RefCell<BTreeMap<ConnId, Rc<Client>>>,
     pub(super) last_conn: Cell<u64>,
     links: BTreeMap<PeerId, Rc<Link>>,
+    /// The sockets of links from peers, to be shut down at the end.
+    pub(super) incoming: RefCell<BTreeMap<u64, std::net::TcpStream>>,
     disk: Disk,
     pub(super) limits: Limits,
     pub(super) id: CoreId,
@@ -112,6 +114,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             clients: RefCell::default(),
             last_conn: Cell::new(0),
             links,
+            incoming: RefCell::default(),
             disk,
             limits: options.limits,
             id,

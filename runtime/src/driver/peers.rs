@@ -135,14 +135,17 @@ pub(super) async fn accept<M: Machine + 'static>(
     options: Arc<NodeOptions>,
 ) {
     let listener = fd::listener(listener);
-    loop {
+    for number in 0.. {
         match listener.accept().await {
             Ok(stream) => {
                 let (core, options) = (Rc::clone(&core), Arc::clone(&options));
+                let Ok(socket) = fd::duplicate(&stream) else { continue };
+                core.incoming.borrow_mut().insert(number, socket);
                 glommio::spawn_local(async move {
                     if let Err(reason) = serve(&core, &options, stream).await {
                         tracing::warn!(%reason, "a link from a peer was closed");
                     }
+                    core.incoming.borrow_mut().remove(&number);
                 })
                 .detach();
             }
@@ -151,6 +154,14 @@ pub(super) async fn accept<M: Machine + 'static>(
                 glommio::timer::sleep(RETRY).await;
             }
         }
+    }
+}
+
+/// The core ends: no peer goes on sending to nobody.
+pub(super) fn cut_all<M: Machine + 'static>(core: &CoreLoop<M>) {
+    for socket in core.incoming.borrow().values() {
+        // It fails only if the peer was faster.
+        let _ = socket.shutdown(std::net::Shutdown::Both);
     }
 }
 

@@ -246,6 +246,7 @@ async fn run_core<M: Machine + 'static>(
     for task in tasks {
         task.cancel().await;
     }
+    peers::cut_all(&core_loop);
     clients::cut_all(&core_loop).await;
     core_loop.close_disk().await;
     let _ = reports.send(Report::Drained(number));

@@ -1,6 +1,7 @@
 //! Real clusters and real programs for the tests: nodes as processes, synced logs, sockets.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails as they do")]
 
 use flotilla_services::client::{Connection, Reply};
 use flotilla_services::hands::{Stopwatch, pause};
