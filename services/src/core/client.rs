@@ -64,6 +64,8 @@ struct Connection {
     /// Replies that can't be written yet; the first is for command number `first`.
     replies: VecDeque<Reply>,
     first: u64,
+    /// Bytes of those that are ready and wait for an earlier one.
+    held: usize,
     /// Writes among them that are still on their way.
     writes: u32,
     paused: bool,
@@ -75,11 +77,20 @@ impl Connection {
     fn due(&self) -> u64 {
         self.first + self.replies.len() as u64
     }
+
+    /// A client that asks for more in one go than it may leave unread is cut off, as one that never reads.
+    fn bound(&mut self, bytes_max: usize) {
+        if self.output.len() + self.held > bytes_max {
+            self.output = Vec::new();
+            self.cut_off = true;
+        }
+    }
 }
 
 /// The clients of one core.
 pub(crate) struct Connections {
     limits: Limits,
+    output_bytes_max: usize,
     map: BTreeMap<ConnId, Connection>,
     /// Those with something to write, or to close.
     dirty: BTreeSet<ConnId>,
@@ -90,7 +101,14 @@ pub(crate) struct Connections {
 impl Connections {
     pub(super) fn new(config: &Config) -> Self {
         let limits = Limits { bulk_bytes_max: config.limits.value_bytes_max, ..Limits::default() };
-        Self { limits, map: BTreeMap::new(), dirty: BTreeSet::new(), opened_total: 0, commands_total: 0 }
+        Self {
+            limits,
+            output_bytes_max: config.limits.client_output_bytes_max,
+            map: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            opened_total: 0,
+            commands_total: 0,
+        }
     }
 
     pub(super) fn open(&mut self, conn: ConnId) {
@@ -100,6 +118,7 @@ impl Connections {
             output: Vec::new(),
             replies: VecDeque::new(),
             first: 0,
+            held: 0,
             writes: 0,
             paused: false,
             closing: false,
@@ -125,6 +144,9 @@ impl Connections {
     /// The command gets its reply now.
     fn reply(&mut self, conn: ConnId, write: impl FnOnce(&mut ReplyWriter<'_>)) {
         let Some(connection) = self.map.get_mut(&conn) else { return };
+        if connection.cut_off {
+            return;
+        }
         let protocol = connection.state.protocol;
         if connection.replies.is_empty() {
             connection.first += 1;
@@ -134,8 +156,10 @@ impl Connections {
         } else {
             let mut bytes = Vec::new();
             write(&mut ReplyWriter::new(&mut bytes, protocol));
+            connection.held += bytes.len();
             connection.replies.push_back(Reply::Ready(bytes));
         }
+        connection.bound(self.output_bytes_max);
     }
 
     /// The command's reply will come later, from `left` groups; returns its number.
@@ -162,20 +186,29 @@ impl Connections {
         }
         connection.writes -= u32::from(*writes);
         let protocol = connection.state.protocol;
+        if connection.cut_off {
+            *reply = Reply::Ready(Vec::new());
+            self.dirty.insert(conn);
+            return write(&mut ReplyWriter::discard());
+        }
         if place > 0 {
             let mut bytes = Vec::new();
             write(&mut ReplyWriter::new(&mut bytes, protocol));
+            connection.held += bytes.len();
             *reply = Reply::Ready(bytes);
-            return;
+            self.dirty.insert(conn);
+            return connection.bound(self.output_bytes_max);
         }
         connection.replies.pop_front();
         connection.first += 1;
         write(&mut ReplyWriter::new(&mut connection.output, protocol));
         while let Some(Reply::Ready(_)) = connection.replies.front() {
             let Some(Reply::Ready(bytes)) = connection.replies.pop_front() else { unreachable!("just seen") };
+            connection.held -= bytes.len();
             connection.output.extend_from_slice(&bytes);
             connection.first += 1;
         }
+        connection.bound(self.output_bytes_max);
         self.dirty.insert(conn);
     }
 
