@@ -260,7 +260,12 @@ impl World {
             }
             Happening::Restart { node } => return self.restart(node),
             Happening::Heal => self.heal(),
-            Happening::Stop => self.stopping = true,
+            Happening::Stop => {
+                self.stopping = self.clients.list.iter().all(|user| user.served > 0);
+                if !self.stopping {
+                    self.at(self.now + SECOND / 10, Happening::Stop);
+                }
+            }
             Happening::Crash { node } => self.crash_fault(node),
             Happening::Partition | Happening::Mend | Happening::Reset | Happening::Pause => {
                 self.net_fault(&happening)

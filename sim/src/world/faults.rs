@@ -204,7 +204,7 @@ impl World {
             let attempt = self.clients.list[client].attempt;
             self.at(self.now + SECOND, Happening::Impatience { client, attempt });
         }
-        // Longer than a client's patience, so that each comes to ask at least once.
+        // At the earliest: it waits until every client was served once.
         self.at(self.now + 2 * SECOND, Happening::Stop);
     }
 }
