@@ -48,14 +48,7 @@ pub(crate) fn run<T>(
         });
         let threads: Vec<_> = loops.into_iter().map(|each| scope.spawn(|| each.run())).collect();
         let watched = watch();
-        let mut all = Recorder::new();
-        for thread in threads {
-            match thread.join() {
-                Ok(recorder) => all.merge(&recorder?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok((all, watched?))
+        Ok((Recorder::of_all(threads)?, watched?))
     })
 }
 

@@ -76,13 +76,6 @@ pub(crate) fn run<T>(
             .map(|thread| scope.spawn(move || tasks::run(load, phases, cluster, interrupt, thread)))
             .collect();
         let watched = watch();
-        let mut all = Recorder::new();
-        for thread in threads {
-            match thread.join() {
-                Ok(recorder) => all.merge(&recorder?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok((all, watched?))
+        Ok((Recorder::of_all(threads)?, watched?))
     })
 }

@@ -6,23 +6,16 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, fdatasync, open, statfs};
-use rustix::io::pwrite;
+use flotilla_runtime::driver::floor::measure_sync;
+use rustix::fs::statfs;
 use serde::Serialize;
 
 use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
 use crate::recorder::{latencies, median};
 
-/// A page, aligned as O_DIRECT wants it.
-#[repr(C, align(4096))]
-struct Page([u8; PAGE_BYTES]);
-
-const PAGE_BYTES: usize = 4096;
 /// The magic numbers of tmpfs and ramfs. Newer kernels take O_DIRECT even there.
 const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
-/// Pages that are overwritten in turn: 4 MiB, beyond any one block of the device.
-const PAGES: u64 = 1024;
 
 /// Two percentiles, in microseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -68,39 +61,20 @@ pub(crate) fn sync(folder: &Path, lasting: Duration, interrupt: &Interrupt) -> R
     if statfs(folder).is_ok_and(|it| MEMORY.contains(&(it.f_type as u32))) {
         return Err(disk("this file system is in memory"));
     }
-    let path = folder.join("sync-floor");
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::DIRECT | OFlags::CLOEXEC;
-    let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| match error {
-        rustix::io::Errno::INVAL => disk("this file system has no O_DIRECT"),
-        error => disk(&error.to_string()),
+    let mut end = None;
+    let times = measure_sync(folder, |_| {
+        // Asked first when the file has been prepared.
+        let end = *end.get_or_insert_with(|| Instant::now() + lasting);
+        Instant::now() < end && !interrupt.is_set()
+    });
+    let times = times.map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidInput => disk("this file system has no O_DIRECT"),
+        std::io::ErrorKind::WriteZero => disk("a short write; is it full?"),
+        _ => disk(&error.to_string()),
     })?;
-    let page = Box::new(Page([0x5a; PAGE_BYTES]));
-    let failed =
-        |error: rustix::io::Errno| BenchError::io(format!("writing {}", path.display()))(error.into());
-    let write = |index: u64| match pwrite(&file, &page.0, index * PAGE_BYTES as u64).map_err(failed)? {
-        PAGE_BYTES => Ok(()),
-        _ => {
-            Err(BenchError::Disk { path: folder.to_owned(), reason: "a short write; is it full?".to_owned() })
-        }
-    };
-    for index in 0..PAGES {
-        write(index)?;
-    }
-    fdatasync(&file).map_err(failed)?;
+    interrupt.check()?;
     let mut seen = latencies();
-    let end = Instant::now() + lasting;
-    for index in (0..PAGES).cycle() {
-        let from = Instant::now();
-        if from >= end {
-            break;
-        }
-        interrupt.check()?;
-        write(index)?;
-        fdatasync(&file).map_err(failed)?;
-        seen.saturating_record(from.elapsed().as_nanos() as u64);
-    }
-    drop(file);
-    std::fs::remove_file(&path).map_err(BenchError::io(format!("removing {}", path.display())))?;
+    times.into_iter().for_each(|time| seen.saturating_record(time));
     Ok(floor(&seen))
 }
 

@@ -5,7 +5,7 @@
 //! | [`kv`] | the `kv` command: loads, rounds, ratios |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
-//! | [`workload`], [`random`] | which operations, when |
+//! | [`workload`], [`distribution`] | which operations, when |
 //! | [`recorder`], [`cpu`] | what happened, and what it cost |
 //! | [`floor`], [`machine`] | what the machine can do at best, and which it is |
 //! | [`report`], [`error`] | what is told in the end |
@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod cpu;
+mod distribution;
 mod engine;
 mod error;
 mod etcd;
@@ -21,7 +22,6 @@ mod floor;
 mod interrupt;
 mod kv;
 mod machine;
-mod random;
 mod recorder;
 mod report;
 mod resp;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::thread::ScopedJoinHandle;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::error::Result;
 use crate::workload::Phases;
 
 /// Three significant digits up to an hour, in nanoseconds.
@@ -96,8 +98,26 @@ impl Recorder {
         }
     }
 
+    /// Waits for all threads of a load and adds up what they counted.
+    ///
+    /// # Errors
+    /// The first of a thread's.
+    ///
+    /// # Panics
+    /// If a thread did.
+    pub(crate) fn of_all(threads: Vec<ScopedJoinHandle<'_, Result<Self>>>) -> Result<Self> {
+        let mut all = Self::new();
+        for thread in threads {
+            match thread.join() {
+                Ok(recorder) => all.merge(&recorder?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(all)
+    }
+
     /// Takes in another thread's counts.
-    pub(crate) fn merge(&mut self, other: &Self) {
+    fn merge(&mut self, other: &Self) {
         self.reads += &other.reads;
         self.writes += &other.writes;
         for (code, count) in &other.errors {

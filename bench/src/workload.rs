@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use flotilla_runtime::SplitMix64;
 use serde::Serialize;
 
-use crate::random::{Distribution, Random, Zipfian};
+use crate::distribution::{Distribution, Zipfian};
 
 /// Bytes of every key: `key:` and twelve digits, as redis-benchmark has them.
 pub(crate) const KEY_BYTES: usize = 16;
@@ -59,7 +60,7 @@ pub(crate) struct Operation {
 pub(crate) struct Source {
     operations: Operations,
     zipfian: Option<Zipfian>,
-    random: Random,
+    random: SplitMix64,
     /// Filling: the next key, and the end.
     fill: std::ops::Range<u64>,
     /// Filling: keys whose write failed.
@@ -76,7 +77,7 @@ impl Source {
         let part = |index: usize| operations.keys * index as u64 / threads as u64;
         Self {
             zipfian,
-            random: Random::new(
+            random: SplitMix64::new(
                 operations.seed.wrapping_add(thread as u64).wrapping_mul(0x2545_f491_4f6c_dd1d),
             ),
             fill: part(thread)..part(thread + 1),
@@ -122,7 +123,7 @@ pub(crate) fn key_into(bytes: &mut [u8], mut key: u64) {
 
 /// A value: letters that no server compresses away, the same for every target.
 pub(crate) fn value(bytes: usize) -> Vec<u8> {
-    let mut random = Random::new(0x76a1);
+    let mut random = SplitMix64::new(0x76a1);
     (0..bytes)
         .map(|_| {
             b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"[random.below(64) as usize]

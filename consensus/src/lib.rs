@@ -24,7 +24,6 @@ pub mod multi;
 pub mod progress;
 pub mod quorum;
 pub mod raft;
-mod rng;
 
 pub use message::{GroupId, Header, Kind, WireError};
 pub use multi::{Multi, MultiConfig, Replica, SnapshotMail};

@@ -5,6 +5,7 @@
 //! | [`machine`] | the contract between logic and the world: events in, effects out |
 //! | [`block`] | aligned, append-only buffers that go to disk and to peers without a copy |
 //! | [`driver`] | the loop that gives a machine its hands, on glommio |
+//! | [`random`] | the one seeded generator |
 //! | [`mod@mesh`] | how the cores of one node talk |
 //! | `ring` | what the mesh is woven of: one producer, one consumer, no lock |
 //! | `doorbell` | wakes who sleeps, costs who is awake nothing |
@@ -16,6 +17,7 @@ mod doorbell;
 pub mod driver;
 pub mod machine;
 pub mod mesh;
+pub mod random;
 mod ring;
 mod sync;
 #[cfg(test)]
@@ -27,3 +29,4 @@ pub use machine::{
     NodeId, Now, OpId, PeerId, Taken,
 };
 pub use mesh::{Endpoint, SendError, mesh};
+pub use random::SplitMix64;

@@ -91,7 +91,11 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_redis() {
+        // From CLUSTER KEYSLOT of Redis 7.
         assert_eq!(Slot::of_key(b"123456789"), Slot(12739));
+        assert_eq!(Slot::of_key(b"foo"), Slot(12182));
+        assert_eq!(Slot::of_key(b"a{foo}b"), Slot(12182));
+        assert_ne!(Slot::of_key(b"{}foo"), Slot::of_key(b""));
         assert_eq!(Slot::of_key(b"{user1000}.following"), Slot::of_key(b"{user1000}.followers"));
         assert_eq!(Slot::of_key(b"foo{}{bar}"), Slot(crc16(b"foo{}{bar}") % SLOTS));
         assert_eq!(Slot::of_key(b"foo{{bar}}zap"), Slot::of_key(b"{bar"));

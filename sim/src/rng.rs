@@ -1,38 +1,35 @@
 //! All the randomness of a simulation, from one number.
 
-/// SplitMix64 (Steele et al. 2014). Forked for every part of the world, so that a draw more in one place doesn't
-/// reshuffle the others.
+use flotilla_runtime::SplitMix64;
+
+/// Forked for every part of the world, so that a draw more in one place doesn't reshuffle the others.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct Rng(SplitMix64);
 
 impl Rng {
     /// Deterministic from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix64::new(seed))
     }
 
     /// A stream of its own.
     pub fn fork(&mut self, label: u64) -> Self {
-        Self(self.next_u64() ^ label.wrapping_mul(0xd6e8_feb8_6659_fd93))
+        Self::new(self.next_u64() ^ label.wrapping_mul(0xd6e8_feb8_6659_fd93))
     }
 
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     /// Uniform from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next_u64() % (high - low + 1)
+        low + self.0.below(high - low + 1)
     }
 
     /// True so many times in a million.
     pub fn per_million(&mut self, chance: u64) -> bool {
-        self.next_u64() % 1_000_000 < chance
+        self.0.below(1_000_000) < chance
     }
 
     /// Exponential around `mean`, at most 20 times that.

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
+use flotilla_services::slot::{self, Slot};
+
 use crate::error::{BenchError, Result};
 use crate::resp::{self, Reply};
 
 /// Slots of a Redis cluster.
-pub(crate) const SLOTS: usize = 16384;
+pub(crate) const SLOTS: usize = slot::SLOTS as usize;
 /// No node is known for this slot: ask the first.
 const UNKNOWN: u16 = u16::MAX;
 /// Connecting, and each read of a question's answer.
@@ -33,7 +35,7 @@ impl Route {
     pub(crate) fn node_of(&self, key: &[u8]) -> usize {
         match self.only {
             Some(node) => node,
-            None => match self.slots[slot_of(key)] {
+            None => match self.slots[usize::from(Slot::of_key(key).0)] {
                 UNKNOWN => 0,
                 node => usize::from(node),
             },
@@ -281,48 +283,9 @@ pub(crate) fn ask<T>(
     }
 }
 
-/// The slot of a key: CRC16 (XMODEM) of the key, or of its `{tag}`.
-pub(crate) fn slot_of(key: &[u8]) -> usize {
-    let tag = key.iter().position(|&byte| byte == b'{').and_then(|open| {
-        let rest = &key[open + 1..];
-        rest.iter().position(|&byte| byte == b'}').filter(|&close| close > 0).map(|close| &rest[..close])
-    });
-    let crc = tag
-        .unwrap_or(key)
-        .iter()
-        .fold(0u16, |crc, &byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)]);
-    usize::from(crc) % SLOTS
-}
-
-const CRC16: [u16; 256] = {
-    let mut table = [0u16; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = (byte as u16) << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn slots_are_redis_slots() {
-        // From CLUSTER KEYSLOT of Redis 7.
-        assert_eq!(slot_of(b"123456789"), 0x31c3 % SLOTS);
-        assert_eq!(slot_of(b"foo"), 12182);
-        assert_eq!(slot_of(b"a{foo}b"), 12182);
-        assert_eq!(slot_of(b"{}foo"), slot_of(b"{}foo"));
-        assert_ne!(slot_of(b"{}foo"), slot_of(b""));
-    }
 
     #[test]
     fn cluster_slots_and_moved_make_the_route() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::slots::SlotMap;
 use super::*;
-use crate::random::Distribution;
+use crate::distribution::Distribution;
 use crate::resp::{self, Reply};
 use crate::workload::Operations;
 
@@ -67,7 +67,7 @@ fn run_on(address: SocketAddr, load: &Load) -> Recorder {
 
 #[test]
 fn a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one() {
-    // Every reply at once, but for one pause of 300 ms.
+    // Every reply at once, but for one pause of 300 ms: what is measured, not a wait for something.
     let stalling = || {
         let start = std::time::Instant::now();
         let stalled = std::sync::Mutex::new(false);

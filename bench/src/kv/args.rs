@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::{Args, value_parser};
 
 use super::scenario::Name;
+use crate::distribution::Distribution;
 use crate::error::{BenchError, Result};
 use crate::etcd;
-use crate::random::Distribution;
 use crate::target::peer::Peer;
 
 /// Load on a Flotilla cluster, side by side with the systems people use today

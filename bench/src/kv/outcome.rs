@@ -119,10 +119,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::distribution::Distribution;
     use crate::floor::{Floor, summary};
     use crate::kv::goals;
     use crate::machine::Machine;
-    use crate::random::Distribution;
     use crate::recorder::latencies;
     use crate::report::{Report, SCHEMA};
     use crate::workload::{Operations, Phases};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::args::KvArgs;
-use crate::random::Distribution;
+use crate::distribution::Distribution;
 use crate::workload::{Load, Operations};
 
 /// A load with a name.

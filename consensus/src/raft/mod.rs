@@ -22,9 +22,8 @@ mod snapshot;
 use crate::log::RaftLog;
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
 use crate::progress::Progress;
-use crate::rng::Rng;
 use flotilla_runtime::machine::MILLISECOND;
-use flotilla_runtime::{Nanos, NodeId, PeerId};
+use flotilla_runtime::{Nanos, NodeId, PeerId, SplitMix64};
 use flotilla_storage::{HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
 use std::collections::VecDeque;
 
@@ -164,7 +163,7 @@ pub struct Raft {
     election_deadline: Nanos,
     heartbeat_deadline: Nanos,
     leader_heard: Option<Nanos>,
-    rng: Rng,
+    rng: SplitMix64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -227,7 +226,7 @@ impl Raft {
             election_deadline: 0,
             heartbeat_deadline: 0,
             leader_heard: None,
-            rng: Rng::new(seed ^ group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            rng: SplitMix64::new(seed ^ group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             log,
             members,
         };

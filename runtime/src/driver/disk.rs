@@ -223,8 +223,8 @@ impl Disk {
         .detach();
     }
 
-    /// Does a small write on the spot if nothing else is going on: for a lone write, two plain system calls are
-    /// faster than any way through a ring and a kernel worker, and the core has nothing better to do. Gives the write
+    /// Does a small write on the spot if nothing else is going on: for a lone write, a plain system call is faster
+    /// than any way through a ring and a kernel worker, and the core has nothing better to do. Gives the write
     /// back if it is to go the usual way.
     pub(super) fn write_on_the_spot(&self, write: Write) -> Result<(OpId, DiskOutcome), Write> {
         let allowed = write.sync

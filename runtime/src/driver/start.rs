@@ -18,7 +18,9 @@ use std::time::Duration;
 const MESH_SLOTS: usize = 4096;
 /// How the names of the cores' threads begin.
 pub(super) const THREAD_NAME: &str = "flotilla-core";
-/// What is runnable is looked at again at least this often.
+/// glommio's preemption timer. Nothing here computes for longer than a few ms, so nothing needs it to yield; but when it
+/// fires before an executor has run its first task, as it may under load, glommio parks for good with that task
+/// runnable. Longer than any start takes, then.
 const PREEMPT: Duration = Duration::from_millis(500);
 
 /// Asks a node to stop.

@@ -1,9 +1,11 @@
 use super::*;
+use crate::random::SplitMix64;
 use crate::testing::ThreadWaker;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -184,25 +186,14 @@ proptest! {
     }
 }
 
-/// A pseudo-random sequence, good enough to vary timing.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    /// Nothing, a few instructions, a yield, or a nap.
-    fn think(&mut self) {
-        match self.below(64) {
-            0 => thread::sleep(Duration::from_micros(self.below(80))),
-            1..8 => thread::yield_now(),
-            8..24 => (0..self.below(300)).for_each(|_| std::hint::spin_loop()),
-            _ => {}
-        }
+/// Thinks for a random while: nothing, a few instructions, a yield, or a nap. The variety of pauses is the point; no
+/// one waits for anything here.
+fn think(random: &mut SplitMix64) {
+    match random.below(64) {
+        0 => thread::sleep(Duration::from_micros(random.below(80))),
+        1..8 => thread::yield_now(),
+        8..24 => (0..random.below(300)).for_each(|_| std::hint::spin_loop()),
+        _ => {}
     }
 }
 
@@ -211,7 +202,7 @@ impl Chance {
 fn stress_core(mut endpoint: Endpoint<u64>, until: Instant, progress: &AtomicU64) -> (u64, u64) {
     let me = u64::from(endpoint.core().0);
     let cores = endpoint.cores() as u64;
-    let mut chance = Chance(0x9E37_79B9 + me);
+    let mut chance = SplitMix64::new(0x9E37_79B9 + me);
     let (_, wakes) = ThreadWaker::current();
     let mut sent = vec![0u64; endpoint.cores()];
     let mut expected = vec![0u64; endpoint.cores()];
@@ -233,7 +224,7 @@ fn stress_core(mut endpoint: Endpoint<u64>, until: Instant, progress: &AtomicU64
                 }
             }
         }
-        chance.think();
+        think(&mut chance);
         if chance.below(2) == 0 {
             endpoint.publish();
         }
@@ -253,34 +244,38 @@ fn stress_core(mut endpoint: Endpoint<u64>, until: Instant, progress: &AtomicU64
                 _ => endpoint.poll_ready(cx),
             });
         }
-        chance.think();
+        think(&mut chance);
     }
 }
 
-/// Fails when `progress` stands still, instead of hanging with it.
-fn watch(progress: &AtomicU64, finished: impl Fn() -> bool) {
-    let (mut last, mut since) = (0, Instant::now());
-    while !finished() {
-        thread::sleep(Duration::from_millis(20));
+/// Waits for the end of all that hold a sender of `ended`. Fails when `progress` stands still, instead of hanging
+/// with it.
+fn watch(progress: &AtomicU64, ended: &mpsc::Receiver<()>) {
+    let mut last = 0;
+    while ended.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout) {
         let now = progress.load(Ordering::Relaxed);
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
-        assert!(since.elapsed() < Duration::from_secs(20), "nothing for 20 s: a wake-up was lost");
+        assert!(now != last, "nothing for 20 s: a wake-up was lost");
+        last = now;
     }
 }
 
 fn stress(cores: usize, capacity: usize, time: Duration) {
     let progress = Arc::new(AtomicU64::new(0));
     let until = Instant::now() + time;
+    let (alive, ended) = mpsc::channel();
     let threads: Vec<_> = mesh(cores, capacity)
         .into_iter()
         .map(|endpoint| {
-            let progress = Arc::clone(&progress);
-            thread::spawn(move || stress_core(endpoint, until, &progress))
+            let (progress, alive) = (Arc::clone(&progress), alive.clone());
+            thread::spawn(move || {
+                let totals = stress_core(endpoint, until, &progress);
+                drop(alive);
+                totals
+            })
         })
         .collect();
-    watch(&progress, || threads.iter().all(thread::JoinHandle::is_finished));
+    drop(alive);
+    watch(&progress, &ended);
     let totals = threads.into_iter().map(|thread| thread.join().expect("a core of the stress failed"));
     let (sent, received) = totals.fold((0, 0), |sum, core| (sum.0 + core.0, sum.1 + core.1));
     assert_eq!(sent, received);
@@ -315,18 +310,20 @@ fn ping_pong_parks_for_every_message() {
             }
         }
     });
+    let (alive, ended) = mpsc::channel();
     let caller = thread::spawn(move || {
+        let _alive = alive;
         let (_, wakes) = ThreadWaker::current();
-        let mut chance = Chance(7);
+        let mut chance = SplitMix64::new(7);
         for round in 0..ROUNDS {
             a.send(B, round).expect("room for the only request");
-            chance.think();
+            think(&mut chance);
             wakes.park_until(|cx| a.poll_ready(cx));
             assert_eq!(a.receive(2, |_, reply| assert_eq!(reply, round)), 1);
             counter.fetch_add(1, Ordering::Relaxed);
         }
     });
-    watch(&progress, || caller.is_finished());
+    watch(&progress, &ended);
     caller.join().expect("the caller is done");
     echo.join().expect("the echo ended with the caller");
 }

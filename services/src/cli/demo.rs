@@ -100,7 +100,7 @@ impl<'a> Demo<'a> {
     }
 
     fn play(&mut self) -> Result<Report, Failure> {
-        let syncs = floor::measure_sync(&self.folder, 300).map_err(Failure::failed)?;
+        let syncs = floor::measure_sync(&self.folder, |samples| samples < 300).map_err(Failure::failed)?;
         self.start_clients();
         self.watch(1, "warming up")?;
         let (throughput, cpu_us) = self.measure()?;

@@ -5,24 +5,11 @@ use crate::record::{RecordHeader, RecordKind};
 use crate::recover::{Recovered, Recovery};
 use crate::segment::Identity;
 use crate::{Lsn, StorageError};
-use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, FileId, OpId, Slice};
+use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, FileId, OpId, Slice, SplitMix64};
 use std::collections::BTreeMap;
 
 pub(crate) const IDENTITY: Identity = Identity { cluster: 0xc1, node: 2, core: 0 };
 pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024;
-
-/// SplitMix64 (Steele et al. 2014): enough for tests.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
-}
 
 /// What is on the platter, and what only the drive's cache has.
 #[derive(Clone, Default)]
@@ -33,7 +20,7 @@ pub(crate) struct TestDisk {
 
 impl TestDisk {
     /// A crash: every sector of what wasn't synced is there or isn't, as `random` has it.
-    pub(crate) fn crash(&mut self, random: &mut Random, tear_bytes: usize) {
+    pub(crate) fn crash(&mut self, random: &mut SplitMix64, tear_bytes: usize) {
         for (_, file, offset, bytes) in std::mem::take(&mut self.unsynced) {
             let whole = random.below(4);
             for (place, sector) in bytes.chunks(tear_bytes).enumerate() {

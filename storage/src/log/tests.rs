@@ -1,7 +1,7 @@
-use super::testing::{Random, Rig, SEGMENT_BYTES, TestDisk};
+use super::testing::{Rig, SEGMENT_BYTES, TestDisk};
 use crate::record::{HardState, RECORD_HEADER_BYTES, RecordHeader};
 use crate::{Lsn, Progress, StorageError};
-use flotilla_runtime::{Effect, NodeId};
+use flotilla_runtime::{Effect, NodeId, SplitMix64};
 use std::collections::BTreeMap;
 
 /// What a group's log must look like: index → (frame, term, payload).
@@ -16,7 +16,7 @@ fn what_was_acknowledged_is_read_back_after_every_crash() {
 
 /// Appends, cuts off, marks and crashes at random, over several lives of one disk.
 fn many_lives(seed: u64) {
-    let mut random = Random(seed);
+    let mut random = SplitMix64::new(seed);
     let mut disk = TestDisk::default();
     let mut model = Model::new();
     let mut marks: BTreeMap<u64, (u64, Lsn)> = BTreeMap::new();
@@ -203,7 +203,7 @@ fn an_unacknowledged_tail_is_cut_and_the_log_goes_on() {
     rig.entry(1, 2, 1, &[7; 9000]);
     rig.flush();
     // Some of the frame's blocks arrive, others don't.
-    let mut random = Random(3);
+    let mut random = SplitMix64::new(3);
     let disk = loop {
         let mut disk = rig.disk.clone();
         disk.crash(&mut random, 4096);

@@ -1,40 +1,15 @@
-//! Which key next: a small seeded generator, and the uniform and Zipfian distributions on top of it.
+//! Which key next: the uniform and Zipfian distributions.
 //!
 //! One seed gives one sequence, so that every target of a run gets the very same operations.
 
 use std::str::FromStr;
 
-/// SplitMix64: a few nanoseconds a number, any seed is a good seed.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+use flotilla_runtime::SplitMix64;
+use flotilla_runtime::random::mix;
 
-impl Random {
-    /// A generator whose whole sequence follows from `seed`.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next 64 bits.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mix(self.0)
-    }
-
-    /// Below `bound`, which isn't 0. The bias is under `bound / 2^64`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
-    }
-
-    /// In [0, 1).
-    pub(crate) fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ (bits >> 31)
+/// In [0, 1).
+fn unit(random: &mut SplitMix64) -> f64 {
+    (random.next() >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// How often each key is asked for.
@@ -96,8 +71,8 @@ impl Zipfian {
     }
 
     /// A rank: 0 is the most popular.
-    pub(crate) fn rank(&self, random: &mut Random) -> u64 {
-        let unit = random.unit();
+    pub(crate) fn rank(&self, random: &mut SplitMix64) -> u64 {
+        let unit = unit(random);
         let scaled = unit * self.zeta;
         if scaled < 1.0 || self.keys == 1 {
             return 0;
@@ -124,7 +99,7 @@ mod tests {
     fn zipfian_frequencies_follow_the_power_law() {
         let (keys, theta, draws) = (1000, 0.99, 400_000);
         let zipfian = Zipfian::new(keys, theta);
-        let mut random = Random::new(1);
+        let mut random = SplitMix64::new(1);
         let mut counts = vec![0u32; keys as usize];
         for _ in 0..draws {
             counts[zipfian.rank(&mut random) as usize] += 1;
@@ -146,20 +121,10 @@ mod tests {
     fn zipfian_stays_in_range_even_for_few_keys() {
         for keys in 1..5 {
             let zipfian = Zipfian::new(keys, 0.5);
-            let mut random = Random::new(keys);
+            let mut random = SplitMix64::new(keys);
             assert!((0..10_000).all(|_| zipfian.rank(&mut random) < keys));
             assert!((0..keys).all(|rank| zipfian.key(rank) < keys));
         }
-    }
-
-    #[test]
-    fn uniform_numbers_cover_their_range_evenly() {
-        let mut random = Random::new(7);
-        let mut counts = [0u32; 10];
-        for _ in 0..100_000 {
-            counts[random.below(10) as usize] += 1;
-        }
-        assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
     }
 
     #[test]
