@@ -10,7 +10,7 @@
 //! | [`floor`], [`machine`] | what the machine can do at best, and which it is |
 //! | [`report`], [`error`] | what is told in the end |
 //!
-//! The load generator shares nothing with the servers it measures, not even the code that hashes a key to its slot.
+//! The load generator shares no code with the servers it measures but the hash from a key to its slot.
 #![forbid(unsafe_code)]
 
 mod cpu;
