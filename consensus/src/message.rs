@@ -39,6 +39,13 @@ pub enum Kind {
     Snapshot,
     /// `index`: the snapshot's; `aux`: the part that was taken.
     SnapshotReply,
+    /// I lost part of my log: who leads, and what must I have? `aux`: the question's number.
+    Repair,
+    /// `aux`: the question's number; `term`: mine. With `flag`: a majority without you confirmed me as the leader after
+    /// you had asked, and my log had `index` entries then.
+    RepairReply,
+    /// As an [`Self::AppendReply`], from a replica that lost part of its log: it doesn't count.
+    RepairAck,
 }
 
 impl Kind {
@@ -54,6 +61,9 @@ impl Kind {
             8 => Self::HeartbeatReply,
             9 => Self::Snapshot,
             10 => Self::SnapshotReply,
+            11 => Self::Repair,
+            12 => Self::RepairReply,
+            13 => Self::RepairAck,
             _ => return None,
         })
     }
@@ -70,6 +80,9 @@ impl Kind {
             Self::HeartbeatReply => 8,
             Self::Snapshot => 9,
             Self::SnapshotReply => 10,
+            Self::Repair => 11,
+            Self::RepairReply => 12,
+            Self::RepairAck => 13,
         }
     }
 }

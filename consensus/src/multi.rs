@@ -8,7 +8,7 @@ use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
 use crate::raft::{Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored};
 use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId};
 use flotilla_storage::{
-    Log, LogConfig, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered, RecoveredGroup,
+    Damage, Log, LogConfig, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered, RecoveredGroup,
 };
 use std::collections::BTreeSet;
 
@@ -64,15 +64,21 @@ pub struct SnapshotMail {
 
 impl Multi {
     /// Opens every group as recovery left it.
-    pub fn open(config: MultiConfig, pool: BlockPool, recovered: Recovered, seed: u64, now: Nanos) -> Self {
-        let Recovered { mut groups, tail, .. } = recovered;
+    pub fn open(
+        config: MultiConfig,
+        pool: BlockPool,
+        mut recovered: Recovered,
+        seed: u64,
+        now: Nanos,
+    ) -> Self {
+        let mut wal = Log::open(config.log, pool, std::mem::take(&mut recovered.tail));
         let replicas = config.groups.into_iter().map(|(group, members)| {
-            let found = groups.remove(&group.0).unwrap_or_default();
+            let found = recovered.take_group(group.0);
+            log_damage(&mut wal, group, &found);
             let raft = Raft::new(group, config.me, members, config.raft, restore(found), seed, now);
             Replica { raft, dirty: false }
         });
         let replicas: Vec<Replica> = replicas.collect();
-        let mut wal = Log::open(config.log, pool, tail);
         for replica in &replicas {
             wal.release(replica.raft.group().0, replica.raft.log().snapshot().0);
         }
@@ -297,5 +303,24 @@ fn restore(found: RecoveredGroup) -> Restored {
             log.push(header.term, record);
         }
     }
-    Restored { hard_state: found.hard_state.unwrap_or_default(), log }
+    let mut hard_state = found.hard_state.unwrap_or_default();
+    if found.damage.is_some() {
+        // Terms may be among what was lost.
+        hard_state.term = hard_state.term.max(log.last_term());
+    }
+    Restored { hard_state, log, damage: found.damage }
+}
+
+/// What a damaged group has is said in the log before anything is appended to it: its log goes on from there.
+fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup) {
+    let Some(damage) = &found.damage else { return };
+    if found.snapshot.is_none() && found.entries.is_empty() {
+        let kind = RecordKind::SnapshotMark;
+        wal.append(
+            &RecordHeader { group: group.0, kind, schema: 0, index: 0, term: 0, length: 8 },
+            &0_u64.to_le_bytes(),
+        );
+    }
+    let (header, payload) = Damage::record(Some(damage), group.0);
+    wal.append(&header, &payload);
 }

@@ -41,6 +41,8 @@ pub struct Swarm {
     pub crashes: u64,
     /// Mean time between crashes of all nodes at once, 0 for none.
     pub blackouts: u64,
+    /// Chance that something on the disk of a node that crashes can't be read any more.
+    pub rot: u64,
     /// Mean time between pauses of a node, 0 for none.
     pub pauses: u64,
     /// The most that a turn gathers before it is flushed.
@@ -84,6 +86,7 @@ impl Swarm {
             disk_errors: maybe(15, 50, 3_000),
             crashes: maybe(60, 100, 1500) * MS,
             blackouts: maybe(30, 300, 2000) * MS,
+            rot: maybe(30, 50_000, 1_000_000),
             pauses: maybe(30, 100, 1500) * MS,
             batch: maybe(100, 1, 200) * US,
             skew_ms: maybe(50, 1, 5_000),
@@ -107,6 +110,7 @@ impl Swarm {
             disk_errors: 0,
             crashes: 0,
             blackouts: 0,
+            rot: 0,
             pauses: 0,
             delay: self.delay.min(500 * US),
             disk: self.disk.min(500 * US),

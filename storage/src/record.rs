@@ -20,6 +20,9 @@ pub enum RecordKind {
     HardState,
     /// Entries up to `index` (of `term`) are covered by a snapshot. The last one counts.
     SnapshotMark,
+    /// The replica lost part of its log, from `index` on, and doesn't vote until it has got it back; or it has.
+    /// The last one counts.
+    Repair,
 }
 
 impl RecordKind {
@@ -28,6 +31,7 @@ impl RecordKind {
             Self::Entry => 1,
             Self::HardState => 2,
             Self::SnapshotMark => 3,
+            Self::Repair => 4,
         }
     }
 
@@ -36,6 +40,7 @@ impl RecordKind {
             1 => Self::Entry,
             2 => Self::HardState,
             3 => Self::SnapshotMark,
+            4 => Self::Repair,
             _ => return None,
         })
     }
@@ -138,6 +143,43 @@ impl HardState {
     }
 }
 
+/// What a replica lost by damage to its log, and hasn't got back.
+///
+/// What it still has is its state of an earlier moment: true then, but since then it may have acknowledged and promised
+/// more. So it may not vote, campaign, or have its acknowledgements counted (Alagappan et al., "Protocol-Aware Recovery
+/// for Consensus-Based Storage", 2018).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Entries from here on may be lost.
+    pub from: u64,
+    /// An entry that was in the log behind the damage: those between `from` and this one are lost for certain.
+    pub seen: Option<u64>,
+    /// A term or a vote may be lost.
+    pub vote_lost: bool,
+}
+
+impl Damage {
+    const LOG: u8 = 1;
+    const VOTE: u8 = 2;
+
+    /// The record that remembers it; `None`: that it is mended.
+    pub fn record(damage: Option<&Self>, group: u64) -> (RecordHeader, [u8; 4]) {
+        let (index, flags) = match damage {
+            Some(damage) => (damage.from, Self::LOG | if damage.vote_lost { Self::VOTE } else { 0 }),
+            None => (0, 0),
+        };
+        let header = RecordHeader { group, kind: RecordKind::Repair, schema: 0, index, term: 0, length: 4 };
+        (header, [flags, 0, 0, 0])
+    }
+
+    /// Reads it back. A payload of another length means the worst.
+    pub fn from_record(header: &RecordHeader, payload: &[u8]) -> Option<Self> {
+        let flags = if payload.len() == 4 { payload[0] } else { Self::LOG | Self::VOTE };
+        let damage = Self { from: header.index, seen: None, vote_lost: flags & Self::VOTE != 0 };
+        (flags != 0).then_some(damage)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +204,18 @@ mod tests {
             let (header, payload) = state.record(1);
             assert_eq!(HardState::from_record(&header, &payload), state);
         }
+    }
+
+    #[test]
+    fn damage_survives_its_record() {
+        for vote_lost in [false, true] {
+            let damage = Damage { from: 7, seen: None, vote_lost };
+            let (header, payload) = Damage::record(Some(&damage), 3);
+            assert_eq!(Damage::from_record(&header, &payload), Some(damage));
+        }
+        let (header, payload) = Damage::record(None, 3);
+        assert_eq!(Damage::from_record(&header, &payload), None);
+        assert!(Damage::from_record(&header, &[]).is_some_and(|damage| damage.vote_lost));
     }
 
     proptest::proptest! {

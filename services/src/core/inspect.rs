@@ -29,6 +29,8 @@ pub struct GroupInspection<'a> {
     pub role: Role,
     /// Whom it follows.
     pub leader: Option<NodeId>,
+    /// It lost part of its log, and isn't a voter.
+    pub repairing: bool,
     /// The first entry in memory.
     pub first_index: u64,
     /// The last entry.
@@ -71,6 +73,7 @@ impl Core {
                 vote: raft.vote(),
                 role: raft.role(),
                 leader: raft.leader(),
+                repairing: raft.is_repairing(),
                 first_index: raft.log().first_index(),
                 last_index: raft.log().last_index(),
                 commit: raft.commit(),

@@ -30,14 +30,15 @@ pub use remote::Message;
 
 use crate::config::Config;
 use client::Connections;
-use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig};
+use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig, raft::Member};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{
-    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileKind, Machine, Nanos, Now, PeerId,
+    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, Now, PeerId, Slice,
 };
-use flotilla_storage::{Identity, LogConfig, Recovery, StorageError};
+use flotilla_storage::{Identity, LogConfig, Recovered, Recovery, StorageError};
 use group::Group;
 use remote::Remote;
+use snapshot::{Restored, Snapshots};
 use std::rc::Rc;
 use topology::Leaders;
 
@@ -73,7 +74,8 @@ pub struct Core {
     pub(crate) leaders: Leaders,
     pub(crate) started: Nanos,
     pub(crate) recovered: String,
-    snapshots: snapshot::Snapshots,
+    damage: Vec<String>,
+    snapshots: Snapshots,
     pool: BlockPool,
     /// Asked to stop: finish what was begun, but not beyond this instant.
     draining: Option<Nanos>,
@@ -93,16 +95,11 @@ impl Core {
         for (file, image) in files.iter().filter(|(file, _)| file.kind == FileKind::Segment) {
             recovery.segment(*file, image.clone())?;
         }
-        let recovered = recovery.finish()?;
+        let mut recovered = recovery.finish()?;
         let hosted = topology::groups_of(config, core);
-        let mark_of =
-            |group: &GroupId| recovered.groups.get(&group.0).and_then(|found| found.snapshot.as_ref());
-        let number_of = |payload: &[u8]| payload.try_into().map_or(0, u64::from_le_bytes);
-        let marks: Vec<Option<u64>> =
-            hosted.iter().map(|(group, _)| mark_of(group).map(|(_, payload)| number_of(payload))).collect();
-        let (snapshots, restored) = snapshot::open(&files, &marks)?;
+        let (snapshots, restored) = restore(&files, &hosted, &mut recovered)?;
         drop(files);
-        let summary = recovered.summary();
+        let (summary, damage) = (recovered.summary(), recovered.damage());
         let multi_config = MultiConfig {
             me: config.node_id(),
             groups: hosted,
@@ -134,6 +131,7 @@ impl Core {
             leaders: Leaders::new(config.groups),
             started: now.monotonic,
             recovered: summary,
+            damage,
             snapshots,
             pool,
             draining: None,
@@ -146,6 +144,11 @@ impl Core {
     /// A line about what recovery found.
     pub fn recovered(&self) -> &str {
         &self.recovered
+    }
+
+    /// What is damaged, a line each: those groups get what they lost from the other nodes.
+    pub fn damage(&self) -> &[String] {
+        &self.damage
     }
 
     fn peer_frame(&mut self, now: Now, from: PeerId, frame: &[u8], out: &mut Effects<Message>) {
@@ -170,6 +173,40 @@ impl Core {
         }
         self.settling = dirty;
     }
+}
+
+/// Reads the snapshots of the hosted groups. A group whose snapshot is lost, or part of whose log is, can be mended only if
+/// others have replicas of it.
+fn restore(
+    files: &[(FileId, Slice)],
+    hosted: &[(GroupId, Vec<Member>)],
+    recovered: &mut Recovered,
+) -> Result<(Snapshots, Vec<Option<Restored>>), StorageError> {
+    let number_of = |payload: &Slice| (**payload).try_into().map_or(0, u64::from_le_bytes);
+    let mark_of = |(group, _): &(GroupId, Vec<Member>)| {
+        let mark = recovered.groups.get(&group.0).and_then(|found| found.snapshot.as_ref());
+        mark.map(|(_, payload)| number_of(payload))
+    };
+    let marks: Vec<Option<u64>> = hosted.iter().map(mark_of).collect();
+    let (snapshots, found) = snapshot::open(files, &marks);
+    let mut restored = Vec::new();
+    for ((group, members), found) in hosted.iter().zip(found) {
+        let lost = match found {
+            Ok(found) => {
+                restored.push(found);
+                recovered.damage_of(group.0).map(|_| recovered.damage().join("; "))
+            }
+            Err(error) => {
+                restored.push(None);
+                recovered.lose_snapshot(group.0, &error);
+                Some(error.to_string())
+            }
+        };
+        if let (Some(what), [_]) = (lost, &members[..]) {
+            return Err(StorageError::Irreparable { group: group.0, what });
+        }
+    }
+    Ok((snapshots, restored))
 }
 
 impl Machine for Core {

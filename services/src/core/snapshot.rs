@@ -132,39 +132,38 @@ pub(super) struct Restored {
     clock_ms: u64,
 }
 
-/// Reads the snapshot files that the marks name; everything else among `files` is left over.
+/// Reads the snapshot files that the marks name, each for itself; everything else among `files` is left over.
 pub(super) fn open(
     files: &[(FileId, Slice)],
     marks: &[Option<u64>],
-) -> Result<(Snapshots, Vec<Option<Restored>>), StorageError> {
+) -> (Snapshots, Vec<Result<Option<Restored>, StorageError>>) {
     let mut snapshots = Snapshots::default();
-    let images: BTreeMap<u64, &(FileId, Slice)> = files
+    let images: BTreeMap<u64, &Slice> = files
         .iter()
         .filter(|(file, _)| file.kind == FileKind::Snapshot)
-        .map(|file| (file.0.number, file))
+        .map(|(file, image)| (file.number, image))
         .collect();
     snapshots.last_number = images.keys().next_back().copied().unwrap_or(0);
     let mut restored = Vec::new();
+    let mut in_use = Vec::new();
     for mark in marks {
         let mut group = GroupSnapshots::default();
-        restored.push(match mark {
-            None => None,
-            Some(number) => {
-                let file = FileId { kind: FileKind::Snapshot, number: *number };
-                let missing =
-                    || StorageError::Snapshot { file, offset: 0, what: "the file is missing".to_owned() };
-                let (file, image) = images.get(number).ok_or_else(missing)?;
-                let found = restore(*file, image)?;
-                group.newest = Some((found.0, *number));
-                Some(found.1)
-            }
+        let found = mark.map(|number| {
+            let file = FileId { kind: FileKind::Snapshot, number };
+            let missing =
+                || StorageError::Snapshot { file, offset: 0, what: "the file is missing".to_owned() };
+            let found = restore(file, images.get(&number).ok_or_else(missing)?)?;
+            group.newest = Some((found.0, number));
+            in_use.push(number);
+            Ok(found.1)
         });
+        restored.push(found.transpose());
         snapshots.groups.push(group);
     }
-    let named: Vec<u64> = marks.iter().flatten().copied().collect();
-    let leftover = images.values().map(|(file, _)| *file).filter(|file| !named.contains(&file.number));
+    let leftover = images.keys().filter(|number| !in_use.contains(number));
+    let leftover = leftover.map(|number| FileId { kind: FileKind::Snapshot, number: *number });
     snapshots.leftover = leftover.collect();
-    Ok((snapshots, restored))
+    (snapshots, restored)
 }
 
 fn restore(file: FileId, image: &Slice) -> Result<(u64, Restored), StorageError> {

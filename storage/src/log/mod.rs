@@ -19,14 +19,14 @@
 mod payload;
 mod space;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use payload::PayloadWriter;
 
 use crate::Lsn;
-use crate::frame::{FrameHeader, capacity_for, header_bytes};
+use crate::frame::{FrameHeader, Touched, capacity_for, header_bytes};
 use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordError, RecordHeader};
 use crate::recover::LogTail;
 use crate::segment::{Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -93,6 +93,7 @@ struct OpenFrame {
     header_len: usize,
     records: u32,
     lsn: Lsn,
+    touched: Touched,
 }
 
 impl OpenFrame {
@@ -134,6 +135,7 @@ pub struct Log {
     /// Bytes of the last commit: the size of the next frame.
     expected: usize,
     prev_crc: u32,
+    touched_before: Touched,
 
     in_flight: VecDeque<Commit>,
     ops: BTreeMap<u64, Op>,
@@ -158,6 +160,7 @@ impl Log {
             pool,
             next_lsn: Lsn(durable.0 + 1),
             prev_crc: tail.prev_crc,
+            touched_before: tail.touched,
             space: Space::new(tail),
             open: None,
             closed: VecDeque::new(),
@@ -213,6 +216,7 @@ impl Log {
         let end = frame.writer.filled();
         frame.writer.align(RECORD_ALIGNMENT);
         frame.records += 1;
+        frame.touched.note(header.group, header.kind);
         let record = frame.writer.slice(start, end);
         let lsn = frame.lsn;
         self.backlog += record.len();
@@ -244,7 +248,8 @@ impl Log {
         let header_len = header_bytes(capacity);
         let lsn = self.next_lsn;
         self.next_lsn = Lsn(lsn.0 + 1);
-        OpenFrame { writer: self.pool.allocate(capacity, header_len), header_len, records: 0, lsn }
+        let writer = self.pool.allocate(capacity, header_len);
+        OpenFrame { writer, header_len, records: 0, lsn, touched: Touched::default() }
     }
 
     /// The frame that the last record appended is in: it is durable once [`Self::durable`] has come that far.
@@ -329,8 +334,11 @@ impl Log {
             records: frame.records,
             prev_crc: self.prev_crc,
             header_crc: 0,
-            oldest_live: self.space.oldest_live(),
+            oldest_live: self.space.oldest_live(frame.lsn),
+            touched: frame.touched,
+            touched_before: self.touched_before,
         };
+        self.touched_before = frame.touched;
         let mut crc = 0;
         let block = frame.writer.finish(|head, rest| crc = header.write(head, rest));
         self.prev_crc = crc;
