@@ -8,7 +8,8 @@ use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
 use crate::raft::{Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored};
 use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId};
 use flotilla_storage::{
-    Damage, Log, LogConfig, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered, RecoveredGroup,
+    Damage, Log, LogConfig, LostFrames, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered,
+    RecoveredGroup,
 };
 use std::collections::BTreeSet;
 
@@ -72,9 +73,10 @@ impl Multi {
         now: Nanos,
     ) -> Self {
         let mut wal = Log::open(config.log, pool, std::mem::take(&mut recovered.tail));
+        let holes: Vec<LostFrames> = recovered.holes.iter().map(|hole| hole.frames).collect();
         let replicas = config.groups.into_iter().map(|(group, members)| {
             let found = recovered.take_group(group.0);
-            log_damage(&mut wal, group, &found);
+            log_damage(&mut wal, group, &found, &holes);
             let raft = Raft::new(group, config.me, members, config.raft, restore(found), seed, now);
             Replica { raft, dirty: false }
         });
@@ -231,6 +233,9 @@ impl Multi {
             replica.dirty = false;
             let mut cx = Context { now, wal: &mut self.wal, outbox: &mut self.outbox };
             replica.raft.flush(&mut cx);
+            if replica.raft.has_unsynced() {
+                self.unsynced.insert(place);
+            }
         }
         for (to, frame) in self.outbox.drain() {
             out.push(Effect::Send { to, frame });
@@ -312,7 +317,7 @@ fn restore(found: RecoveredGroup) -> Restored {
 }
 
 /// What a damaged group has is said in the log before anything is appended to it: its log goes on from there.
-fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup) {
+fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup, holes: &[LostFrames]) {
     let Some(damage) = &found.damage else { return };
     if found.snapshot.is_none() && found.entries.is_empty() {
         let kind = RecordKind::SnapshotMark;
@@ -321,6 +326,6 @@ fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup) {
             &0_u64.to_le_bytes(),
         );
     }
-    let (header, payload) = Damage::record(Some(damage), group.0);
+    let (header, payload) = Damage::record(Some(damage), group.0, holes);
     wal.append(&header, &payload);
 }

@@ -25,7 +25,7 @@ pub mod snapshot;
 
 pub use error::StorageError;
 pub use log::{Log, LogConfig, PayloadWriter, Progress};
-pub use record::{Damage, HardState, RECORD_HEADER_BYTES, RecordError, RecordHeader, RecordKind};
+pub use record::{Damage, HardState, LostFrames, RECORD_HEADER_BYTES, RecordError, RecordHeader, RecordKind};
 pub use recover::{Hole, LogTail, Recovered, RecoveredGroup, Recovery, TornTail};
 pub use segment::Identity;
 

@@ -158,25 +158,40 @@ pub struct Damage {
     pub vote_lost: bool,
 }
 
+/// Frames that are lost: the first and the last. Two are the same if both numbers are.
+pub type LostFrames = (crate::Lsn, crate::Lsn);
+
 impl Damage {
     const LOG: u8 = 1;
     const VOTE: u8 = 2;
 
-    /// The record that remembers it; `None`: that it is mended.
-    pub fn record(damage: Option<&Self>, group: u64) -> (RecordHeader, [u8; 4]) {
+    /// The record that remembers it; `None`: that it is mended. `holes` are the frames that whoever writes it knows to be
+    /// lost: what it appends from now on attaches to what is left without them.
+    pub fn record(damage: Option<&Self>, group: u64, holes: &[LostFrames]) -> (RecordHeader, Vec<u8>) {
         let (index, flags) = match damage {
             Some(damage) => (damage.from, Self::LOG | if damage.vote_lost { Self::VOTE } else { 0 }),
             None => (0, 0),
         };
-        let header = RecordHeader { group, kind: RecordKind::Repair, schema: 0, index, term: 0, length: 4 };
-        (header, [flags, 0, 0, 0])
+        let mut payload = vec![flags, 0, 0, 0];
+        for lsn in holes.iter().flat_map(|(first, last)| [first, last]) {
+            payload.extend_from_slice(&lsn.0.to_le_bytes());
+        }
+        let length = u32::try_from(payload.len()).expect("holes are few");
+        let header = RecordHeader { group, kind: RecordKind::Repair, schema: 0, index, term: 0, length };
+        (header, payload)
     }
 
-    /// Reads it back. A payload of another length means the worst.
-    pub fn from_record(header: &RecordHeader, payload: &[u8]) -> Option<Self> {
-        let flags = if payload.len() == 4 { payload[0] } else { Self::LOG | Self::VOTE };
+    /// Reads it back, with the lost frames that its writer knew. A payload of another length means the worst.
+    pub fn from_record(header: &RecordHeader, payload: &[u8]) -> (Option<Self>, Vec<LostFrames>) {
+        let (flags, holes) = match payload.split_at_checked(4) {
+            Some((flags, holes)) if holes.len().is_multiple_of(16) => (flags[0], holes),
+            _ => (Self::LOG | Self::VOTE, &[][..]),
+        };
         let damage = Self { from: header.index, seen: None, vote_lost: flags & Self::VOTE != 0 };
-        (flags != 0).then_some(damage)
+        let lsn =
+            |bytes: &[u8]| crate::Lsn(u64::from_le_bytes(bytes.try_into().expect("eight bytes of sixteen")));
+        let holes = holes.chunks_exact(16).map(|pair| (lsn(&pair[..8]), lsn(&pair[8..]))).collect();
+        ((flags != 0).then_some(damage), holes)
     }
 }
 
@@ -208,14 +223,18 @@ mod tests {
 
     #[test]
     fn damage_survives_its_record() {
+        let holes = [(crate::Lsn(3), crate::Lsn(4)), (crate::Lsn(9), crate::Lsn(9))];
         for vote_lost in [false, true] {
             let damage = Damage { from: 7, seen: None, vote_lost };
-            let (header, payload) = Damage::record(Some(&damage), 3);
-            assert_eq!(Damage::from_record(&header, &payload), Some(damage));
+            let (header, payload) = Damage::record(Some(&damage), 3, &holes);
+            assert_eq!(Damage::from_record(&header, &payload), (Some(damage), holes.to_vec()));
         }
-        let (header, payload) = Damage::record(None, 3);
-        assert_eq!(Damage::from_record(&header, &payload), None);
-        assert!(Damage::from_record(&header, &[]).is_some_and(|damage| damage.vote_lost));
+        let (header, payload) = Damage::record(None, 3, &[]);
+        assert_eq!(Damage::from_record(&header, &payload), (None, Vec::new()));
+        for cut_off in [0, 3, 5, 19] {
+            let (found, holes) = Damage::from_record(&header, &vec![0; cut_off]);
+            assert!(found.is_some_and(|damage| damage.vote_lost) && holes.is_empty());
+        }
     }
 
     proptest::proptest! {

@@ -164,7 +164,7 @@ impl Raft {
             self.vote = Some(self.members[self.me].peer.node);
             self.record_hard_state(cx);
         }
-        let (header, payload) = Damage::record(None, self.group.0);
+        let (header, payload) = Damage::record(None, self.group.0, &[]);
         cx.wal.append(&header, &payload);
         self.deferred.push_back((cx.wal.open_lsn(), Deferred::Repaired));
     }

@@ -1,6 +1,7 @@
 //! Replicas of one group that a test moves by hand: it decides whose timer fires, which messages arrive, whose disk syncs.
 
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig, Role, raft::Member};
 use flotilla_runtime::machine::MILLISECOND;
@@ -50,7 +51,7 @@ fn open(node: usize, nodes: usize, files: &BTreeMap<FileId, Vec<u8>>, now: Nanos
         log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(identity(node)) },
         channel: 0,
     };
-    Multi::open(config, pool, recovery.finish().unwrap(), node as u64, now)
+    Multi::open(config, pool, recovery.finish().unwrap(), node as u64 ^ now << 8, now)
 }
 
 impl Cluster {
@@ -193,6 +194,16 @@ impl Cluster {
             self.deliver();
         }
         panic!("{node} can't win an election");
+    }
+
+    /// Every frame of the replica's log with such a record can't be read any more. Takes effect at its next start.
+    pub(crate) fn spoil(&mut self, node: usize, which: impl Fn(&RecordHeader) -> bool) {
+        for image in self.replicas[node].files.values_mut() {
+            let frames = flotilla_storage::inspect::inspect(image).frames;
+            for frame in frames.iter().filter(|frame| frame.records.iter().any(&which)) {
+                image[usize::try_from(frame.offset).unwrap() + 100] ^= 1;
+            }
+        }
     }
 
     /// The process dies, what its disk hasn't synced is lost, and it starts again.

@@ -262,8 +262,9 @@ fn what_is_appended_behind_damage_is_read_back() {
     let (mut rig, recovered) = Rig::new(disk, 1);
     assert!(recovered.groups[&2].damage.is_none());
     let damaged = recovered.groups[&1].damage.unwrap();
+    let holes = [recovered.holes[0].frames];
     let append = |rig: &mut Rig, damage: Option<&Damage>| {
-        let (header, payload) = Damage::record(damage, 1);
+        let (header, payload) = Damage::record(damage, 1, &holes);
         rig.log.append(&header, &payload);
     };
     // The owner says where it goes on, and gets the entries again.

@@ -3,7 +3,7 @@
 use super::LiveSegment;
 use crate::Lsn;
 use crate::frame::{FrameHeader, Touched};
-use crate::record::{Damage, HardState, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use crate::record::{Damage, HardState, LostFrames, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use flotilla_runtime::Slice;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,9 +19,10 @@ pub struct RecoveredGroup {
     /// What it lost and hasn't got back.
     pub damage: Option<Damage>,
     first: u64,
-    /// A part of the log is lost here: what the entries were is known up to that point only. Entries behind it
-    /// can't be attached (a lost one may have taken the place of others) until the owner has said where it goes on.
-    frozen: bool,
+    /// Frames that touched it are lost here: what the entries were is known up to the first of them only. Entries behind
+    /// it can't be attached (a lost one may have taken the place of others) until a life of the owner that knew of all of
+    /// them has said that it goes on from here.
+    lost: Vec<LostFrames>,
 }
 
 /// The newest record of a kind for every group, with its frame.
@@ -31,8 +32,8 @@ pub(super) type Latest = BTreeMap<(u64, RecordKind), (Lsn, Vec<u8>)>;
 pub(super) struct Groups {
     groups: BTreeMap<u64, RecoveredGroup>,
     latest: Latest,
-    /// Everything that the lost frames may have touched.
-    lost: Touched,
+    /// The lost frames, and whom each may have touched.
+    holes: Vec<(LostFrames, Touched)>,
 }
 
 impl RecoveredGroup {
@@ -45,7 +46,7 @@ impl RecoveredGroup {
     }
 
     fn entry(&mut self, header: &RecordHeader, record: Slice) -> Result<(), String> {
-        if self.frozen {
+        if self.is_frozen() {
             if let Some(damage) = &mut self.damage {
                 damage.seen.get_or_insert(header.index);
             }
@@ -78,14 +79,14 @@ impl RecoveredGroup {
             self.entries.pop_front();
             self.first += 1;
         }
-        if let Some(damage) = self.damage.as_mut().filter(|_| self.frozen) {
+        if let Some(damage) = self.damage.as_mut().filter(|_| !self.lost.is_empty()) {
             damage.from = damage.from.max(header.index + 1);
         }
         self.snapshot = Some((header, payload));
     }
 
     fn vote(&mut self, mut state: HardState) {
-        if let Some(damage) = self.damage.as_mut().filter(|_| self.frozen) {
+        if let Some(damage) = self.damage.as_mut().filter(|_| !self.lost.is_empty()) {
             damage.vote_lost = false;
             // It was true of entries that aren't here.
             state.commit = self.hard_state.map_or(0, |before| before.commit);
@@ -93,12 +94,34 @@ impl RecoveredGroup {
         self.hard_state = Some(state);
     }
 
-    /// A frame that touched the group is lost.
-    fn lose(&mut self, vote_lost: bool) {
+    /// Frames that touched the group are lost.
+    fn lose(&mut self, frames: LostFrames, vote_lost: bool) {
         let from = self.last() + 1;
         let damage = self.damage.get_or_insert(Damage { from, seen: None, vote_lost: false });
         damage.vote_lost |= vote_lost;
-        self.frozen = true;
+        self.lost.push(frames);
+    }
+
+    fn is_frozen(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// A life of the owner began with damage, or has mended it.
+    fn repair(&mut self, damage: Option<Damage>, known: &[LostFrames]) {
+        if damage.is_some() {
+            self.lost.retain(|frames| !known.contains(frames));
+        }
+        if !self.is_frozen() {
+            self.damage = damage;
+        }
+    }
+
+    /// The mark that the first entries attach to was lost: they are of no use.
+    fn drop_unattached(&mut self) {
+        let covered = self.snapshot.as_ref().map_or(0, |(mark, _)| mark.index);
+        let Some(damage) = self.damage.as_mut().filter(|_| self.first > covered + 1) else { return };
+        damage.from = damage.from.min(covered + 1);
+        self.entries.clear();
     }
 
     /// The snapshot is gone, and with it all sense of what is behind it.
@@ -112,8 +135,8 @@ impl RecoveredGroup {
 
 impl Groups {
     fn group(&mut self, group: u64) -> &mut RecoveredGroup {
-        let lost = self.lost;
-        self.groups.entry(group).or_insert_with(|| unseen(group, lost))
+        let holes = &self.holes;
+        self.groups.entry(group).or_insert_with(|| unseen(group, holes))
     }
 
     /// Takes the records of a good frame.
@@ -132,7 +155,7 @@ impl Groups {
             let group = self.group(header.group);
             match header.kind {
                 RecordKind::Entry => {
-                    if !group.frozen {
+                    if !group.is_frozen() {
                         let highest = segment.entries.entry(header.group).or_insert(header.index);
                         *highest = (*highest).max(header.index);
                     }
@@ -143,8 +166,8 @@ impl Groups {
                     group.mark(header, record.subslice(RECORD_HEADER_BYTES, record.len()));
                 }
                 RecordKind::Repair => {
-                    group.damage = Damage::from_record(&header, body);
-                    group.frozen = false;
+                    let (damage, known) = Damage::from_record(&header, body);
+                    group.repair(damage, &known);
                 }
             }
             if header.kind != RecordKind::Entry {
@@ -156,32 +179,33 @@ impl Groups {
     }
 
     /// Frames that touched these groups are lost.
-    pub(super) fn lose(&mut self, touched: Touched) {
-        self.lost = self.lost.union(touched);
+    pub(super) fn lose(&mut self, frames: LostFrames, touched: Touched) {
+        self.holes.push((frames, touched));
         for (number, group) in &mut self.groups {
             if touched.has(*number) {
-                group.lose(touched.has_vote(*number));
+                group.lose(frames, touched.has_vote(*number));
             }
         }
     }
 
     /// Everything is read.
-    pub(super) fn finish(mut self) -> (BTreeMap<u64, RecoveredGroup>, Latest, Touched) {
+    pub(super) fn finish(mut self) -> (BTreeMap<u64, RecoveredGroup>, Latest) {
         for group in self.groups.values_mut() {
             // A mark that was written again lies behind entries that it doesn't cover; they were kept.
             if let Some((mark, payload)) = group.snapshot.take() {
                 group.mark(mark, payload);
             }
+            group.drop_unattached();
         }
-        (self.groups, self.latest, self.lost)
+        (self.groups, self.latest)
     }
 }
 
 /// A group of which no record was read.
-pub(super) fn unseen(group: u64, lost: Touched) -> RecoveredGroup {
+pub(super) fn unseen(group: u64, holes: &[(LostFrames, Touched)]) -> RecoveredGroup {
     let mut unseen = RecoveredGroup::default();
-    if lost.has(group) {
-        unseen.lose(lost.has_vote(group));
+    for (frames, touched) in holes.iter().filter(|(_, touched)| touched.has(group)) {
+        unseen.lose(*frames, touched.has_vote(group));
     }
     unseen
 }

@@ -30,7 +30,7 @@ pub use groups::RecoveredGroup;
 use crate::Lsn;
 use crate::error::StorageError;
 use crate::frame::{FORMAT_VERSION, Touched};
-use crate::record::{Damage, RecordKind};
+use crate::record::{Damage, LostFrames, RecordKind};
 use crate::segment::{FirstBlock, Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use flotilla_runtime::{FileId, Slice};
 use reading::{Reading, Segment, frames_behind};
@@ -99,7 +99,7 @@ pub struct Hole {
     /// Where in it.
     pub offset: u64,
     /// The first and the last frame that are lost.
-    pub frames: (Lsn, Lsn),
+    pub frames: LostFrames,
     /// What was found instead.
     pub what: String,
     /// Whose records were in them.
@@ -139,7 +139,6 @@ pub struct Recovered {
     pub frames: u64,
     /// Bytes of frames read.
     pub bytes: u64,
-    lost: Touched,
     /// Snapshots that can't be read.
     snapshots: Vec<String>,
 }
@@ -147,7 +146,9 @@ pub struct Recovered {
 impl Recovered {
     /// What a group has lost.
     pub fn damage_of(&self, group: u64) -> Option<Damage> {
-        self.groups.get(&group).map_or_else(|| groups::unseen(group, self.lost).damage, |found| found.damage)
+        self.groups
+            .get(&group)
+            .map_or_else(|| groups::unseen(group, &self.lost()).damage, |found| found.damage)
     }
 
     /// The snapshot that a group's log rests on can't be read: nothing of it can be used.
@@ -158,7 +159,11 @@ impl Recovered {
 
     /// Takes a group out; one without records is empty, and damaged if the lost frames may have held some.
     pub fn take_group(&mut self, group: u64) -> RecoveredGroup {
-        self.groups.remove(&group).unwrap_or_else(|| groups::unseen(group, self.lost))
+        self.groups.remove(&group).unwrap_or_else(|| groups::unseen(group, &self.lost()))
+    }
+
+    fn lost(&self) -> Vec<(LostFrames, Touched)> {
+        self.holes.iter().map(|hole| (hole.frames, hole.touched)).collect()
     }
 
     /// One line for the node's log.
@@ -262,7 +267,7 @@ impl Recovery {
         let mut spares: Vec<FileId> = spares.chain(self.headless.iter().map(|(file, _)| *file)).collect();
         spares.sort_unstable();
         let Reading { groups, live, last, prev_crc, touched, frames, bytes, offset, cut, .. } = reading;
-        let (groups, latest, lost) = groups.finish();
+        let (groups, latest) = groups.finish();
         let adopted = adopted.into_iter().filter(|(epoch, _)| *epoch >= oldest).map(|(_, hole)| hole);
         let holes = adopted.chain(reading.holes).collect();
         let offset = offset.filter(|_| epoch == newest);
@@ -277,7 +282,7 @@ impl Recovery {
             next_file: self.next_file,
             latest,
         };
-        Ok(Recovered { groups, tail, cut, holes, frames, bytes, lost, snapshots: Vec::new() })
+        Ok(Recovered { groups, tail, cut, holes, frames, bytes, snapshots: Vec::new() })
     }
 
     /// An epoch such that all before it aren't needed: the newest segment knew it when it was taken into use, its frames may know

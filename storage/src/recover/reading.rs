@@ -178,7 +178,7 @@ impl Reading {
     }
 
     fn lose(&mut self, hole: Hole) {
-        self.groups.lose(hole.touched);
+        self.groups.lose(hole.frames, hole.touched);
         self.holes.push(hole);
     }
 

@@ -79,7 +79,7 @@ struct Verdict {
 }
 
 fn verdict(found: &Recovered) -> Verdict {
-    let damaged = (1..=6).filter(|group| found.lost.has(*group));
+    let damaged = (1..=6).filter(|group| found.damage_of(*group).is_some());
     let whole = found.groups.iter().filter(|(_, group)| group.damage.is_none() && group.entries.len() == 1);
     Verdict {
         last: found.tail.last.0,
