@@ -5,7 +5,7 @@
 mod cluster;
 
 use cluster::Cluster;
-use flotilla_consensus::Role;
+use flotilla_consensus::{Kind, Role};
 use flotilla_storage::RecordKind;
 
 /// Long enough for several elections, in steps of less than a heartbeat's silence.
@@ -66,6 +66,18 @@ fn it_is_whole_after_the_next_restart_too() {
     assert!(!cluster.raft(1).is_repairing());
     // The damaged frame is still there; what was written behind it tells that it is mended.
     cluster.restart(1);
+    assert!(!cluster.raft(1).is_repairing() && cluster.raft(1).log().last_index() > precious);
+}
+
+#[test]
+fn it_isn_t_whole_before_its_log_is() {
+    let (mut cluster, precious) = one_has_lost_what_two_lacks();
+    cluster.cut_off.clear();
+    cluster.withheld = Some((1, Kind::Append));
+    let_time_pass(&mut cluster);
+    assert!(cluster.raft(1).is_repairing() && cluster.raft(1).log().last_index() < precious);
+    cluster.withheld = None;
+    let_time_pass(&mut cluster);
     assert!(!cluster.raft(1).is_repairing() && cluster.raft(1).log().last_index() > precious);
 }
 

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig, Role, raft::Member};
+use flotilla_consensus::message::decode;
+use flotilla_consensus::{GroupId, Kind, Multi, MultiConfig, RaftConfig, Role, raft::Member};
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{BlockPool, CoreId, DiskReply, Effect, Effects, FileId, Nanos, NodeId, OpId, PeerId};
 use flotilla_storage::{Identity, LogConfig, RecordHeader, Recovery};
@@ -24,6 +25,8 @@ pub(crate) struct Cluster {
     pub(crate) wire: Vec<(usize, usize, Vec<u8>)>,
     /// Replicas whose frames don't arrive and don't leave.
     pub(crate) cut_off: BTreeSet<usize>,
+    /// No frame with such a message arrives at that replica.
+    pub(crate) withheld: Option<(usize, Kind)>,
     /// Replicas whose disks take their time.
     pub(crate) slow_disks: BTreeSet<usize>,
     now: Nanos,
@@ -54,6 +57,18 @@ fn open(node: usize, nodes: usize, files: &BTreeMap<FileId, Vec<u8>>, now: Nanos
     Multi::open(config, pool, recovery.finish().unwrap(), node as u64 ^ now << 8, now)
 }
 
+fn has(frame: &[u8], kind: Kind) -> bool {
+    let mut at = 1;
+    while at < frame.len() {
+        let (message, next) = decode(frame, at).unwrap();
+        if message.header.kind == kind {
+            return true;
+        }
+        at = next;
+    }
+    false
+}
+
 impl Cluster {
     pub(crate) fn new(nodes: usize) -> Self {
         let replica = |node| {
@@ -61,7 +76,14 @@ impl Cluster {
             Replica { multi: open(node, nodes, &files, 0), unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
-        Self { replicas, wire: Vec::new(), cut_off: BTreeSet::new(), slow_disks: BTreeSet::new(), now: 1 }
+        Self {
+            replicas,
+            wire: Vec::new(),
+            cut_off: BTreeSet::new(),
+            withheld: None,
+            slow_disks: BTreeSet::new(),
+            now: 1,
+        }
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
@@ -171,7 +193,8 @@ impl Cluster {
     pub(crate) fn deliver(&mut self) {
         while !self.wire.is_empty() {
             let (from, to, frame) = self.wire.remove(0);
-            if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
+            let withheld = self.withheld.is_some_and(|(at, kind)| at == to && has(&frame, kind));
+            if !withheld && !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
                 self.replicas[to].multi.receive(self.now, peer(from).node, &frame[1..]).unwrap();
                 self.flush(to);
             }

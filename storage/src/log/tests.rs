@@ -256,6 +256,19 @@ fn damage_names_segment_offset_frames_and_groups() {
 }
 
 #[test]
+fn a_commit_index_from_behind_the_damage_isn_t_believed() {
+    let mut disk = log_at_rest().disk;
+    disk.files.values_mut().next().unwrap()[4096 + 4096 + 200] ^= 1;
+    let (mut rig, _) = Rig::new(disk.clone(), 1);
+    let (header, payload) = HardState { term: 5, vote: None, commit: 3 }.record(1);
+    // Not a life that knew of the damage: it wrote this before.
+    rig.log.append(&header, &payload);
+    rig.rest();
+    let state = rig.disk.recover().unwrap().groups[&1].hard_state.unwrap();
+    assert_eq!((state.term, state.commit), (5, 0), "the term counts, the entries it meant aren't there");
+}
+
+#[test]
 fn what_is_appended_behind_damage_is_read_back() {
     let mut disk = log_at_rest().disk;
     disk.files.values_mut().next().unwrap()[4096 + 4096 + 200] ^= 1;
