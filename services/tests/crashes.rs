@@ -171,7 +171,7 @@ fn a_follower_that_is_far_behind_is_caught_up_by_a_snapshot() {
     let clock = Stopwatch::start();
     while !caught_up() {
         assert!(clock.elapsed() < PATIENCE, "node 3 doesn't catch up: {}", cluster.words(3));
-        flotilla_services::hands::pause(Duration::from_millis(20));
+        pause(Duration::from_millis(20));
     }
     assert!(cluster.words(3).contains("a snapshot was installed"), "{}", cluster.words(3));
     cluster.nodes.kill(1);
