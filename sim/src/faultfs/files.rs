@@ -14,8 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// The inode number that FUSE gives to the root.
 const ROOT: u64 = 1;
-/// What a disk that has little room left still writes whole.
-const BLOCK_BYTES: u64 = 4096;
 
 /// What a loss of power would take back.
 #[derive(Debug, Default)]
@@ -67,7 +65,7 @@ impl Inode {
         File::options().read(true).write(true).open(format!("/proc/self/fd/{}", self.path.as_raw_fd()))
     }
 
-    /// Writes as much as there is room for. What is `durable` outlives a loss of power, alone.
+    /// Writes, if there is room for all of it. What is `durable` outlives a loss of power, alone.
     pub(super) fn write(
         &self,
         file: &File,
@@ -79,17 +77,11 @@ impl Inode {
         let mut unsynced = locked(&self.unsynced);
         let length = self.length()?;
         let growth = (offset + bytes.len() as u64).saturating_sub(length);
-        let missing = growth - locked(script).take_room(growth);
-        let mut fitting = bytes.len() as u64 - missing;
-        if missing > 0 {
-            let whole = (fitting / BLOCK_BYTES) * BLOCK_BYTES;
-            locked(script).give_room(fitting - whole);
-            fitting = whole;
-        }
-        if fitting == 0 && !bytes.is_empty() {
+        let fitting = locked(script).take_room(growth);
+        if fitting < growth {
+            locked(script).give_room(fitting);
             return Err(Errno::NOSPC.into());
         }
-        let bytes = &bytes[..usize::try_from(fitting).expect("a part of a slice")];
         if durable {
             let written = pwritev2(file, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC)?;
             unsynced.keep(offset, &bytes[..written]);

@@ -125,7 +125,7 @@ impl FaultFs {
         self.shared.script().fired(rule)
     }
 
-    /// Files may grow by so many bytes in all; what is written beyond fails with `ENOSPC`. What is removed makes
+    /// Files may grow by so many bytes in all; a write that goes beyond fails with `ENOSPC`. What is removed makes
     /// room again. `None`: as far as the disk goes.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.shared.script().set_room(bytes);

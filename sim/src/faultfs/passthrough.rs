@@ -6,9 +6,9 @@
 use super::files::Open;
 use super::requests::{Shared, attributes, kind};
 use fuser::{
-    FileHandle, Filesystem, FopenFlags, Generation, INodeNo, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
-    Request, TimeOrNow, WriteFlags,
+    FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use rustix::fs::{AtFlags, Mode};
 use std::ffi::OsStr;
@@ -34,6 +34,13 @@ macro_rules! answer {
 }
 
 impl Filesystem for Passthrough {
+    /// Without asynchronous direct I/O, FUSE doesn't move on behind a short read or write, and io_uring, which tries
+    /// again then, gets the same bytes twice (seen with Linux 6.18).
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let missing = |_| io::Error::other("this kernel's FUSE has no asynchronous direct I/O");
+        config.add_capabilities(InitFlags::FUSE_ASYNC_DIO).map_err(missing)
+    }
+
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         answer!(reply, self.0.look_up(parent, name), (found, _) => reply.entry(&TTL, &found, Generation(0)));
     }
