@@ -137,7 +137,7 @@ pub enum DiskReply {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{operation} of {file} at offset {offset} failed: {reason} (os error {errno})")]
 pub struct DiskError {
-    /// `write`, `sync`, `read`, `create`, `rename` or `remove`.
+    /// `write`, `sync`, `read`, `create`, `rename` or `remove`; `open` where the file isn't there.
     pub operation: &'static str,
     /// The file's path as the operator knows it.
     pub file: String,
@@ -145,7 +145,7 @@ pub struct DiskError {
     pub offset: u64,
     /// The operating system's error number, 0 for a short read or write.
     pub errno: i32,
-    /// The same in words.
+    /// The same in words, without the number.
     pub reason: String,
 }
 

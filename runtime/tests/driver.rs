@@ -332,7 +332,12 @@ fn a_machine_that_gives_up_ends_the_node_with_its_words() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::alone(folder.path(), 2);
     let mut client = node.connect(1);
-    client.say("H\n");
+    client.say("E before\nH\nE after\n");
+    assert_eq!(client.hear(), "before");
+    let mut left = Vec::new();
+    // Cut off, politely or not.
+    let _ = client.0.read_to_end(&mut left);
+    assert!(left.is_empty(), "what the machine asked for behind that isn't done");
     assert_eq!(node.thread.join().unwrap(), Err(NodeError::Halted("a client asked for it".to_owned())));
 }
 

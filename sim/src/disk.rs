@@ -1,7 +1,10 @@
 //! A simulated disk: what is durable, and what a crash may do to the rest.
+//!
+//! It gives the results that the real driver gives, errors included: `tests/disk_effects.rs` holds both to one table.
 
 use crate::rng::Rng;
-use flotilla_runtime::{BlockPool, DiskError, DiskReply, FileId, FileKind, Slice};
+use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, FileId, FileKind, OpId, Slice};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 
 /// What a disk tears at.
@@ -40,6 +43,15 @@ pub enum Action {
         /// The last write covered.
         upto: u64,
     },
+    /// What is there, durable or not.
+    Read {
+        /// The file.
+        file: FileId,
+        /// Where from.
+        offset: u64,
+        /// How much, if it is there.
+        bytes: u32,
+    },
     /// A file of zeros.
     Create {
         /// The file.
@@ -59,6 +71,13 @@ pub enum Action {
         /// The file.
         file: FileId,
     },
+    /// The file isn't there to be opened.
+    NotThere {
+        /// The file.
+        file: FileId,
+        /// Where in it the operation would have been.
+        offset: u64,
+    },
 }
 
 /// One core's folder.
@@ -70,23 +89,52 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Begins a write; it is pending from now on.
-    pub fn begin_write(&mut self, file: FileId, offset: u64, block: &Slice, sync: bool) -> Action {
+    /// Begins a disk effect. What is written is pending from now on.
+    ///
+    /// # Panics
+    /// If the effect isn't the disk's.
+    pub fn begin<M: std::fmt::Debug>(&mut self, effect: Effect<M>) -> (OpId, Action) {
+        let usable = |file: FileId, offset: u64, action: Action| match self.files.contains_key(&file) {
+            true => action,
+            false => Action::NotThere { file, offset },
+        };
+        match effect {
+            Effect::Write { op, file, offset, block, sync } => {
+                (op, self.begin_write(file, offset, &block, sync))
+            }
+            Effect::Sync { op, file } => (op, usable(file, 0, Action::Sync { file, upto: self.last_write })),
+            Effect::Read { op, file, offset, bytes } => {
+                (op, usable(file, offset, Action::Read { file, offset, bytes }))
+            }
+            Effect::CreateFile { op, file, bytes } => {
+                let bytes = usize::try_from(bytes).expect("simulated files are small");
+                (op, Action::Create { file, bytes })
+            }
+            Effect::RenameFile { op, from, to } => (op, Action::Rename { from, to }),
+            Effect::RemoveFile { op, file } => (op, Action::Remove { file }),
+            other => unreachable!("{other:?} isn't the disk's"),
+        }
+    }
+
+    fn begin_write(&mut self, file: FileId, offset: u64, block: &Slice, sync: bool) -> Action {
+        let Some(entry) = self.files.get_mut(&file) else { return Action::NotThere { file, offset } };
         self.last_write += 1;
         let number = self.last_write;
         let offset = usize::try_from(offset).expect("simulated files are small");
-        let entry = self.files.get_mut(&file).expect("machines write to files that exist");
         entry.pending.push(Pending { number, offset, bytes: block.to_vec() });
         Action::Write { file, number, sync }
     }
 
-    /// Begins a sync of everything written to the file before.
-    pub fn begin_sync(&self, file: FileId) -> Action {
-        Action::Sync { file, upto: self.last_write }
+    /// Whether a loss of power would take nothing of a file.
+    pub fn is_durable(&self, file: FileId) -> bool {
+        self.files.get(&file).is_none_or(|file| file.pending.is_empty())
     }
 
-    /// An operation ends well.
-    pub fn complete(&mut self, action: &Action) {
+    /// An operation ends, and well, unless it asked for what can't be.
+    ///
+    /// # Errors
+    /// What the real driver gives.
+    pub fn complete(&mut self, action: &Action) -> Result<DiskReply, DiskError> {
         match action {
             Action::Write { file, number, sync: false } => {
                 self.completed.entry(*file).or_default().push(*number);
@@ -104,19 +152,40 @@ impl Disk {
                 self.completed.remove(file);
                 self.harden(*file, |pending| pending.number <= *upto);
             }
+            Action::Read { file, offset, bytes } => return self.read(*file, *offset, *bytes),
             Action::Create { file, bytes } => {
-                let former = self.files.insert(*file, File { durable: vec![0; *bytes], pending: Vec::new() });
-                assert!(former.is_none(), "{file} was created twice");
+                if self.files.contains_key(file) {
+                    return Err(error("create", *file, 0, Errno::EXIST));
+                }
+                self.files.insert(*file, File { durable: vec![0; *bytes], pending: Vec::new() });
             }
             Action::Rename { from, to } => {
-                let file = self.files.remove(from).expect("what is renamed exists");
-                assert!(file.pending.is_empty(), "{from} is renamed before it is synced");
+                let file = self.files.remove(from).ok_or_else(|| error("rename", *from, 0, Errno::NOENT))?;
                 self.files.insert(*to, file);
+                self.completed.remove(to);
+                if let Some(completed) = self.completed.remove(from) {
+                    self.completed.insert(*to, completed);
+                }
             }
             Action::Remove { file } => {
                 self.files.remove(file);
+                self.completed.remove(file);
             }
+            Action::NotThere { file, offset } => return Err(error("open", *file, *offset, Errno::NOENT)),
         }
+        Ok(DiskReply::Done)
+    }
+
+    fn read(&self, file: FileId, offset: u64, bytes: u32) -> Result<DiskReply, DiskError> {
+        let found = self.files.get(&file).ok_or_else(|| error("open", file, offset, Errno::NOENT))?;
+        let mut content = found.durable.clone();
+        for write in &found.pending {
+            put(&mut content, write.offset, &write.bytes);
+        }
+        let start = usize::try_from(offset).map_or(content.len(), |offset| offset.min(content.len()));
+        let end = content.len().min(start + bytes as usize);
+        let block = BlockPool::heap().copy_of(&content[start..end]);
+        Ok(DiskReply::Read(block.subslice(0, end - start)))
     }
 
     fn harden(&mut self, file: FileId, covers: impl Fn(&Pending) -> bool) {
@@ -148,7 +217,10 @@ impl Disk {
                     let durable = vec![0; usize::try_from(blocks).expect("files are small") * 4096];
                     self.files.entry(*file).or_insert(File { durable, pending: Vec::new() });
                 }
-                Action::Rename { .. } | Action::Remove { .. } if happened => self.complete(action),
+                Action::Rename { .. } | Action::Remove { .. } if happened => {
+                    // What can't be done isn't.
+                    let _ = self.complete(action);
+                }
                 _ => {}
             }
         }
@@ -203,22 +275,23 @@ impl Disk {
 
 fn put(durable: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     let end = offset + bytes.len();
+    if bytes.is_empty() {
+        return;
+    }
     if durable.len() < end {
         durable.resize(end, 0);
     }
     durable[offset..end].copy_from_slice(bytes);
 }
 
-/// The result that a machine sees.
-pub fn reply(failed: bool) -> Result<DiskReply, DiskError> {
-    if failed {
-        return Err(DiskError {
-            operation: "sync",
-            file: "simulated".to_owned(),
-            offset: 0,
-            errno: 5,
-            reason: "Input/output error".to_owned(),
-        });
-    }
-    Ok(DiskReply::Done)
+fn error(operation: &'static str, file: FileId, offset: u64, errno: Errno) -> DiskError {
+    let errno = errno.raw_os_error();
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    let reason = text.split(" (os error").next().unwrap_or_default().to_owned();
+    DiskError { operation, file: format!("/simulated/{file}"), offset, errno, reason }
+}
+
+/// The error of a write or a sync of this file that fails.
+pub fn broken(file: FileId) -> DiskError {
+    error("sync", file, 0, Errno::IO)
 }

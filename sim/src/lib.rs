@@ -8,12 +8,14 @@
 //! | [`clients`] | users that remember what they saw |
 //! | [`mod@check`] | what must be true at every moment |
 //! | [`linear`] | whether a history is linearizable |
+//! | [`faultfs`] | a file system with faults, for what runs on the real driver |
 
 #![forbid(unsafe_code)]
 
 pub mod check;
 pub mod clients;
 pub mod disk;
+pub mod faultfs;
 pub mod linear;
 pub mod rng;
 pub mod swarm;

@@ -8,7 +8,7 @@ mod faults;
 
 use crate::check::Checks;
 use crate::clients::Clients;
-use crate::disk::{Action, Disk, reply};
+use crate::disk::{Action, Disk, broken};
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
@@ -248,7 +248,7 @@ impl World {
                 self.step(of, if up { Event::PeerUp { peer } } else { Event::PeerDown { peer } });
             }
             Happening::Disk { node, life, number, op } if self.alive(node, life) => {
-                self.disk_done(node, number, op)
+                return self.disk_done(node, number, op);
             }
             Happening::ToNode { node, life, conn, bytes } if self.alive(node, life) => {
                 self.arrive_at_node(node, conn, &bytes)
@@ -372,23 +372,14 @@ impl World {
                 self.crash(node);
             }
             Effect::Drained => {}
-            Effect::Write { op, file, offset, block, sync } => {
-                let digest = offset ^ u64::from(crc32fast::hash(&block));
-                self.trace.event(self.now, node, 3, digest);
-                let action = self.nodes[node].disk.begin_write(file, offset, &block, sync);
+            disk => {
+                if let Effect::Write { offset, block, .. } = &disk {
+                    let digest = *offset ^ u64::from(crc32fast::hash(block));
+                    self.trace.event(self.now, node, 3, digest);
+                }
+                let (op, action) = self.nodes[node].disk.begin(disk);
                 self.begin_disk(node, op, action);
             }
-            Effect::Sync { op, file } => {
-                let action = self.nodes[node].disk.begin_sync(file);
-                self.begin_disk(node, op, action);
-            }
-            Effect::Read { .. } => unreachable!("no machine reads while it runs"),
-            Effect::CreateFile { op, file, bytes } => {
-                let bytes = usize::try_from(bytes).expect("simulated files are small");
-                self.begin_disk(node, op, Action::Create { file, bytes });
-            }
-            Effect::RenameFile { op, from, to } => self.begin_disk(node, op, Action::Rename { from, to }),
-            Effect::RemoveFile { op, file } => self.begin_disk(node, op, Action::Remove { file }),
         }
     }
 
@@ -403,19 +394,33 @@ impl World {
         self.at(self.now + latency, Happening::Disk { node, life, number, op });
     }
 
-    fn disk_done(&mut self, node: usize, number: u64, op: OpId) {
+    fn disk_done(&mut self, node: usize, number: u64, op: OpId) -> Result<(), String> {
         let this = &mut self.nodes[node];
         let action = this.unfinished.remove(&number).expect("completes once");
-        let durable = matches!(action, Action::Write { sync: true, .. } | Action::Sync { .. });
-        let failed = durable && this.rng.per_million(self.swarm.disk_errors);
-        self.trace.event(self.now, node, 4, op.0 ^ u64::from(failed));
-        if failed {
-            self.trace.line(self.now, || format!("node {}: a sync fails", node + 1));
-            this.disk.lose_pending();
-        } else {
-            this.disk.complete(&action);
-        }
-        self.step(node, Event::Disk { op, result: reply(failed) });
+        let durable = match &action {
+            Action::Write { file, sync: true, .. } | Action::Sync { file, .. } => Some(*file),
+            _ => None,
+        };
+        let failed = durable.filter(|_| this.rng.per_million(self.swarm.disk_errors));
+        self.trace.event(self.now, node, 4, op.0 ^ u64::from(failed.is_some()));
+        let result = match failed {
+            Some(file) => {
+                self.trace.line(self.now, || format!("node {}: a sync fails", node + 1));
+                this.disk.lose_pending();
+                Err(broken(file))
+            }
+            None => {
+                if let Action::Rename { from, .. } = &action
+                    && !this.disk.is_durable(*from)
+                {
+                    return Err(format!("node {}: {from} is renamed before it is synced", node + 1));
+                }
+                let asked = |error| format!("node {} asks its disk for what can't be: {error}", node + 1);
+                Ok(this.disk.complete(&action).map_err(asked)?)
+            }
+        };
+        self.step(node, Event::Disk { op, result });
+        Ok(())
     }
 
     fn send(&mut self, from: usize, to: usize, bytes: Vec<u8>) {

@@ -176,6 +176,12 @@ impl<M: Machine + 'static> CoreLoop<M> {
             let mut last_write = None;
             for effect in effects.drain() {
                 match effect {
+                    Effect::Halt { reason } => {
+                        // Nothing behind it is carried out.
+                        last_write = None;
+                        core.halt(reason);
+                        break;
+                    }
                     Effect::Write { op, file, offset, block, sync }
                         if calm && sync && last_write.is_none() =>
                     {
@@ -227,14 +233,16 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 }
             }
             Effect::Mesh { to, message } => self.send_to_core(to, message),
-            Effect::Halt { reason } => {
-                self.end();
-                // Nobody listens: the node is ending already.
-                let _ = self.reports.send(Report::Halted(reason));
-            }
+            Effect::Halt { reason } => self.halt(reason),
             Effect::Drained => self.end(),
             disk => self.disk.carry_out(disk, Rc::clone(self)),
         }
+    }
+
+    fn halt(&self, reason: String) {
+        self.end();
+        // Nobody listens: the node is ending already.
+        let _ = self.reports.send(Report::Halted(reason));
     }
 
     fn end(&self) {

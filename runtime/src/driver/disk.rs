@@ -14,7 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
@@ -71,7 +71,12 @@ pub(super) type DiskOutcome = Result<DiskReply, DiskError>;
 type Failure = (&'static str, io::Error);
 
 fn failed<T>(operation: &'static str, error: GlommioError<T>) -> Failure {
-    (operation, error.into())
+    // Its own conversion would lose the system's number.
+    let error = match error {
+        GlommioError::EnhancedIoError { source, .. } => source,
+        other => other.into(),
+    };
+    (operation, error)
 }
 
 impl Disk {
@@ -111,15 +116,23 @@ impl Disk {
 
     /// glommio decides by its first file of a device whether the device can be polled; an empty file misleads it.
     async fn prime(&self) -> io::Result<()> {
-        let path = self.folder.join("probe");
-        std::fs::write(&path, [0; BLOCK_BYTES])?;
-        let file = OpenOptions::new().read(true).dma_open(&path).await?;
-        let read = file.read_at_aligned(0, BLOCK_BYTES).await;
-        file.close().await?;
-        std::fs::remove_file(&path)?;
+        // A disk that is full has no room for a probe, and a log that can still be read.
+        let is_there = |file: &FileId| {
+            std::fs::metadata(self.path(*file)).is_ok_and(|found| found.len() >= BLOCK_BYTES as u64)
+        };
+        let read = match self.list()?.into_iter().find(is_there) {
+            Some(file) => probe(&self.path(file)).await,
+            None => {
+                let path = self.folder.join("probe");
+                std::fs::write(&path, [0; BLOCK_BYTES])?;
+                let read = probe(&path).await;
+                std::fs::remove_file(&path)?;
+                read
+            }
+        };
         match read {
-            Ok(_) => Ok(()),
-            Err(error) => {
+            Ok(()) => Ok(()),
+            Err((_, error)) => {
                 Err(io::Error::other(format!("no direct I/O on this file system ({error}): use ext4 or XFS")))
             }
         }
@@ -243,7 +256,7 @@ impl Disk {
         };
         let result = match fd::write_now(&open.file, &write.block, write.offset, how) {
             Ok(bytes) if bytes == write.block.len() => Ok(DiskReply::Done),
-            Ok(bytes) => Err(("write", short(bytes, write.block.len()))),
+            Ok(bytes) => Err(("write", short("written", bytes, write.block.len()))),
             Err(error) => Err(("write", error)),
         };
         let took = start.elapsed();
@@ -277,7 +290,7 @@ impl Disk {
         let buffer = block.dma_buffer().expect("machines write whole blocks of their pool");
         let written = open.file.write_rc_at(buffer, offset).await.map_err(|error| failed("write", error))?;
         if written != bytes {
-            return Err(("write", short(written, bytes)));
+            return Err(("write", short("written", written, bytes)));
         }
         if sync && self.sync == SyncMode::Fdatasync {
             open.file.fdatasync().await.map_err(|error| failed("sync", error))?;
@@ -305,6 +318,14 @@ impl Disk {
         let open = self.open_file(file).await?;
         let read =
             open.file.read_at_aligned(offset, bytes as usize).await.map_err(|error| failed("read", error))?;
+        if read.len() < bytes as usize {
+            // At the end of the file, and nowhere else.
+            let size = std::fs::metadata(self.path(file)).map_err(|error| ("read", error))?.len();
+            let there = u64::from(bytes).min(size.saturating_sub(offset));
+            if (read.len() as u64) < there {
+                return Err(("read", short("read", read.len(), there)));
+            }
+        }
         let mut block = BlockPool::heap().allocate(read.len(), 0);
         block.append(&read);
         Ok(DiskReply::Read(block.slice(0, read.len())))
@@ -323,16 +344,21 @@ impl Disk {
         let path = self.path(file);
         let created = OpenOptions::new().read(true).write(true).create_new(true).dma_open(&path).await;
         let created = created.map_err(|error| failed("create", error))?;
-        if let Err(failure) = fill(&created, bytes).await {
+        if let Err(failure) = self.finish_creating(file, created, bytes).await {
             // Give the space back; the error that matters is the first.
-            let _ = created.close().await;
             let _ = std::fs::remove_file(&path);
             return Err(failure);
         }
-        created.close().await.map_err(|error| failed("create", error))?;
+        Ok(DiskReply::Done)
+    }
+
+    async fn finish_creating(&self, file: FileId, created: DmaFile, bytes: u64) -> Result<(), Failure> {
+        let filled = fill(&created, bytes).await;
+        let closed = created.close().await.map_err(|error| failed("create", error));
+        filled.and(closed)?;
         self.sync_folder().await?;
         self.open_file(file).await?;
-        Ok(DiskReply::Done)
+        Ok(())
     }
 
     async fn sync_folder(&self) -> Result<(), Failure> {
@@ -343,8 +369,10 @@ impl Disk {
     }
 
     async fn rename(&self, from: FileId, to: FileId) -> Result<DiskReply, Failure> {
-        let open = self.files.borrow_mut().remove(&from);
-        drop(open);
+        for file in [from, to] {
+            let open = self.files.borrow_mut().remove(&file);
+            drop(open);
+        }
         std::fs::rename(self.path(from), self.path(to)).map_err(|error| ("rename", error))?;
         self.sync_folder().await?;
         self.open_file(to).await?;
@@ -370,7 +398,7 @@ impl Disk {
             file: self.path(file).display().to_string(),
             offset,
             errno: error.raw_os_error().unwrap_or(0),
-            reason: error.to_string(),
+            reason: in_words(&error),
         })
     }
 }
@@ -382,8 +410,23 @@ impl<M: Machine + 'static> CoreLoop<M> {
     }
 }
 
-fn short(written: usize, wanted: usize) -> io::Error {
-    io::Error::other(format!("only {written} of {wanted} bytes were written"))
+/// Without the number that the standard library puts behind the words.
+fn in_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let number = error.raw_os_error().map(|errno| format!(" (os error {errno})"));
+    number.and_then(|number| text.strip_suffix(&number)).unwrap_or(&text).to_owned()
+}
+
+fn short(how: &str, done: usize, wanted: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("only {done} of {wanted} bytes were {how}"))
+}
+
+async fn probe(path: &Path) -> Result<(), Failure> {
+    let opened = OpenOptions::new().read(true).dma_open(path).await;
+    let file = opened.map_err(|error| failed("open", error))?;
+    let read = file.read_at_aligned(0, BLOCK_BYTES).await.map_err(|error| failed("read", error));
+    file.close().await.map_err(|error| failed("open", error))?;
+    read.map(|_| ())
 }
 
 async fn fill(file: &DmaFile, bytes: u64) -> Result<(), Failure> {
@@ -393,13 +436,11 @@ async fn fill(file: &DmaFile, bytes: u64) -> Result<(), Failure> {
         let mut zeros = file.alloc_dma_buffer(piece);
         zeros.as_bytes_mut().fill(0);
         let written = file.write_at(zeros, offset).await.map_err(|error| failed("create", error))?;
-        if written != piece {
-            return Err((
-                "create",
-                io::Error::other(format!("only {written} of {piece} bytes were written")),
-            ));
+        // A disk that becomes full takes a part, and says so at the next try.
+        if written == 0 || !written.is_multiple_of(BLOCK_BYTES) {
+            return Err(("create", short("written", written, piece)));
         }
-        offset += piece as u64;
+        offset += written as u64;
         glommio::yield_if_needed().await;
     }
     file.fdatasync().await.map_err(|error| failed("create", error))
@@ -413,13 +454,16 @@ async fn read_whole(open: &Rc<OpenFile>, bytes: u64) -> Result<Slice, Failure> {
     loop {
         while next < bytes && (reads.len() as u64) < READS_IN_FLIGHT {
             let (open, at) = (Rc::clone(open), next);
-            reads.push_back(glommio::spawn_local(
-                async move { open.file.read_at_aligned(at, PIECE_BYTES).await },
-            ));
+            let read = glommio::spawn_local(async move { open.file.read_at_aligned(at, PIECE_BYTES).await });
+            reads.push_back((read, (bytes - at).min(PIECE_BYTES as u64)));
             next += PIECE_BYTES as u64;
         }
-        let Some(read) = reads.pop_front() else { break };
-        block.append(&read.await.map_err(|error| failed("read", error))?);
+        let Some((read, there)) = reads.pop_front() else { break };
+        let read = read.await.map_err(|error| failed("read", error))?;
+        if read.len() as u64 != there {
+            return Err(("read", short("read", read.len(), there)));
+        }
+        block.append(&read);
     }
     block.align(BLOCK_BYTES);
     let end = block.filled();

@@ -11,6 +11,8 @@
 //!   next one of the same commit is twice as large, so a lone record pins 4 KiB and a burst needs few frames.
 //! * **Poison.** After any failed write or sync nothing is acknowledged any more, whatever completes later: the
 //!   machine halts with the reason (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+//! * **No room.** If no further segment can be made, clients' records are refused while the one being written still
+//!   has a reserve for Raft's own; a try a second goes on until there is room.
 //! * **Space.** A segment is free when every entry in it was released and the newest hard states and marks in it
 //!   have been written again. It may be taken into use again once a durable frame says that nobody needs it.
 //!
@@ -281,7 +283,7 @@ impl Log {
         while self.in_flight.len() < self.config.commits_in_flight && self.begin_commit(out) {
             self.watermark_at = Some(now + self.config.idle_watermark_after);
         }
-        self.prepare_spares(out);
+        self.prepare_spares(now, out);
     }
 
     /// Cuts one commit: as many frames as fit the segment. Returns whether there was one.
@@ -402,9 +404,9 @@ impl Log {
     }
 
     fn fail<M>(&mut self, op: Op, error: &DiskError, out: &mut Effects<M>) -> Progress {
-        if let Op::Prepare(file) = op {
-            // No room for another segment yet: what is open goes on, and new work is refused once that is full.
-            self.space.not_prepared(file);
+        if let Op::Prepare(_) = op {
+            // No room for another segment yet: what is open goes on, up to its reserve.
+            self.space.not_prepared(&error.reason);
             return Progress::Nothing;
         }
         if matches!(op, Op::Remove) {
@@ -428,12 +430,11 @@ impl Log {
                 self.begin_commit(out);
             }
         }
-        self.space.retry_preparing();
     }
 
-    /// The next instant at which [`Self::tick`] has something to do.
+    /// The next instant at which [`Self::tick`] or [`Self::flush`] has something to do.
     pub fn deadline(&self) -> Option<Nanos> {
-        self.watermark_at
+        self.watermark_at.into_iter().chain(self.space.retry_at()).min()
     }
 }
 

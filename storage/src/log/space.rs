@@ -1,12 +1,30 @@
 //! Which segment is written, which are needed, which are spare.
 
-use super::{Log, Op};
+use super::{Log, Op, frame_bytes};
 use crate::Lsn;
-use crate::record::{RecordHeader, RecordKind};
+use crate::record::{RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use crate::recover::{LiveSegment, LogTail};
 use crate::segment::{Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
+use flotilla_runtime::block::BLOCK_BYTES;
+use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{Effect, Effects, FileId, Nanos};
 use std::collections::{BTreeMap, VecDeque};
+
+/// How long after a preparation that failed the next one follows.
+const RETRY_AFTER: Nanos = SECOND;
+/// What is left of a segment when clients' records are refused: a part of it...
+const RESERVED_PART: u64 = 8;
+/// ...but not more than this.
+const RESERVE_BYTES_MAX: u64 = 4 << 20;
+
+/// Why there is no further segment.
+#[derive(Debug)]
+struct Shortage {
+    /// In the system's words.
+    reason: String,
+    /// When to try again; set by the flush after the failure, which knows the time.
+    retry_at: Option<Nanos>,
+}
 
 /// The log's files.
 #[derive(Debug)]
@@ -22,8 +40,8 @@ pub(super) struct Space {
     becoming: VecDeque<(Lsn, u64)>,
     spares: VecDeque<FileId>,
     preparing: usize,
-    /// A preparation failed: wait for a tick before the next.
-    preparing_failed: bool,
+    /// The last preparation failed.
+    shortage: Option<Shortage>,
     next_file: u64,
     /// Released, but not to be touched before the frame that says so is durable: (that frame, file).
     retired: VecDeque<(Lsn, FileId)>,
@@ -45,7 +63,7 @@ impl Space {
             live: tail.live.into(),
             spares: tail.spares.into(),
             preparing: 0,
-            preparing_failed: false,
+            shortage: None,
             next_file: tail.next_file,
             retired: VecDeque::new(),
             released: BTreeMap::new(),
@@ -142,16 +160,43 @@ impl Space {
 
     pub(super) fn prepared(&mut self, file: FileId) {
         self.preparing -= 1;
+        self.add_spare(file);
+    }
+
+    fn add_spare(&mut self, file: FileId) {
         self.spares.push_back(file);
+        self.shortage = None;
     }
 
-    pub(super) fn not_prepared(&mut self, _file: FileId) {
+    pub(super) fn not_prepared(&mut self, reason: &str) {
         self.preparing -= 1;
-        self.preparing_failed = true;
+        let retry_at = self.shortage.take().and_then(|shortage| shortage.retry_at);
+        self.shortage = Some(Shortage { reason: reason.to_owned(), retry_at });
     }
 
-    pub(super) fn retry_preparing(&mut self) {
-        self.preparing_failed = false;
+    /// Whether a preparation may begin now: after one that failed, one at a time and not at once.
+    fn may_prepare(&mut self, now: Nanos) -> bool {
+        let Some(shortage) = &mut self.shortage else { return true };
+        let is_due = shortage.retry_at.is_some_and(|at| at <= now);
+        if is_due || shortage.retry_at.is_none() {
+            shortage.retry_at = Some(now + RETRY_AFTER);
+        }
+        is_due
+    }
+
+    /// When the next preparation is due, if one failed.
+    pub(super) fn retry_at(&self) -> Option<Nanos> {
+        self.shortage.as_ref().filter(|_| self.preparing == 0)?.retry_at
+    }
+
+    /// Why no segment follows the one being written, if none does.
+    pub(super) fn shortage(&self) -> Option<&str> {
+        self.shortage.as_ref().filter(|_| self.spares.is_empty()).map(|shortage| &*shortage.reason)
+    }
+
+    /// Bytes that still fit the segment being written.
+    pub(super) fn room(&self, segment_bytes: u64) -> u64 {
+        self.offset.map_or(0, |offset| segment_bytes.saturating_sub(offset))
     }
 
     /// Whether nobody needs the entries of the oldest segment, and it isn't the one being written.
@@ -179,7 +224,7 @@ impl Log {
             let oldest_live = self.space.live.front().expect("there was another").epoch;
             // The frame that is open (or the next one) carries both the records and the new oldest epoch.
             if self.open.is_none() {
-                let frame = self.new_frame(flotilla_runtime::block::BLOCK_BYTES);
+                let frame = self.new_frame(BLOCK_BYTES);
                 self.open = Some(frame);
             }
             let lsn = self.open_lsn();
@@ -189,7 +234,7 @@ impl Log {
         let durable = self.durable;
         while let Some((_, file)) = self.space.retired.pop_front_if(|(lsn, _)| *lsn <= durable) {
             if self.space.spares.len() + self.space.preparing < self.config.spare_segments {
-                self.space.spares.push_back(file);
+                self.space.add_spare(file);
             } else {
                 let op = self.next_op(Op::Remove);
                 out.push(Effect::RemoveFile { op, file });
@@ -198,15 +243,47 @@ impl Log {
     }
 
     /// Keeps spare segments ready, so that the hot path never waits for one.
-    pub(super) fn prepare_spares<M>(&mut self, out: &mut Effects<M>) {
+    pub(super) fn prepare_spares<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
         // One is enough while released segments come back; the pool's other places are theirs.
         let wanted = self.config.spare_segments.min(1 + usize::from(self.space.live.len() <= 1));
-        while !self.space.preparing_failed && self.space.spares.len() + self.space.preparing < wanted {
+        if self.space.spares.len() >= wanted {
+            self.space.shortage = None;
+        }
+        while self.space.spares.len() + self.space.preparing < wanted && self.space.may_prepare(now) {
             let file = FileId::segment(self.space.next_file);
             self.space.next_file += 1;
             self.space.preparing += 1;
             let op = self.next_op(Op::Prepare(file));
             out.push(Effect::CreateFile { op, file, bytes: self.config.segment_bytes });
         }
+    }
+
+    /// Whether `bytes` more would leave less than `reserve` in the segment being written, with no other in sight.
+    fn is_short_by(&self, bytes: usize, reserve: u64) -> bool {
+        if self.space.shortage().is_none() {
+            return false;
+        }
+        let waiting = self.closed.iter().chain(&self.open).map(|frame| frame_bytes(frame) as u64);
+        // At worst it gets a frame of its own.
+        let more = (bytes + RECORD_HEADER_BYTES).next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES;
+        let wanted = waiting.sum::<u64>() + more as u64 + reserve;
+        self.space.room(self.config.segment_bytes) < wanted
+    }
+
+    fn reserve(&self) -> u64 {
+        (self.config.segment_bytes / RESERVED_PART).min(RESERVE_BYTES_MAX)
+    }
+
+    /// Why the last try to make another segment failed, in the system's words, if a record of `bytes` bytes is to be
+    /// refused for that: what is left of the segment being written is for Raft's own records, so that votes and terms
+    /// go on being logged. It ends by itself when there is room again.
+    pub fn no_room_for(&self, bytes: usize) -> Option<&str> {
+        self.space.shortage().filter(|_| self.is_short_by(bytes, self.reserve()))
+    }
+
+    /// Whether a record of `bytes` bytes that a leader sent may be taken. A follower goes on into half of the reserve:
+    /// if all disks are full, it still takes what its leader took before it noticed.
+    pub fn has_room_to_follow(&self, bytes: usize) -> bool {
+        !self.is_short_by(bytes, self.reserve() / 2)
     }
 }

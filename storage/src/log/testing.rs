@@ -5,7 +5,9 @@ use crate::record::{RecordHeader, RecordKind};
 use crate::recover::{Recovered, Recovery};
 use crate::segment::Identity;
 use crate::{Lsn, StorageError};
-use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, FileId, OpId, Slice, SplitMix64};
+use flotilla_runtime::{
+    BlockPool, DiskError, DiskReply, Effect, Effects, FileId, Nanos, OpId, Slice, SplitMix64,
+};
 use std::collections::BTreeMap;
 
 pub(crate) const IDENTITY: Identity = Identity { cluster: 0xc1, node: 2, core: 0 };
@@ -75,7 +77,9 @@ pub(crate) struct Rig {
     pub(crate) halted: Option<String>,
     /// No file can be made.
     pub(crate) is_disk_full: bool,
-    now: u64,
+    pub(crate) now: Nanos,
+    /// Files that were asked for.
+    pub(crate) tries: u64,
 }
 
 pub(crate) fn config(commits_in_flight: usize) -> LogConfig {
@@ -93,7 +97,8 @@ impl Rig {
         let recovered = disk.recover().expect("this disk holds a good log");
         let log = Log::open(config(commits_in_flight), BlockPool::heap(), recovered.tail.clone());
         let out = Effects::default();
-        let mut rig = Self { log, disk, out, waiting: Vec::new(), halted: None, is_disk_full: false, now: 0 };
+        let mut rig =
+            Self { log, disk, out, waiting: Vec::new(), halted: None, is_disk_full: false, now: 0, tries: 0 };
         rig.flush();
         (rig, recovered)
     }
@@ -149,6 +154,7 @@ impl Rig {
                 op
             }
             Effect::CreateFile { op, file, bytes } => {
+                self.tries += 1;
                 if self.is_disk_full {
                     result = Err(failure("create", 28));
                 } else {
@@ -208,10 +214,26 @@ impl Rig {
     /// Lets it be idle long enough for the watermark.
     pub(crate) fn rest(&mut self) {
         self.settle();
-        self.now += config(1).idle_watermark_after;
+        self.pass(config(1).idle_watermark_after);
+    }
+
+    /// Lets time pass, and finishes what it brings.
+    pub(crate) fn pass(&mut self, time: Nanos) {
+        self.now += time;
         self.log.tick(self.now, &mut self.out);
         self.collect();
         self.settle();
+    }
+
+    /// Fills the log with small entries of group 1, behind the `index`th, until it refuses them; returns the last.
+    pub(crate) fn fill(&mut self, mut index: u64) -> u64 {
+        while self.log.no_room_for(100).is_none() {
+            index += 1;
+            self.entry(1, index, 1, &[1; 100]);
+            self.settle();
+            assert!(index < 200, "it must fill up");
+        }
+        index
     }
 }
 

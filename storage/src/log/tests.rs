@@ -1,6 +1,7 @@
 use super::testing::{Rig, SEGMENT_BYTES, TestDisk};
 use crate::record::{HardState, RECORD_HEADER_BYTES, RecordHeader};
 use crate::{Damage, Lsn, Progress, StorageError};
+use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{Effect, NodeId, SplitMix64};
 use std::collections::BTreeMap;
 
@@ -361,12 +362,87 @@ fn acknowledgement_is_of_a_prefix() {
     assert_eq!(rig.finish(0), Progress::Advanced(frames[2]));
 }
 
+/// A log on a disk that has become full, its open segment filled up to the reserve; and its last entry.
+fn log_on_a_full_disk() -> (Rig, u64) {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    rig.settle();
+    rig.is_disk_full = true;
+    let last = rig.fill(0);
+    (rig, last)
+}
+
 #[test]
-fn a_full_disk_refuses_new_work_and_recovers() {
+fn on_a_full_disk_clients_are_refused_while_there_is_a_reserve() {
+    let (mut rig, last) = log_on_a_full_disk();
+    assert_eq!(rig.log.no_room_for(100), Some("injected"), "in the system's words");
+    assert!(!rig.log.is_full() && rig.halted.is_none());
+    assert!(last * 4096 > SEGMENT_BYTES, "the spare was used first");
+    // Terms and votes go on being logged, and a follower takes a little more.
+    assert!(rig.log.has_room_to_follow(100) && !rig.log.has_room_to_follow(8000));
+    let durable = rig.log.durable();
+    let (header, payload) = HardState { term: 7, vote: Some(NodeId(2)), commit: 0 }.record(1);
+    rig.log.append(&header, &payload);
+    rig.settle();
+    assert!(rig.log.durable() > durable);
+    assert!(!rig.log.has_room_to_follow(100));
+    let recovered = rig.disk.recover().unwrap();
+    assert_eq!(recovered.groups[&1].entries.len() as u64, last);
+    assert_eq!(recovered.groups[&1].hard_state.unwrap().term, 7);
+}
+
+#[test]
+fn a_record_that_would_eat_the_reserve_is_refused_before_a_small_one() {
     let (mut rig, _) = Rig::new(TestDisk::default(), 1);
     rig.settle();
     rig.is_disk_full = true;
     let mut index = 0;
+    while rig.log.no_room_for(12_000).is_none() {
+        index += 1;
+        rig.entry(1, index, 1, &[1; 100]);
+        rig.settle();
+    }
+    assert_eq!(rig.log.no_room_for(100), None);
+    // What waits for the disk counts as well.
+    rig.entry(1, index + 1, 1, &[1; 12_000]);
+    assert!(rig.log.no_room_for(100).is_some());
+}
+
+#[test]
+fn on_a_full_disk_a_segment_is_tried_for_once_a_second_until_there_is_room() {
+    let (mut rig, last) = log_on_a_full_disk();
+    let (tries, from) = (rig.tries, rig.now);
+    for _ in 0..50 {
+        assert!(rig.log.deadline().unwrap() <= rig.now + SECOND, "somebody must wake it");
+        rig.pass(SECOND / 10);
+        rig.settle();
+        assert!(rig.log.no_room_for(100).is_some());
+    }
+    assert_eq!(rig.tries - tries, (rig.now - from) / SECOND);
+    rig.is_disk_full = false;
+    rig.pass(SECOND);
+    assert_eq!(rig.log.no_room_for(100), None);
+    rig.pass(SECOND);
+    assert!(rig.log.deadline().is_none_or(|at| at > rig.now), "nothing is left to try");
+    for index in last + 1..last + 40 {
+        rig.entry(1, index, 1, &[2; 100]);
+        rig.settle();
+    }
+    rig.rest();
+    assert_eq!(rig.disk.recover().unwrap().groups[&1].entries.len() as u64, last + 39);
+}
+
+#[test]
+fn a_segment_that_is_released_ends_the_refusal_too() {
+    let (mut rig, last) = log_on_a_full_disk();
+    rig.mark(1, last, 1);
+    rig.log.release(1, last);
+    rig.settle();
+    assert_eq!(rig.log.no_room_for(100), None, "the old segment is the new spare");
+}
+
+#[test]
+fn beyond_the_reserve_too_much_waits_and_nothing_breaks() {
+    let (mut rig, mut index) = log_on_a_full_disk();
     while !rig.log.is_full() {
         index += 1;
         rig.entry(1, index, 1, &[1; 4000]);
@@ -374,13 +450,12 @@ fn a_full_disk_refuses_new_work_and_recovers() {
         while !rig.waiting.is_empty() {
             rig.finish(0);
         }
-        assert!(index < 200, "the log must fill up");
+        assert!(index < 300, "the log must fill up");
     }
     assert!(rig.halted.is_none(), "a full disk is no reason to stop");
     let durable = rig.log.durable();
-    assert!(durable > Lsn(0), "what fitted is durable");
     rig.is_disk_full = false;
-    rig.rest();
+    rig.pass(SECOND);
     assert!(rig.log.durable() > durable && !rig.log.is_full());
     assert_eq!(rig.disk.recover().unwrap().groups[&1].entries.len() as u64, index);
 }
