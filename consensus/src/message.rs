@@ -34,10 +34,10 @@ pub enum Kind {
     Heartbeat,
     /// `aux`: the read round being answered; `index`: durable and matching up to here.
     HeartbeatReply,
-    /// A part of the state machine's snapshot. `index`, `log_term`: what the snapshot as a whole covers; `commit`: what
-    /// this part covers; `aux`: its number, and (upper half) how many there are. The body is the owner's.
+    /// Bytes of a snapshot file. `index`, `log_term`: what the snapshot covers; `commit`: where in the file they are;
+    /// `aux`: the file's length. The body is the owner's.
     Snapshot,
-    /// `index`: the snapshot's; `aux`: the part that was taken.
+    /// `index`: the snapshot's; `aux`: the file is durable, or on its way to be, up to here.
     SnapshotReply,
     /// I lost part of my log: who leads, and what must I have? `aux`: the question's number.
     Repair,

@@ -13,6 +13,9 @@ use flotilla_storage::{
 };
 use std::collections::BTreeSet;
 
+/// A group that pins an old segment with at most so many bytes of entries has them written again.
+const MOVED_BYTES_MAX: usize = 64 << 10;
+
 /// What a core's groups need to know.
 #[derive(Clone, Debug)]
 pub struct MultiConfig {
@@ -237,10 +240,22 @@ impl Multi {
                 self.unsynced.insert(place);
             }
         }
+        self.move_pinned();
         for (to, frame) in self.outbox.drain() {
             out.push(Effect::Send { to, frame });
         }
         self.wal.flush(now, out);
+    }
+
+    /// A group that seldom writes must not keep an old segment of the log: its few entries are appended again. One with
+    /// many is for its owner to take a snapshot of, see [`Self::is_pinning`].
+    fn move_pinned(&mut self) {
+        for replica in &mut self.replicas {
+            let group = replica.raft.group().0;
+            if self.wal.pinned_by(group) && replica.raft.log().bytes() <= MOVED_BYTES_MAX {
+                replica.raft.move_entries(&mut self.wal);
+            }
+        }
     }
 
     /// The next instant at which [`Self::tick`] has something to do.
@@ -260,8 +275,8 @@ impl Multi {
     }
 
     /// Answers a part of a snapshot.
-    pub fn answer_snapshot_part(&mut self, now: Nanos, place: usize, to: NodeId, index: u64, unit: u64) {
-        self.with(now, place, |raft, cx| raft.answer_snapshot_part(cx, to, index, unit));
+    pub fn answer_snapshot_part(&mut self, now: Nanos, place: usize, to: NodeId, index: u64, offset: u64) {
+        self.with(now, place, |raft, cx| raft.answer_snapshot_part(cx, to, index, offset));
     }
 
     /// The group has everything that an offered snapshot covers.
@@ -283,6 +298,11 @@ impl Multi {
     pub fn install_snapshot(&mut self, now: Nanos, place: usize, index: u64, term: u64, lsn: Lsn) {
         self.with(now, place, |raft, _| raft.install(index, term, lsn));
         self.wal.release(self.replicas[place].raft.group().0, index);
+    }
+
+    /// Whether the log can't give back space because of this group's entries.
+    pub fn is_pinning(&self, place: usize) -> bool {
+        self.wal.pinned_by(self.replicas[place].raft.group().0)
     }
 
     /// Entries of the group at `place` up to `index` are covered by a durable snapshot, which is marked.

@@ -149,6 +149,8 @@ fn a_follower_that_is_far_behind_is_caught_up_by_a_snapshot() {
     let mut cluster = start(|options| {
         options.log.segment_bytes = 40 << 20;
         options.log.snapshot_after_bytes = 256 << 10;
+        // Smaller than a value.
+        options.log.snapshot_piece_bytes = 8 << 10;
     });
     cluster.set("first", "1");
     cluster.nodes.kill(3);

@@ -57,6 +57,8 @@ pub struct Swarm {
     pub election_ms: u64,
     /// Bytes of log after which a snapshot is taken.
     pub snapshot_bytes: usize,
+    /// Bytes of a piece of a snapshot.
+    pub snapshot_piece: usize,
 }
 
 impl Swarm {
@@ -93,6 +95,7 @@ impl Swarm {
             commits_in_flight: usize::try_from(maybe(100, 1, 3)).expect("few"),
             heartbeat_ms,
             election_ms: heartbeat_ms * maybe(100, 4, 10),
+            snapshot_piece: 4096 * usize::try_from(maybe(100, 1, 8)).expect("few"),
             snapshot_bytes: usize::try_from(maybe(50, 4_096, 60_000)).expect("small").max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },
         }

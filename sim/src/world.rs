@@ -516,6 +516,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             segment_bytes: 1 << 20,
             commits_in_flight: swarm.commits_in_flight,
             snapshot_after_bytes: swarm.snapshot_bytes,
+            snapshot_piece_bytes: swarm.snapshot_piece,
             ..LogSettings::default()
         },
         raft: RaftSettings { heartbeat_ms: swarm.heartbeat_ms, election_timeout_ms: swarm.election_ms },

@@ -10,7 +10,7 @@
 //! | `client.rs` | frame.decode, router.route: connections, pipelines, what is answered on the spot |
 //! | `group.rs` | shard.propose, kv.apply: the state of one group, its waiting writers and readers |
 //! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
-//! | `snapshot.rs` | a group's state as a file, so that its log can be forgotten; and as parts for a follower |
+//! | `snapshot/` | a group's state as a file, so that its log can be forgotten, and for followers that are far behind |
 //! | `topology.rs` | who leads what, as clients are told |
 //! | `inspect.rs` | a look inside, for the simulator and `INFO` |
 //!
@@ -217,21 +217,25 @@ impl Machine for Core {
             Event::Tick => {
                 self.multi.tick(now.monotonic, out);
                 self.tick_groups(now, out);
+                self.tick_snapshots(now, out);
             }
             Event::Opened { conn } => self.connections.open(conn),
             Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
             Event::Closed { conn } => self.connections.close(conn),
-            Event::PeerUp { peer } => self.multi.link_changed(now.monotonic, peer, true),
+            Event::PeerUp { peer } => {
+                self.multi.link_changed(now.monotonic, peer, true);
+                self.snapshot_link_changed(peer);
+            }
             Event::PeerDown { peer } => {
                 self.multi.link_changed(now.monotonic, peer, false);
                 self.remote_lost(peer);
-                self.snapshot_link_lost(peer);
+                self.snapshot_link_changed(peer);
             }
             Event::Peer { from, frame } => self.peer_frame(now, from, frame, out),
             Event::Mesh { from, message } => self.mesh_message(now, from, message, out),
             Event::Disk { op, result } => {
                 if !self.multi.disk(now.monotonic, op, &result, out) {
-                    self.snapshot_disk(now, op, &result, out);
+                    self.snapshot_disk(now, op, result, out);
                 }
             }
             Event::Shutdown => self.draining = Some(now.monotonic + DRAIN_MAX),
@@ -250,6 +254,7 @@ impl Machine for Core {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        self.multi.deadline().into_iter().chain(self.draining).min()
+        let deadlines = [self.multi.deadline(), self.draining, self.snapshots.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 }

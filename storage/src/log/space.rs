@@ -153,6 +153,25 @@ impl Space {
         offset
     }
 
+    pub(super) fn live_segments(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(super) fn is_pinned_by(&self, group: u64) -> bool {
+        let released = self.released.get(&group).copied().unwrap_or(0);
+        self.live
+            .front()
+            .is_some_and(|oldest| oldest.entries.get(&group).is_some_and(|index| *index > released))
+    }
+
+    /// The group's entries are about to be appended again: none of the places that they have is needed.
+    pub(super) fn forget_places(&mut self, group: u64) {
+        for segment in &mut self.live {
+            segment.entries.remove(&group);
+        }
+        self.unplaced.retain(|(_, of, _)| *of != group);
+    }
+
     pub(super) fn release(&mut self, group: u64, index: u64) {
         let released = self.released.entry(group).or_insert(0);
         *released = (*released).max(index);

@@ -483,6 +483,30 @@ fn segments_are_used_again() {
 }
 
 #[test]
+fn a_group_that_seldom_writes_doesn_t_pin_the_log() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    let mut seldom: Vec<_> = (1..=3).map(|index| rig.entry(2, index, 1, &[9; 500]).1).collect();
+    let mut most = 0;
+    for index in 1..=600 {
+        rig.entry(1, index, 1, &[3; 3000]);
+        if index % 10 == 0 {
+            rig.mark(1, index, 1);
+            rig.log.release(1, index);
+        }
+        assert!(!rig.log.pinned_by(1), "that one gives its space back");
+        if rig.log.pinned_by(2) {
+            seldom = rig.log.rewrite(2, &seldom);
+        }
+        rig.settle();
+        most = most.max(rig.disk.files.len());
+    }
+    assert!((8..=13).contains(&most), "{most} files");
+    let recovered = rig.disk.recover().unwrap();
+    let entries: Vec<Vec<u8>> = recovered.groups[&2].entries.iter().map(|entry| entry.to_vec()).collect();
+    assert_eq!(entries, seldom.iter().map(|entry| entry.to_vec()).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_missing_or_foreign_segment_is_refused() {
     let (mut rig, _) = Rig::new(TestDisk::default(), 1);
     for index in 1..=60 {
