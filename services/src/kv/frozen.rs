@@ -5,6 +5,7 @@
 //! for what changes meanwhile.
 
 use super::keyspace::{Entry, Keyspace, Value};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -67,33 +68,47 @@ impl Keyspace {
     /// entry. Returns whether it was the last; then the shard is thawed.
     pub fn read_frozen(&mut self, bytes_max: usize, out: &mut Vec<u8>) -> bool {
         let Some(mut frozen) = self.frozen.take() else { return true };
+        let Frozen { passed, within, aside, emptied } = &mut *frozen;
         let end = out.len() + bytes_max;
+        let source = emptied.as_ref().unwrap_or(&self.keys);
+        let after = passed.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = source.range::<[u8], _>((after, Bound::Unbounded)).peekable();
+        let mut last: Option<Box<[u8]>> = None;
+        let mut last_in_source: Option<&[u8]> = None;
         for _ in 0..ENTRIES_PER_PIECE_MAX {
-            let source = frozen.emptied.as_ref().unwrap_or(&self.keys);
-            let after = frozen.passed.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let next = source.range::<[u8], _>((after, Bound::Unbounded)).next();
-            let aside = frozen.aside.first_key_value();
-            let (key, entry) = match (next, aside) {
-                (Some((key, entry)), aside) if aside.is_none_or(|(other, _)| key < other) => {
-                    (key, Some(entry))
-                }
-                (_, Some((key, entry))) => (key, entry.as_ref()),
-                (_, None) => return true,
+            let changed = aside.first_key_value();
+            let order = match (rest.peek(), changed) {
+                (Some((key, _)), Some((other, _))) => key.cmp(&other),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return true,
             };
+            let (key, entry) = match (order, changed) {
+                (Ordering::Less, _) | (_, None) => rest.peek().map(|(key, entry)| (*key, Some(*entry))),
+                (_, Some((key, entry))) => Some((key, entry.as_ref())),
+            }
+            .expect("one of both is there");
             // A key that wasn't there may stand before the one that has been read in part.
             if let Some(entry) = entry {
-                frozen.within += encode(key, entry, frozen.within, end, out);
-                if frozen.within < encoded_len(key, entry) {
+                *within += encode(key, entry, *within, end, out);
+                if *within < encoded_len(key, entry) {
                     break;
                 }
-                frozen.within = 0;
+                *within = 0;
             }
-            let key = key.clone();
-            frozen.aside.remove(&key);
-            frozen.passed = Some(key);
+            if order != Ordering::Greater {
+                last_in_source = rest.next().map(|(key, _)| &**key);
+                last = None;
+            }
+            if order != Ordering::Less {
+                last = aside.pop_first().map(|(key, _)| key);
+            }
             if out.len() >= end {
                 break;
             }
+        }
+        if let Some(read) = last.or_else(|| last_in_source.map(Into::into)) {
+            *passed = Some(read);
         }
         self.frozen = Some(frozen);
         false

@@ -33,7 +33,10 @@ impl Core {
         let entries = raft.log().last_index() - raft.log().snapshot().0;
         let fresh = raft.log().last_index() - covered.max(raft.log().snapshot().0);
         let bytes = raft.log().bytes() as u64 * fresh / entries.max(1);
-        let due = bytes >= self.config.log.snapshot_after_bytes as u64 || self.multi.is_pinning(place);
+        // A large state is written rarely: at most four bytes of it for a byte of log.
+        let state: u64 = self.groups[place].shards.iter().map(crate::kv::Keyspace::bytes).sum();
+        let enough = (self.config.log.snapshot_after_bytes as u64).max(state / 4);
+        let due = bytes >= enough || self.multi.is_pinning(place);
         let busy = group.taking.is_some() || group.receiving.is_some() || group.marked.is_some();
         if busy || !due || applied <= covered {
             return;
