@@ -55,6 +55,8 @@ pub struct Swarm {
     pub election_ms: u64,
     /// Bytes of log after which a snapshot is taken.
     pub snapshot_bytes: usize,
+    /// Mean time between changes of which disks are full, 0 for none.
+    pub full_disks: u64,
 }
 
 impl Swarm {
@@ -92,6 +94,7 @@ impl Swarm {
             election_ms: heartbeat_ms * maybe(100, 4, 10),
             snapshot_bytes: usize::try_from(maybe(50, 4_096, 60_000)).expect("small").max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },
+            full_disks: maybe(30, 100, 1500) * MS,
         }
     }
 
@@ -108,6 +111,7 @@ impl Swarm {
             crashes: 0,
             blackouts: 0,
             pauses: 0,
+            full_disks: 0,
             delay: self.delay.min(500 * US),
             disk: self.disk.min(500 * US),
             ..self.clone()

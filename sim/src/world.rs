@@ -44,6 +44,7 @@ enum Happening {
     Mend,
     Reset,
     Pause,
+    Full,
     Heal,
     Stop,
 }
@@ -270,6 +271,7 @@ impl World {
             Happening::Partition | Happening::Mend | Happening::Reset | Happening::Pause => {
                 self.net_fault(&happening)
             }
+            Happening::Full => self.fill_disk(),
             _ => {}
         }
         Ok(())
@@ -407,8 +409,13 @@ impl World {
                 {
                     return Err(format!("node {}: {from} is renamed before it is synced", node + 1));
                 }
-                let asked = |error| format!("node {} asks its disk for what can't be: {error}", node + 1);
-                Ok(this.disk.complete(&action).map_err(asked)?)
+                let result = this.disk.complete(&action);
+                if let Err(error) = &result
+                    && !matches!(action, Action::NoRoom { .. })
+                {
+                    return Err(format!("node {} asks its disk for what can't be: {error}", node + 1));
+                }
+                result
             }
         };
         self.step(node, Event::Disk { op, result });

@@ -27,6 +27,8 @@ use std::collections::BTreeMap;
 const OP_TAG: u64 = 0x02 << 56;
 /// A part that isn't answered for so long is sent again.
 const PATIENCE: Nanos = 5 * SECOND;
+/// After a snapshot that was given up, the next one isn't begun for so long.
+const RETRY_AFTER: Nanos = SECOND;
 /// A follower that was heard of within this time isn't made to need a snapshot by forgetting the log.
 const ALIVE_WITHIN: Nanos = 10 * SECOND;
 
@@ -80,6 +82,8 @@ struct Marked {
 #[derive(Default)]
 pub(super) struct GroupSnapshots {
     taking: Option<Taking>,
+    /// The last one was given up.
+    not_before: Nanos,
     sending: BTreeMap<NodeId, Sending>,
     receiving: Option<Receiving>,
     marked: Option<Marked>,
@@ -206,7 +210,7 @@ impl Core {
         }
         self.finish_mark(place, out);
         self.forget_log(now, place);
-        self.take_if_due(place, out);
+        self.take_if_due(now, place, out);
         self.serve_followers(now, place);
     }
 
@@ -237,7 +241,7 @@ impl Core {
         }
     }
 
-    fn take_if_due(&mut self, place: usize, out: &mut Effects<Message>) {
+    fn take_if_due(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         let group = &self.snapshots.groups[place];
         let raft = self.multi.raft(place);
         let applied = self.groups[place].applied;
@@ -246,7 +250,7 @@ impl Core {
         let entries = raft.log().last_index() - raft.log().snapshot().0;
         let fresh = raft.log().last_index() - covered.max(raft.log().snapshot().0);
         let bytes = raft.log().bytes() as u64 * fresh / entries.max(1);
-        let busy = group.taking.is_some() || group.marked.is_some();
+        let busy = group.taking.is_some() || group.marked.is_some() || now.monotonic < group.not_before;
         if busy || bytes < self.config.log.snapshot_after_bytes as u64 || applied <= covered {
             return;
         }
@@ -281,17 +285,23 @@ impl Core {
         let making =
             self.snapshots.ops.remove(&op.0).expect("every disk operation is the log's or a snapshot's");
         let Some(Making { place, number, becomes }) = making else { return };
-        let current = self.snapshots.groups[place].taking.as_ref();
-        if current.is_none_or(|taking| taking.number != number) {
-            let kind = if result.is_ok() { becomes } else { FileKind::Unfinished };
-            let op = self.snapshots.op(None);
-            out.push(Effect::RemoveFile { op, file: FileId { kind, number } });
-            return;
-        }
-        if let Err(error) = result {
+        let group = &mut self.snapshots.groups[place];
+        let is_current = group.taking.as_ref().is_some_and(|taking| taking.number == number);
+        if let Err(error) = result
+            && is_current
+        {
             // Without a snapshot nothing is lost; the log stays, and another try follows.
             tracing::warn!(%error, "a snapshot was given up");
-            self.snapshots.groups[place].taking = None;
+            group.taking = None;
+            group.not_before = now.monotonic + RETRY_AFTER;
+        }
+        if !is_current || result.is_err() {
+            // Under which name a rename that failed has left it, nobody knows.
+            let before = if result.is_ok() { becomes } else { FileKind::Unfinished };
+            for kind in if before == becomes { vec![becomes] } else { vec![before, becomes] } {
+                let op = self.snapshots.op(None);
+                out.push(Effect::RemoveFile { op, file: FileId { kind, number } });
+            }
             return;
         }
         let Some(taking) = &self.snapshots.groups[place].taking else { return };
@@ -414,12 +424,17 @@ impl Core {
     fn send_part(&mut self, now: Now, place: usize, to: NodeId) {
         let group = &self.groups[place];
         let Some(sending) = self.snapshots.groups[place].sending.get_mut(&to) else { return };
-        sending.sent_at = Some(now.monotonic);
         let units = group.shards.len() as u64;
-        let unit = u64::from(sending.next_unit);
-        if unit >= units {
-            return;
+        if u64::from(sending.next_unit) >= units {
+            let just_now = sending.sent_at.is_some_and(|at| now.monotonic < at + PATIENCE);
+            if just_now {
+                return;
+            }
+            // It has had them all for long, and nothing came of it: its disk had no room, perhaps.
+            sending.next_unit = 0;
         }
+        sending.sent_at = Some(now.monotonic);
+        let unit = u64::from(sending.next_unit);
         if unit == 0 {
             let raft = self.multi.raft(place);
             sending.index = group.applied;

@@ -253,7 +253,12 @@ impl Log {
         (self.config.segment_bytes / RESERVED_PART).min(RESERVE_BYTES_MAX)
     }
 
-    /// Why the last try to make another segment failed, in the system's words, if a record of `bytes` bytes is to be
+    /// Why there is no segment behind the one being written, if the last try to make one failed: the system's words.
+    pub fn shortage(&self) -> Option<&str> {
+        self.space.shortage()
+    }
+
+    /// [`Self::shortage`], if a record of `bytes` bytes is to be
     /// refused for that: what is left of the segment being written is for Raft's own records, so that votes and terms
     /// go on being logged. It ends by itself when there is room again.
     pub fn no_room_for(&self, bytes: usize) -> Option<&str> {
