@@ -248,7 +248,7 @@ fn lead_on(cluster: &mut Cluster, leader: usize, heartbeats: u32) {
 }
 
 #[test]
-fn a_follower_without_room_takes_nothing_in_holds_nobody_up_and_catches_up() {
+fn a_follower_without_room_takes_nothing_in_and_is_not_sent_it_again_and_again_h18() {
     let mut cluster = Cluster::new(3);
     cluster.elect(0);
     cluster.full_disks = [2].into();

@@ -24,6 +24,13 @@ struct File {
     pending: Vec<Pending>,
 }
 
+impl File {
+    fn length(&self) -> usize {
+        let ends = self.pending.iter().map(|write| write.offset + write.bytes.len());
+        ends.fold(self.durable.len(), usize::max)
+    }
+}
+
 /// What completes an operation.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -133,15 +140,18 @@ impl Disk {
     fn begin_write(&mut self, file: FileId, offset: u64, block: &Slice, sync: bool) -> Action {
         let Some(entry) = self.files.get_mut(&file) else { return Action::NotThere { file, offset } };
         let offset = usize::try_from(offset).expect("simulated files are small");
-        let ends = entry.pending.iter().map(|write| write.offset + write.bytes.len());
-        let length = ends.fold(entry.durable.len(), usize::max);
-        if self.is_full && offset + block.len() > length {
+        if self.is_full && offset + block.len() > entry.length() {
             return Action::NoRoom { operation: "write", file, offset: offset as u64 };
         }
         self.last_write += 1;
         let number = self.last_write;
         entry.pending.push(Pending { number, offset, bytes: block.to_vec() });
         Action::Write { file, number, sync }
+    }
+
+    /// The length of a file, if it is there.
+    pub fn length(&self, file: FileId) -> Option<u64> {
+        self.files.get(&file).map(|file| file.length() as u64)
     }
 
     /// Whether a loss of power would take nothing of a file.

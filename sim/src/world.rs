@@ -12,7 +12,7 @@ use crate::disk::{Action, Disk, broken};
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
-use flotilla_runtime::{CoreId, Effect, Effects, Event, Machine, NodeId, Now, OpId, PeerId};
+use flotilla_runtime::{CoreId, Effect, Effects, Event, FileKind, Machine, NodeId, Now, OpId, PeerId};
 use flotilla_services::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect};
 use flotilla_services::core::{Core, Message};
 use std::collections::{BTreeMap, BTreeSet};
@@ -344,12 +344,12 @@ impl World {
             if self.nodes[node].core.is_none() {
                 break;
             }
-            self.carry_out(node, effect);
+            self.carry_out(node, effect)?;
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, node: usize, effect: Effect<Message>) {
+    fn carry_out(&mut self, node: usize, effect: Effect<Message>) -> Result<(), String> {
         match effect {
             Effect::Reply { conn, bytes } => self.reply(node, conn.0, Some(bytes)),
             Effect::Close { conn } => self.reply(node, conn.0, None),
@@ -367,14 +367,19 @@ impl World {
             }
             Effect::Drained => {}
             disk => {
-                if let Effect::Write { offset, block, .. } = &disk {
+                if let Effect::Write { offset, block, file, .. } = &disk {
                     let digest = *offset ^ u64::from(crc32fast::hash(block));
                     self.trace.event(self.now, node, 3, digest);
+                    let (end, length) = (*offset + block.len() as u64, self.nodes[node].disk.length(*file));
+                    if file.kind == FileKind::Segment && length.is_some_and(|length| end > length) {
+                        return Err(format!("node {} writes behind the end of {file}", node + 1));
+                    }
                 }
                 let (op, action) = self.nodes[node].disk.begin(disk);
                 self.begin_disk(node, op, action);
             }
         }
+        Ok(())
     }
 
     fn begin_disk(&mut self, node: usize, op: OpId, action: Action) {

@@ -12,3 +12,9 @@ fn holds(seed: u64) {
 fn a_follower_whose_disk_was_full_gets_another_snapshot() {
     holds(48);
 }
+
+/// A node died while a segment was being made; the next life wrote to it, half as long as it should have been.
+#[test]
+fn a_half_made_segment_is_not_written_to() {
+    holds(125);
+}

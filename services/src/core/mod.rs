@@ -33,11 +33,12 @@ use client::Connections;
 use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{
-    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileKind, Machine, Nanos, Now, PeerId,
+    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, Now, PeerId,
 };
 use flotilla_storage::{Identity, LogConfig, Recovery, StorageError};
 use group::Group;
 use remote::Remote;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use topology::Leaders;
 
@@ -95,14 +96,17 @@ impl Core {
         for (file, image) in files.iter().filter(|(file, _)| file.kind == FileKind::Segment) {
             recovery.segment(*file, image.clone())?;
         }
-        let recovered = recovery.finish()?;
+        let mut recovered = recovery.finish()?;
+        let lengths: BTreeMap<FileId, u64> =
+            files.iter().map(|(file, image)| (*file, image.len() as u64)).collect();
+        let unfit = recovered.tail.fit(config.log.segment_bytes, |file| lengths[&file]);
         let hosted = topology::groups_of(config, core);
         let mark_of =
             |group: &GroupId| recovered.groups.get(&group.0).and_then(|found| found.snapshot.as_ref());
         let number_of = |payload: &[u8]| payload.try_into().map_or(0, u64::from_le_bytes);
         let marks: Vec<Option<u64>> =
             hosted.iter().map(|(group, _)| mark_of(group).map(|(_, payload)| number_of(payload))).collect();
-        let (snapshots, restored) = snapshot::open(&files, &marks)?;
+        let (snapshots, restored) = snapshot::open(&files, &marks, unfit)?;
         drop(files);
         let summary = recovered.summary();
         let multi_config = MultiConfig {

@@ -108,7 +108,7 @@ pub(super) struct Snapshots {
     ops: BTreeMap<u64, Option<Making>>,
     last_op: u64,
     last_number: u64,
-    /// Files that no mark names: to be removed.
+    /// Files of no use, other than snapshots too: to be removed.
     leftover: Vec<FileId>,
 }
 
@@ -136,10 +136,11 @@ pub(super) struct Restored {
     clock_ms: u64,
 }
 
-/// Reads the snapshot files that the marks name; everything else among `files` is left over.
+/// Reads the snapshot files that the marks name; the others are of no use, as is what is `unfit`.
 pub(super) fn open(
     files: &[(FileId, Slice)],
     marks: &[Option<u64>],
+    unfit: Vec<FileId>,
 ) -> Result<(Snapshots, Vec<Option<Restored>>), StorageError> {
     let mut snapshots = Snapshots::default();
     let images: BTreeMap<u64, &(FileId, Slice)> = files
@@ -167,7 +168,7 @@ pub(super) fn open(
     }
     let named: Vec<u64> = marks.iter().flatten().copied().collect();
     let leftover = images.values().map(|(file, _)| *file).filter(|file| !named.contains(&file.number));
-    snapshots.leftover = leftover.collect();
+    snapshots.leftover = leftover.chain(unfit).collect();
     Ok((snapshots, restored))
 }
 

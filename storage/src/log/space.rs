@@ -51,6 +51,18 @@ pub(super) struct Space {
     unplaced: VecDeque<(Lsn, u64, u64)>,
 }
 
+impl LogTail {
+    /// Takes out the files that aren't `segment_bytes` long, because they were being made when the node died, or were
+    /// made under another configuration: what is written behind the end of a file needs room, and the log counts on
+    /// never needing any. Returns those that are of no use any more.
+    pub fn fit(&mut self, segment_bytes: u64, length_of: impl Fn(FileId) -> u64) -> Vec<FileId> {
+        if self.live.last().is_some_and(|segment| length_of(segment.file) < segment_bytes) {
+            self.offset = None;
+        }
+        self.spares.extract_if(.., |file| length_of(*file) != segment_bytes).collect()
+    }
+}
+
 impl Space {
     pub(super) fn new(tail: LogTail) -> Self {
         Self {
