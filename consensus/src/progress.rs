@@ -26,8 +26,10 @@ pub struct Progress {
     pub next: u64,
     /// The last index of every append not answered yet, oldest first.
     pub in_flight: VecDeque<u64>,
-    /// In probe mode: an append is out, wait for its answer (or the next heartbeat's).
+    /// In probe mode: an append is out, wait for its answer (or that of the next heartbeat that is due).
     pub probe_sent: bool,
+    /// A heartbeat was due since the last answer to one: an append that wasn't answered may go again.
+    probe_again: bool,
     /// When it was last heard of, for check-quorum.
     pub heard: Nanos,
     /// The newest read round that it has answered in this term.
@@ -49,6 +51,7 @@ impl Progress {
             next,
             in_flight: VecDeque::new(),
             probe_sent: false,
+            probe_again: false,
             heard: now,
             read_round: 0,
             counts: true,
@@ -60,6 +63,7 @@ impl Progress {
     /// A heartbeat goes out. If the oldest append has now been in flight for `patience` of them, it is taken for
     /// lost: probe again.
     pub fn note_heartbeat(&mut self, patience: u8) {
+        self.probe_again = true;
         let oldest = self.in_flight.front().copied().unwrap_or(0);
         let (last, times) = self.stalled;
         let times = if oldest != 0 && oldest == last { times + 1 } else { 0 };
@@ -67,6 +71,14 @@ impl Progress {
         if times >= patience {
             self.stalled = (0, 0);
             self.probe_from(self.matched + 1);
+        }
+    }
+
+    /// It answered a heartbeat, but not the append of a probe: lost, or there is no room for it. Once for each
+    /// heartbeat that is due, and not for each that a read needs: the append may be large.
+    pub fn repeat_probe(&mut self) {
+        if std::mem::take(&mut self.probe_again) {
+            self.probe_sent = false;
         }
     }
 
@@ -128,6 +140,20 @@ mod tests {
         assert!(!progress.has_room(8) && progress.next == 5);
         assert!(progress.acknowledged(9));
         assert_eq!((progress.mode, progress.next, progress.has_room(8)), (Mode::Replicate, 10, true));
+    }
+
+    #[test]
+    fn an_unanswered_probe_is_repeated_once_a_heartbeat() {
+        let mut progress = Progress::new(5, 0);
+        progress.sent(9);
+        progress.repeat_probe();
+        assert!(!progress.has_room(8), "that answered a read's heartbeat");
+        progress.note_heartbeat(4);
+        progress.repeat_probe();
+        assert!(progress.has_room(8));
+        progress.sent(9);
+        progress.repeat_probe();
+        assert!(!progress.has_room(8));
     }
 
     #[test]

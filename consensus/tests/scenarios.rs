@@ -5,7 +5,7 @@
 mod cluster;
 
 use cluster::Cluster;
-use flotilla_consensus::Role;
+use flotilla_consensus::{Refused, Role};
 
 #[test]
 fn a_leader_is_elected_and_entries_are_committed_everywhere_raft_a1_b1() {
@@ -216,4 +216,101 @@ fn a_leader_without_a_majority_steps_down_and_its_entries_are_replaced_raft_b8()
     }
     assert_eq!((cluster.raft(0).commit(), cluster.entries(0, index)), (index, cluster.entries(1, index)));
     assert!(cluster.raft(0).log().last_index() == index, "what it alone had is gone");
+}
+
+/// Proposes at `leader` until something is refused, or the follower `short` takes no more; returns the last index.
+fn fill(cluster: &mut Cluster, leader: usize, short: Option<usize>) -> u64 {
+    let payload = [7; 16_000];
+    let mut taken = 0;
+    for _ in 0..400 {
+        let proposed = cluster.try_to_propose(leader, &payload);
+        cluster.deliver();
+        match proposed {
+            Ok(index) if short.is_some_and(|node| cluster.raft(node).log().last_index() < index) => {
+                return index;
+            }
+            Ok(index) => taken = index,
+            Err(refused) => {
+                assert_eq!(refused, Refused::NoRoom);
+                return taken;
+            }
+        }
+    }
+    panic!("a full disk takes everything");
+}
+
+/// The leader speaks for so long.
+fn lead_on(cluster: &mut Cluster, leader: usize, heartbeats: u32) {
+    for _ in 0..heartbeats {
+        cluster.fire(leader);
+        cluster.deliver();
+    }
+}
+
+#[test]
+fn a_follower_without_room_takes_nothing_in_and_is_not_sent_it_again_and_again_h18() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.full_disks = [2].into();
+    let index = fill(&mut cluster, 0, Some(2));
+    assert_eq!(cluster.raft(0).commit(), index, "two disks are enough");
+    let last = cluster.raft(2).log().last_index();
+    lead_on(&mut cluster, 0, 10);
+    // It isn't sent the same again and again, neither for what is written nor for what is read.
+    cluster.sent_bytes = 0;
+    for _ in 0..100 {
+        cluster.read(0);
+        cluster.deliver();
+    }
+    assert!(cluster.sent_bytes < 100_000, "{} bytes for nothing", cluster.sent_bytes);
+    cluster.sent_bytes = 0;
+    for _ in 0..40 {
+        cluster.propose(0, b"small");
+        cluster.deliver();
+    }
+    assert!(cluster.sent_bytes < 200_000, "{} bytes for nothing", cluster.sent_bytes);
+    lead_on(&mut cluster, 0, 40);
+    assert_eq!((cluster.raft(2).log().last_index(), cluster.raft(2).term()), (last, cluster.raft(0).term()));
+    assert_eq!(cluster.raft(2).leader().unwrap().0, 1, "it follows nevertheless");
+    cluster.full_disks.clear();
+    lead_on(&mut cluster, 0, 40);
+    let end = cluster.raft(0).log().last_index();
+    assert_eq!((cluster.raft(2).durable(), cluster.raft(2).commit()), (end, end));
+    assert_eq!(cluster.entries(2, end), cluster.entries(0, end));
+}
+
+#[test]
+fn a_leader_without_room_refuses_clients_and_leads_on() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.full_disks = [0].into();
+    let index = fill(&mut cluster, 0, None);
+    assert_eq!(cluster.raft(0).commit(), index, "what was taken is committed");
+    lead_on(&mut cluster, 0, 40);
+    let ticket = cluster.read(0);
+    cluster.deliver();
+    assert!(cluster.raft(0).confirmed_round() >= ticket.round && ticket.index <= index, "reads are served");
+    assert_eq!(cluster.try_to_propose(0, &[7; 16_000]), Err(Refused::NoRoom));
+    cluster.full_disks.clear();
+    lead_on(&mut cluster, 0, 40);
+    assert_eq!(cluster.try_to_propose(0, &[7; 16_000]), Ok(index + 1));
+}
+
+#[test]
+fn when_every_disk_is_full_a_leader_can_still_be_elected_and_serve_reads() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.full_disks = [0, 1, 2].into();
+    let index = fill(&mut cluster, 0, None);
+    for leader in [1, 2, 1, 0] {
+        cluster.elect(leader);
+        lead_on(&mut cluster, leader, 3);
+        let ticket = cluster.read(leader);
+        cluster.deliver();
+        let raft = cluster.raft(leader);
+        assert!(
+            raft.confirmed_round() >= ticket.round && raft.commit() >= ticket.index && ticket.index > index
+        );
+    }
+    assert_eq!(cluster.try_to_propose(0, b"x"), Err(Refused::NoRoom));
 }

@@ -2,13 +2,13 @@
 //! tests.
 
 use crate::client::{Cluster, Reply};
-use crate::config::{Config, LogSettings, NodeEntry, RaftSettings, Redirect};
+use crate::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect};
 use crate::hands::{Stopwatch, pause};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub struct LocalOptions {
     pub port: u16,
     /// What a node does with a command that it doesn't lead.
     pub redirect: Redirect,
+    /// Bounds.
+    pub limits: Limits,
     /// The log.
     pub log: LogSettings,
     /// Timeouts.
@@ -46,6 +48,7 @@ impl LocalOptions {
             groups: 1,
             port: 0,
             redirect: Redirect::Moved,
+            limits: Limits::default(),
             log: LogSettings::default(),
             raft: RaftSettings::default(),
         }
@@ -136,7 +139,7 @@ impl LocalCluster {
             shards: 64,
             redirect: self.options.redirect,
             cpus: Vec::new(),
-            limits: crate::config::Limits::default(),
+            limits: self.options.limits,
             log: self.options.log,
             raft: self.options.raft,
             nodes: entries.to_vec(),
@@ -215,16 +218,25 @@ impl LocalCluster {
         let Some(process) = &mut self.nodes[id as usize - 1].process else { return true };
         let Some(pid) = Pid::from_raw(i32::try_from(process.id()).unwrap_or(0)) else { return false };
         let _ = kill_process(pid, Signal::TERM);
+        let ended = self.wait_for_end(id, timeout);
+        if ended.is_none() {
+            self.kill(id);
+        }
+        ended.is_some_and(|status| status.success())
+    }
+
+    /// Waits for a node to end by itself; `None` if it doesn't within `timeout`, or doesn't run.
+    pub fn wait_for_end(&mut self, id: u32, timeout: Duration) -> Option<ExitStatus> {
+        let process = self.nodes[id as usize - 1].process.as_mut()?;
         let clock = Stopwatch::start();
         while clock.elapsed() < timeout {
             if let Ok(Some(status)) = process.try_wait() {
                 self.nodes[id as usize - 1].process = None;
-                return status.success();
+                return Some(status);
             }
             pause(Duration::from_millis(2));
         }
-        self.kill(id);
-        false
+        None
     }
 
     /// The client addresses of every core.

@@ -283,7 +283,7 @@ fn elsewhere(error: &str) -> Result<Meaning, String> {
             let node = port.and_then(|port: usize| port.checked_sub(7001));
             Ok(Meaning::Elsewhere(node))
         }
-        Some("CLUSTERDOWN" | "TRYAGAIN" | "BUSY") => Ok(Meaning::Elsewhere(None)),
+        Some("CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "MISCONF") => Ok(Meaning::Elsewhere(None)),
         _ => Err(format!("an error that nothing explains: {error}")),
     }
 }

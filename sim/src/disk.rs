@@ -24,6 +24,13 @@ struct File {
     pending: Vec<Pending>,
 }
 
+impl File {
+    fn length(&self) -> usize {
+        let ends = self.pending.iter().map(|write| write.offset + write.bytes.len());
+        ends.fold(self.durable.len(), usize::max)
+    }
+}
+
 /// What completes an operation.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -78,6 +85,15 @@ pub enum Action {
         /// Where in it the operation would have been.
         offset: u64,
     },
+    /// The disk is full.
+    NoRoom {
+        /// For what.
+        operation: &'static str,
+        /// The file.
+        file: FileId,
+        /// Where in it.
+        offset: u64,
+    },
 }
 
 /// One core's folder.
@@ -86,6 +102,8 @@ pub struct Disk {
     files: BTreeMap<FileId, File>,
     last_write: u64,
     completed: BTreeMap<FileId, Vec<u64>>,
+    /// Nothing that needs more room can be done.
+    pub is_full: bool,
 }
 
 impl Disk {
@@ -106,6 +124,9 @@ impl Disk {
             Effect::Read { op, file, offset, bytes } => {
                 (op, usable(file, offset, Action::Read { file, offset, bytes }))
             }
+            Effect::CreateFile { op, file, bytes } if self.is_full && bytes > 0 => {
+                (op, Action::NoRoom { operation: "create", file, offset: 0 })
+            }
             Effect::CreateFile { op, file, bytes } => {
                 let bytes = usize::try_from(bytes).expect("simulated files are small");
                 (op, Action::Create { file, bytes })
@@ -118,11 +139,19 @@ impl Disk {
 
     fn begin_write(&mut self, file: FileId, offset: u64, block: &Slice, sync: bool) -> Action {
         let Some(entry) = self.files.get_mut(&file) else { return Action::NotThere { file, offset } };
+        let offset = usize::try_from(offset).expect("simulated files are small");
+        if self.is_full && offset + block.len() > entry.length() {
+            return Action::NoRoom { operation: "write", file, offset: offset as u64 };
+        }
         self.last_write += 1;
         let number = self.last_write;
-        let offset = usize::try_from(offset).expect("simulated files are small");
         entry.pending.push(Pending { number, offset, bytes: block.to_vec() });
         Action::Write { file, number, sync }
+    }
+
+    /// The length of a file, if it is there.
+    pub fn length(&self, file: FileId) -> Option<u64> {
+        self.files.get(&file).map(|file| file.length() as u64)
     }
 
     /// Whether a loss of power would take nothing of a file.
@@ -172,6 +201,9 @@ impl Disk {
                 self.completed.remove(file);
             }
             Action::NotThere { file, offset } => return Err(error("open", *file, *offset, Errno::NOENT)),
+            Action::NoRoom { operation, file, offset } => {
+                return Err(error(operation, *file, *offset, Errno::NOSPC));
+            }
         }
         Ok(DiskReply::Done)
     }

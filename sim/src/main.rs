@@ -35,6 +35,13 @@ enum Command {
         #[arg(long)]
         trace: bool,
     },
+    /// Run one node, as `flotilla serve` does: what the tests of this crate start.
+    #[command(hide = true, disable_help_flag = true)]
+    Serve {
+        /// For `flotilla serve`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _options: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -49,6 +56,7 @@ fn main() -> ExitCode {
             println!("seed {seed} holds: {} commands, trace {:016x}", outcome.answered, outcome.trace_hash);
             ExitCode::SUCCESS
         }
+        Command::Serve { .. } => flotilla_services::cli::main(),
     }
 }
 

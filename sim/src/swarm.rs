@@ -59,6 +59,8 @@ pub struct Swarm {
     pub snapshot_bytes: usize,
     /// Bytes of a piece of a snapshot.
     pub snapshot_piece: usize,
+    /// Mean time between changes of which disks are full, 0 for none.
+    pub full_disks: u64,
 }
 
 impl Swarm {
@@ -98,6 +100,7 @@ impl Swarm {
             snapshot_piece: 4096 * usize::try_from(maybe(100, 1, 8)).expect("few"),
             snapshot_bytes: usize::try_from(maybe(50, 4_096, 60_000)).expect("small").max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },
+            full_disks: maybe(30, 100, 1500) * MS,
         }
     }
 
@@ -115,6 +118,7 @@ impl Swarm {
             blackouts: 0,
             rot: 0,
             pauses: 0,
+            full_disks: 0,
             delay: self.delay.min(500 * US),
             disk: self.disk.min(500 * US),
             ..self.clone()

@@ -12,7 +12,7 @@ use crate::disk::{Action, Disk, broken};
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
-use flotilla_runtime::{CoreId, Effect, Effects, Event, Machine, NodeId, Now, OpId, PeerId};
+use flotilla_runtime::{CoreId, Effect, Effects, Event, FileKind, Machine, NodeId, Now, OpId, PeerId};
 use flotilla_services::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect};
 use flotilla_services::core::{Core, Message};
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +44,7 @@ enum Happening {
     Mend,
     Reset,
     Pause,
+    Full,
     Heal,
     Stop,
 }
@@ -278,6 +279,7 @@ impl World {
             Happening::Partition | Happening::Mend | Happening::Reset | Happening::Pause => {
                 self.net_fault(&happening)
             }
+            Happening::Full => self.fill_disk(),
             _ => {}
         }
         Ok(())
@@ -350,12 +352,12 @@ impl World {
             if self.nodes[node].core.is_none() {
                 break;
             }
-            self.carry_out(node, effect);
+            self.carry_out(node, effect)?;
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, node: usize, effect: Effect<Message>) {
+    fn carry_out(&mut self, node: usize, effect: Effect<Message>) -> Result<(), String> {
         match effect {
             Effect::Reply { conn, bytes } => self.reply(node, conn.0, Some(bytes)),
             Effect::Close { conn } => self.reply(node, conn.0, None),
@@ -373,14 +375,19 @@ impl World {
             }
             Effect::Drained => {}
             disk => {
-                if let Effect::Write { offset, block, .. } = &disk {
+                if let Effect::Write { offset, block, file, .. } = &disk {
                     let digest = *offset ^ u64::from(crc32fast::hash(block));
                     self.trace.event(self.now, node, 3, digest);
+                    let (end, length) = (*offset + block.len() as u64, self.nodes[node].disk.length(*file));
+                    if file.kind == FileKind::Segment && length.is_some_and(|length| end > length) {
+                        return Err(format!("node {} writes behind the end of {file}", node + 1));
+                    }
                 }
                 let (op, action) = self.nodes[node].disk.begin(disk);
                 self.begin_disk(node, op, action);
             }
         }
+        Ok(())
     }
 
     fn begin_disk(&mut self, node: usize, op: OpId, action: Action) {
@@ -415,8 +422,13 @@ impl World {
                 {
                     return Err(format!("node {}: {from} is renamed before it is synced", node + 1));
                 }
-                let asked = |error| format!("node {} asks its disk for what can't be: {error}", node + 1);
-                Ok(this.disk.complete(&action).map_err(asked)?)
+                let result = this.disk.complete(&action);
+                if let Err(error) = &result
+                    && !matches!(action, Action::NoRoom { .. })
+                {
+                    return Err(format!("node {} asks its disk for what can't be: {error}", node + 1));
+                }
+                result
             }
         };
         self.step(node, Event::Disk { op, result });

@@ -83,6 +83,9 @@ pub enum Refused {
     /// Too much is under way.
     #[error("too many entries are waiting for disk or quorum")]
     Busy,
+    /// The log can't grow: [`Log::no_room_for`] says why.
+    #[error("no room on the disk for another segment of the log")]
+    NoRoom,
 }
 
 /// Where a proposal went. It succeeded when the entry applied at `index` has this `term`.
@@ -375,6 +378,9 @@ impl Raft {
     ) -> Result<Proposal, Refused> {
         if self.role != Role::Leader {
             return Err(Refused::NotLeader(self.leader()));
+        }
+        if cx.wal.no_room_for(bytes_max).is_some() {
+            return Err(Refused::NoRoom);
         }
         if self.log.last_index() - self.commit >= self.config.uncommitted_max || cx.wal.is_full() {
             return Err(Refused::Busy);

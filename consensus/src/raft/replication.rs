@@ -75,16 +75,17 @@ impl Raft {
         let mut index = header.index;
         let mut body = message.body;
         while !body.is_empty() {
-            index += 1;
-            let (record, rest) = self.next_record(header, index, body)?;
-            body = rest;
-            if index > snapshot_index {
-                self.take_over(cx, header, index, record)?;
+            let (record, rest) = self.next_record(header, index + 1, body)?;
+            if index + 1 > snapshot_index && !self.take_over(cx, header, index + 1, record)? {
+                break;
             }
+            index += 1;
+            body = rest;
         }
         self.matched = self.matched.max(index);
         self.commit = self.commit.max(header.commit.min(self.matched));
-        self.ack_due = true;
+        // What there is no room for is passed over in silence: the leader tries again with every heartbeat, not at once.
+        self.ack_due |= body.is_empty() || index > self.acknowledged;
         Ok(())
     }
 
@@ -109,20 +110,27 @@ impl Raft {
         Ok((&body[..bytes], rest))
     }
 
+    /// Returns whether the entry is in our log now: it isn't if the disk has no room. Those without a payload, which
+    /// begin a leader's term, always have.
     fn take_over(
         &mut self,
         cx: &mut Context<'_>,
         header: &Header,
         index: u64,
         record: &[u8],
-    ) -> Result<(), WireError> {
+    ) -> Result<bool, WireError> {
         let (group, after) = (self.group.0, header.index);
         let bad = |what: String| WireError::BadEntry { group, after, what };
         let (parsed, _) = RecordHeader::decode(record).map_err(|error| bad(error.to_string()))?;
-        match self.log.term(index) {
-            Some(term) if term == parsed.term => return Ok(()),
-            Some(_) => self.cut_off(index),
-            None => {}
+        let ours = self.log.term(index);
+        if ours == Some(parsed.term) {
+            return Ok(true);
+        }
+        if parsed.length > 0 && !cx.wal.has_room_to_follow(record.len()) {
+            return Ok(false);
+        }
+        if ours.is_some() {
+            self.cut_off(index);
         }
         if parsed.term < self.log.last_term() {
             return Err(bad(format!("term {} after term {}", parsed.term, self.log.last_term())));
@@ -130,7 +138,7 @@ impl Raft {
         let slice = cx.wal.append_record(record).map_err(|error| bad(error.to_string()))?;
         self.log.push(parsed.term, slice);
         self.appended(cx.wal.open_lsn(), index);
-        Ok(())
+        Ok(true)
     }
 
     /// Follower: the leader has something else at `index`. The record that will say so on disk is the one that
@@ -236,7 +244,7 @@ impl Raft {
         progress.heard = cx.now;
         progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
         if progress.mode == Mode::Probe {
-            progress.probe_sent = false;
+            progress.repeat_probe();
         } else if header.index < progress.matched && progress.in_flight.is_empty() {
             // It acknowledged more once: it restarted, and doesn't know any more how far it agrees with us.
             progress.probe_from(progress.matched + 1);

@@ -4,9 +4,11 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use flotilla_consensus::message::decode;
-use flotilla_consensus::{GroupId, Kind, Multi, MultiConfig, RaftConfig, Role, raft::Member};
+use flotilla_consensus::{GroupId, Kind, Multi, MultiConfig, RaftConfig, Refused, Role, raft::Member};
 use flotilla_runtime::machine::MILLISECOND;
-use flotilla_runtime::{BlockPool, CoreId, DiskReply, Effect, Effects, FileId, Nanos, NodeId, OpId, PeerId};
+use flotilla_runtime::{
+    BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, FileId, Nanos, NodeId, OpId, PeerId,
+};
 use flotilla_storage::{Identity, LogConfig, RecordHeader, Recovery};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +31,10 @@ pub(crate) struct Cluster {
     pub(crate) withheld: Option<(usize, Kind)>,
     /// Replicas whose disks take their time.
     pub(crate) slow_disks: BTreeSet<usize>,
+    /// Replicas whose disks have no room for another file.
+    pub(crate) full_disks: BTreeSet<usize>,
+    /// Bytes of all frames so far.
+    pub(crate) sent_bytes: usize,
     now: Nanos,
 }
 
@@ -38,6 +44,11 @@ fn peer(node: usize) -> PeerId {
 
 fn identity(node: usize) -> Identity {
     Identity { cluster: 1, node: u32::try_from(node + 1).unwrap(), core: 0 }
+}
+
+fn no_space() -> DiskError {
+    let reason = "no space left on device".to_owned();
+    DiskError { operation: "create", file: "segment".to_owned(), offset: 0, errno: 28, reason }
 }
 
 fn open(node: usize, nodes: usize, files: &BTreeMap<FileId, Vec<u8>>, now: Nanos) -> Multi {
@@ -76,14 +87,9 @@ impl Cluster {
             Replica { multi: open(node, nodes, &files, 0), unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
-        Self {
-            replicas,
-            wire: Vec::new(),
-            cut_off: BTreeSet::new(),
-            withheld: None,
-            slow_disks: BTreeSet::new(),
-            now: 1,
-        }
+        let (cut_off, slow_disks, full_disks) = Default::default();
+        let (wire, withheld) = Default::default();
+        Self { replicas, wire, cut_off, withheld, slow_disks, full_disks, sent_bytes: 0, now: 1 }
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
@@ -100,13 +106,14 @@ impl Cluster {
     }
 
     pub(crate) fn propose(&mut self, node: usize, payload: &[u8]) -> u64 {
-        let now = self.now;
-        let proposal = self.replicas[node]
-            .multi
-            .propose(now, 0, 9, payload.len(), |writer| writer.put(payload))
-            .unwrap();
+        self.try_to_propose(node, payload).unwrap()
+    }
+
+    pub(crate) fn try_to_propose(&mut self, node: usize, payload: &[u8]) -> Result<u64, Refused> {
+        let (now, multi) = (self.now, &mut self.replicas[node].multi);
+        let proposal = multi.propose(now, 0, 9, payload.len(), |writer| writer.put(payload));
         self.flush(node);
-        proposal.index
+        proposal.map(|proposal| proposal.index)
     }
 
     pub(crate) fn read(&mut self, node: usize) -> flotilla_consensus::ReadTicket {
@@ -122,11 +129,12 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, node: usize, mut out: Effects<()>) {
-        let mut done = Vec::new();
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
         for effect in out.drain() {
             let replica = &mut self.replicas[node];
             match effect {
                 Effect::Send { to, frame } => {
+                    self.sent_bytes += frame.len();
                     self.wire.push((node, usize::try_from(to.node.0).unwrap() - 1, frame));
                 }
                 Effect::Write { op, file, offset, block, .. } => {
@@ -134,6 +142,7 @@ impl Cluster {
                 }
                 // Its writes come first in the queue; it has no bytes of its own.
                 Effect::Sync { op, file } => replica.unsynced.push((op, file, 0, Vec::new())),
+                Effect::CreateFile { op, .. } if self.full_disks.contains(&node) => failed.push(op),
                 Effect::CreateFile { op, file, bytes } => {
                     replica.files.insert(file, vec![0; usize::try_from(bytes).unwrap()]);
                     done.push(op);
@@ -141,7 +150,8 @@ impl Cluster {
                 other => unreachable!("{other:?}"),
             }
         }
-        self.answer(node, done);
+        self.answer(node, done, &Ok(DiskReply::Done));
+        self.answer(node, failed, &Err(no_space()));
         if !self.slow_disks.contains(&node) {
             self.sync(node);
         }
@@ -156,16 +166,16 @@ impl Cluster {
             replica.files.get_mut(&file).unwrap()[at..at + bytes.len()].copy_from_slice(&bytes);
             done.push(op);
         }
-        self.answer(node, done);
+        self.answer(node, done, &Ok(DiskReply::Done));
     }
 
-    fn answer(&mut self, node: usize, done: Vec<OpId>) {
+    fn answer(&mut self, node: usize, done: Vec<OpId>, result: &Result<DiskReply, DiskError>) {
         if done.is_empty() {
             return;
         }
         let mut out = Effects::<()>::default();
         for op in done {
-            self.replicas[node].multi.disk(self.now, op, &Ok(DiskReply::Done), &mut out);
+            self.replicas[node].multi.disk(self.now, op, result, &mut out);
         }
         self.replicas[node].multi.flush(self.now, &mut out);
         self.carry_out(node, out);

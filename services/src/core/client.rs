@@ -389,6 +389,13 @@ impl Core {
                 let error = "BUSY too many writes are waiting for disk or quorum, try again later";
                 self.answer(call.origin, out, |_, reply| reply.error(error));
             }
+            Err(Refused::NoRoom) => {
+                let error = format!(
+                    "MISCONF Errors writing to the log: {}; reads are still served, free some space on this node's disk",
+                    self.multi.wal().shortage().unwrap_or("no room"),
+                );
+                self.answer(call.origin, out, |_, reply| reply.error(&error));
+            }
             Err(_) => self.redirect(call.origin, call.slot, out),
         }
     }

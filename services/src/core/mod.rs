@@ -39,6 +39,7 @@ use flotilla_storage::{Identity, LogConfig, Recovered, Recovery, StorageError};
 use group::Group;
 use remote::Remote;
 use snapshot::{Restored, Snapshots};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use topology::Leaders;
 
@@ -81,6 +82,8 @@ pub struct Core {
     draining: Option<Nanos>,
     /// Reused by every flush.
     settling: Vec<usize>,
+    /// Clients' writes are refused: the log can't grow.
+    is_out_of_room: bool,
 }
 
 impl Core {
@@ -96,8 +99,12 @@ impl Core {
             recovery.segment(*file, image.clone())?;
         }
         let mut recovered = recovery.finish()?;
+        let lengths: BTreeMap<FileId, u64> =
+            files.iter().map(|(file, image)| (*file, image.len() as u64)).collect();
+        let unfit = recovered.tail.fit(config.log.segment_bytes, |file| lengths[&file]);
         let hosted = topology::groups_of(config, core);
-        let (snapshots, restored) = restore(&files, &hosted, &mut recovered)?;
+        let (mut snapshots, restored) = restore(&files, &hosted, &mut recovered)?;
+        snapshots.remove_at_start(unfit);
         drop(files);
         let (summary, damage) = (recovered.summary(), recovered.damage());
         let multi_config = MultiConfig {
@@ -136,6 +143,7 @@ impl Core {
             pool,
             draining: None,
             settling: Vec::new(),
+            is_out_of_room: false,
             multi,
             config: Rc::new(config.clone()),
         })
@@ -172,6 +180,25 @@ impl Core {
             self.settle_group(now, place, out);
         }
         self.settling = dirty;
+    }
+
+    /// Tells the operator when writes begin to be refused for want of room, and when that is over.
+    fn tell_of_room(&mut self) {
+        let reason = self.multi.wal().no_room_for(0);
+        if reason.is_some() != self.is_out_of_room {
+            self.is_out_of_room = reason.is_some();
+            let core = self.id.0;
+            match reason {
+                Some(reason) => {
+                    tracing::warn!(
+                        core,
+                        reason,
+                        "no further log segment: writes are refused until there is room"
+                    );
+                }
+                None => tracing::info!(core, "there is room for the log again: writes are taken"),
+            }
+        }
     }
 }
 
@@ -246,6 +273,7 @@ impl Machine for Core {
         self.snapshot_mail(now, out);
         self.settle(now, out);
         self.multi.flush(now.monotonic, out);
+        self.tell_of_room();
         self.remote.flush(out);
         self.connections.flush(out);
         if self.draining.is_some_and(|latest| latest <= now.monotonic || self.is_drained()) {

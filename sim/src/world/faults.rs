@@ -9,13 +9,14 @@ use flotilla_storage::{Identity, Lsn, Recovery};
 
 impl World {
     pub(super) fn schedule_faults(&mut self) {
-        let Swarm { resets, partitions, crashes, blackouts, pauses, .. } = self.swarm;
+        let Swarm { resets, partitions, crashes, blackouts, pauses, full_disks, .. } = self.swarm;
         let faults = [
             (resets, Happening::Reset),
             (partitions, Happening::Partition),
             (crashes, Happening::Crash { node: Some(0) }),
             (blackouts, Happening::Crash { node: None }),
             (pauses, Happening::Pause),
+            (full_disks, Happening::Full),
         ];
         for (mean, fault) in faults {
             if mean > 0 {
@@ -147,6 +148,24 @@ impl World {
         }
     }
 
+    /// A disk becomes full, or has room again. Every third time, all of them are full.
+    pub(super) fn fill_disk(&mut self) {
+        if self.healed {
+            return;
+        }
+        if self.rng.between(0, 2) == 0 {
+            self.trace.line(self.now, || "every disk is full".to_owned());
+            self.nodes.iter_mut().for_each(|node| node.disk.is_full = true);
+        } else {
+            let node = self.some_node();
+            let disk = &mut self.nodes[node].disk;
+            disk.is_full = !disk.is_full;
+            let is_full = disk.is_full;
+            self.trace.line(self.now, || format!("node {}: disk full: {is_full}", node + 1));
+        }
+        self.after(self.swarm.full_disks, Happening::Full);
+    }
+
     pub(super) fn some_node(&mut self) -> usize {
         usize::try_from(self.rng.between(0, self.nodes.len() as u64 - 1)).expect("few nodes")
     }
@@ -226,6 +245,7 @@ impl World {
         self.healed = true;
         self.swarm.heal();
         self.mend();
+        self.nodes.iter_mut().for_each(|node| node.disk.is_full = false);
         for node in 0..self.nodes.len() {
             if self.nodes[node].core.is_none() {
                 self.at(self.now, Happening::Restart { node });

@@ -53,6 +53,18 @@ pub(super) struct Space {
     unplaced: VecDeque<(Lsn, u64, u64)>,
 }
 
+impl LogTail {
+    /// Takes out the files that aren't `segment_bytes` long, because they were being made when the node died, or were
+    /// made under another configuration: what is written behind the end of a file needs room, and the log counts on
+    /// never needing any. Returns those that are of no use any more.
+    pub fn fit(&mut self, segment_bytes: u64, length_of: impl Fn(FileId) -> u64) -> Vec<FileId> {
+        if self.live.last().is_some_and(|segment| length_of(segment.file) < segment_bytes) {
+            self.offset = None;
+        }
+        self.spares.extract_if(.., |file| length_of(*file) != segment_bytes).collect()
+    }
+}
+
 impl Space {
     pub(super) fn new(tail: LogTail) -> Self {
         Self {
@@ -293,7 +305,12 @@ impl Log {
         (self.config.segment_bytes / RESERVED_PART).min(RESERVE_BYTES_MAX)
     }
 
-    /// Why the last try to make another segment failed, in the system's words, if a record of `bytes` bytes is to be
+    /// Why there is no segment behind the one being written, if the last try to make one failed: the system's words.
+    pub fn shortage(&self) -> Option<&str> {
+        self.space.shortage()
+    }
+
+    /// [`Self::shortage`], if a record of `bytes` bytes is to be
     /// refused for that: what is left of the segment being written is for Raft's own records, so that votes and terms
     /// go on being logged. It ends by itself when there is room again.
     pub fn no_room_for(&self, bytes: usize) -> Option<&str> {

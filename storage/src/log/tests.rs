@@ -2,7 +2,7 @@ use super::testing::{Rig, SEGMENT_BYTES, TestDisk};
 use crate::record::{HardState, RECORD_HEADER_BYTES, RecordHeader};
 use crate::{Damage, Lsn, Progress, StorageError};
 use flotilla_runtime::machine::SECOND;
-use flotilla_runtime::{Effect, NodeId, SplitMix64};
+use flotilla_runtime::{Effect, FileId, NodeId, SplitMix64};
 use std::collections::BTreeMap;
 
 /// What a group's log must look like: index → (frame, term, payload).
@@ -438,6 +438,27 @@ fn a_segment_that_is_released_ends_the_refusal_too() {
     rig.log.release(1, last);
     rig.settle();
     assert_eq!(rig.log.no_room_for(100), None, "the old segment is the new spare");
+}
+
+#[test]
+fn a_segment_that_is_too_short_is_not_written_to() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    rig.settle();
+    rig.entry(1, 1, 1, b"kept");
+    rig.settle();
+    let mut disk = rig.disk;
+    let whole: Vec<FileId> = disk.files.keys().copied().collect();
+    let half_made = FileId::segment(90);
+    disk.files.insert(half_made, vec![0; 8192]);
+    let mut tail = disk.recover().unwrap().tail;
+    assert!(tail.spares.contains(&half_made));
+    let length_of = |file| disk.files[&file].len() as u64;
+    assert_eq!(tail.fit(SEGMENT_BYTES, length_of), [half_made]);
+    assert_eq!((tail.spares.len(), tail.next_file), (whole.len() - 1, 91));
+    assert!(tail.offset.is_some() && tail.fit(SEGMENT_BYTES, length_of).is_empty());
+    // Segments have become larger: the old ones aren't made longer.
+    assert_eq!(tail.fit(2 * SEGMENT_BYTES, length_of).len(), whole.len() - 1);
+    assert_eq!((tail.offset, tail.live.len()), (None, 1));
 }
 
 #[test]

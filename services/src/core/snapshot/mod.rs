@@ -37,6 +37,8 @@ use sending::Sending;
 use std::collections::BTreeMap;
 use taking::Taking;
 
+/// After a snapshot that was given up, the next one isn't begun for so long.
+const RETRY_AFTER: Nanos = SECOND;
 /// The top byte of the operation numbers of snapshots.
 const OP_TAG: u64 = 0x02 << 56;
 /// A follower that was heard of within this time isn't made to need a snapshot by forgetting the log.
@@ -66,6 +68,8 @@ struct SnapshotFile {
 #[derive(Default)]
 pub(super) struct GroupSnapshots {
     taking: Option<Taking>,
+    /// The last one was given up: no other is begun before this instant.
+    not_before: Nanos,
     sending: BTreeMap<NodeId, Sending>,
     receiving: Option<Receiving>,
     marked: Option<Marked>,
@@ -105,7 +109,7 @@ pub(super) struct Snapshots {
     ops: BTreeMap<u64, Option<Operation>>,
     last_op: u64,
     last_number: u64,
-    /// Files that no mark names: to be removed.
+    /// Files of no use, other than snapshots too: to be removed.
     leftover: Vec<FileId>,
     /// Reading and writing go on at this instant, for the rate limit's sake.
     next_at: Nanos,
@@ -133,6 +137,11 @@ impl Snapshots {
     fn remove(&mut self, kind: FileKind, number: u64, out: &mut Effects<Message>) {
         let op = self.op(None);
         out.push(Effect::RemoveFile { op, file: FileId { kind, number } });
+    }
+
+    /// Has more files removed than snapshots that no mark names.
+    pub(super) fn remove_at_start(&mut self, files: Vec<FileId>) {
+        self.leftover.extend(files);
     }
 
     /// Whether `bytes` may be read or written now; if not, [`Self::deadline`] says when.
@@ -253,7 +262,7 @@ impl Core {
         self.finish_mark(place, out);
         self.remove_old(place, out);
         self.forget_log(now, place);
-        self.take_if_due(place, out);
+        self.take_if_due(now, place, out);
         self.continue_taking(now, place, out);
         self.serve_followers(now, place, out);
     }
@@ -332,11 +341,16 @@ impl Core {
             self.receiving_went_on(now, place, step, result, out);
         } else {
             // It was given up meanwhile.
-            let kind = match (step, result) {
-                (Step::Rename, Ok(_)) => FileKind::Snapshot,
-                _ => FileKind::Unfinished,
-            };
-            self.snapshots.remove(kind, number, out);
+            self.discard(number, step, out);
+        }
+    }
+
+    /// An operation on a snapshot that isn't wanted any more has ended: away with the file. Under which name a rename has
+    /// left it, if that failed, nobody knows.
+    fn discard(&mut self, number: u64, step: Step, out: &mut Effects<Message>) {
+        self.snapshots.remove(FileKind::Unfinished, number, out);
+        if let Step::Rename = step {
+            self.snapshots.remove(FileKind::Snapshot, number, out);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Our own state becomes a file.
 
-use super::{Core, Operation, SnapshotFile, Step};
+use super::{Core, Operation, RETRY_AFTER, SnapshotFile, Step};
 use crate::core::remote::Message;
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Now};
 use flotilla_storage::snapshot::{PART_HEADER_BYTES, PartHeader, PartKind, encode};
@@ -24,7 +24,7 @@ pub(super) struct Taking {
 }
 
 impl Core {
-    pub(super) fn take_if_due(&mut self, place: usize, out: &mut Effects<Message>) {
+    pub(super) fn take_if_due(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         let group = &self.snapshots.groups[place];
         let raft = self.multi.raft(place);
         let applied = self.groups[place].applied;
@@ -38,7 +38,7 @@ impl Core {
         let enough = (self.config.log.snapshot_after_bytes as u64).max(state / 4);
         let due = bytes >= enough || self.multi.is_pinning(place);
         let busy = group.taking.is_some() || group.receiving.is_some() || group.marked.is_some();
-        if busy || !due || applied <= covered {
+        if busy || !due || applied <= covered || now.monotonic < group.not_before {
             return;
         }
         let number = self.snapshots.number();
@@ -81,7 +81,12 @@ impl Core {
         if let Err(error) = result {
             // Without a snapshot nothing is lost; the log stays, and another try follows.
             tracing::warn!(%error, "a snapshot was given up");
-            return self.give_up_taking(place, out);
+            taking.is_busy = true;
+            let number = taking.number;
+            self.give_up_taking(place, out);
+            self.discard(number, step, out);
+            self.snapshots.groups[place].not_before = now.monotonic + RETRY_AFTER;
+            return;
         }
         let Taking { number, index, term, offset: bytes, is_over, .. } = *taking;
         match step {
