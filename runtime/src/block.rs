@@ -165,6 +165,29 @@ impl BlockWriter {
         self.filled += bytes.len();
     }
 
+    /// Appends `bytes` bytes that `fill` writes; they are zeros (of a new block) before.
+    ///
+    /// # Errors
+    /// What `fill` returns; then nothing was appended.
+    ///
+    /// # Panics
+    /// If they don't fit.
+    pub fn append_with<E>(
+        &mut self,
+        bytes: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        assert!(bytes <= self.room(), "{bytes} bytes don't fit in {}", self.room());
+        // SAFETY: the range is inside the allocation (asserted above) and initialised: blocks of the heap begin as zeros,
+        // and glommio's as whatever their memory held. No `Slice` covers bytes at or past `filled`, and this is the only
+        // writer, so nobody else sees them. Covered by `tests::what_is_filled_in_place_is_read_back`.
+        let room =
+            unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(self.filled), bytes) };
+        fill(room)?;
+        self.filled += bytes;
+        Ok(())
+    }
+
     /// Appends zeros up to the next multiple of `alignment` (a power of two), counted from the block's start.
     pub fn align(&mut self, alignment: usize) {
         const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
@@ -272,6 +295,22 @@ impl fmt::Debug for Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_filled_in_place_is_read_back() {
+        let mut writer = BlockPool::heap().allocate(8192, 0);
+        let filled = writer.append_with(5000, |room| {
+            assert!(room.iter().all(|byte| *byte == 0));
+            room.fill(7);
+            Ok::<_, ()>(())
+        });
+        assert!(filled.is_ok() && writer.append_with(10, |_| Err("no")).is_err());
+        writer.append(b"x");
+        assert_eq!(
+            (&writer.slice(4990, 5001)[..], writer.filled()),
+            (&b"\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07x"[..], 5001)
+        );
+    }
 
     #[test]
     fn earlier_slices_stay_as_the_writer_goes_on() {

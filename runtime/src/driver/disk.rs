@@ -4,9 +4,10 @@
 //! follows from it is the machine's to decide, and nothing is ever tried twice.
 
 use super::SyncMode;
+use super::boot::read_whole;
 use super::core_loop::CoreLoop;
 use super::fd::{self, Durably};
-use crate::block::{BLOCK_BYTES, BlockPool, Slice, round_up};
+use crate::block::{BLOCK_BYTES, BlockPool, Slice};
 use crate::machine::{DiskError, DiskReply, Effect, Event, FileId, FileKind, Machine, OpId};
 use glommio::io::{Directory, DmaFile, OpenOptions};
 use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
@@ -21,8 +22,6 @@ use std::time::{Duration, Instant};
 
 /// Large reads and writes go in pieces of this size.
 pub(super) const PIECE_BYTES: usize = 1 << 20;
-/// Pieces of a read in flight.
-const READS_IN_FLIGHT: u64 = 4;
 /// What the system says to a kind of `fallocate` that it, the file system or the device doesn't know.
 const EINVAL: i32 = 22;
 const ENOSYS: i32 = 38;
@@ -107,13 +106,10 @@ impl Disk {
                 std::fs::remove_file(disk.path(file)).map_err(at)?;
                 continue;
             }
-            let found = disk.open_file(file).await.map_err(|(_, error)| at(error))?;
-            let bytes = std::fs::metadata(disk.path(file)).map_err(at)?.len();
-            let content = read_whole(&found, bytes).await;
-            contents.push((
-                file,
-                content.map_err(|(_, error)| format!("{}: {error}", disk.path(file).display()))?,
-            ));
+            disk.open_file(file).await.map_err(|(_, error)| at(error))?;
+            let path = disk.path(file);
+            let content = read_whole(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+            contents.push((file, content));
         }
         Ok((disk, contents))
     }
@@ -464,28 +460,4 @@ async fn zero_by_device(file: &DmaFile, bytes: u64) -> Result<bool, Failure> {
         Err(error) if matches!(error.raw_os_error(), Some(EINVAL | ENOSYS | EOPNOTSUPP)) => Ok(false),
         Err(error) => Err(("create", error)),
     }
-}
-
-async fn read_whole(open: &Rc<OpenFile>, bytes: u64) -> Result<Slice, Failure> {
-    let total = round_up(usize::try_from(bytes).map_err(|error| ("read", io::Error::other(error)))?);
-    let mut block = BlockPool::heap().allocate(total.max(1), 0);
-    let mut next = 0;
-    let mut reads = std::collections::VecDeque::new();
-    loop {
-        while next < bytes && (reads.len() as u64) < READS_IN_FLIGHT {
-            let (open, at) = (Rc::clone(open), next);
-            let read = glommio::spawn_local(async move { open.file.read_at_aligned(at, PIECE_BYTES).await });
-            reads.push_back((read, (bytes - at).min(PIECE_BYTES as u64)));
-            next += PIECE_BYTES as u64;
-        }
-        let Some((read, there)) = reads.pop_front() else { break };
-        let read = read.await.map_err(|error| failed("read", error))?;
-        if read.len() as u64 != there {
-            return Err(("read", short("read", read.len(), there)));
-        }
-        block.append(&read);
-    }
-    block.align(BLOCK_BYTES);
-    let end = block.filled();
-    Ok(block.slice(0, end))
 }

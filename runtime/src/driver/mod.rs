@@ -17,6 +17,7 @@
 //! | `clients.rs` | client connections |
 //! | `peers.rs` | links from and to other nodes |
 //! | `disk.rs` | the files of a core's folder |
+//! | `boot.rs` | reading them all before the machine is built |
 //! | `outlet.rs` | a socket that is written to without waiting |
 //! | `guardian.rs` | the clock tick, the stop signal, and the cure for glommio's lost wake-ups |
 //! | `fd.rs` | the few conversions of descriptors that the standard library calls unsafe |
@@ -24,6 +25,7 @@
 //!
 //! No borrow of a cell is held across an await or a `spawn_local` (which polls the new task at once).
 
+mod boot;
 mod clients;
 mod core_loop;
 mod disk;

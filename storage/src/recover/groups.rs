@@ -30,7 +30,10 @@ pub(super) type Latest = BTreeMap<(u64, RecordKind), (Lsn, Vec<u8>)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    groups: BTreeMap<u64, RecoveredGroup>,
+    /// Each with its number and the highest entry in the segment being read, 0 for none.
+    groups: Vec<(u64, RecoveredGroup, u64)>,
+    /// Where each is: small, since every record asks.
+    places: BTreeMap<u64, usize>,
     latest: Latest,
     /// The lost frames, and whom each may have touched.
     holes: Vec<(LostFrames, Touched)>,
@@ -134,32 +137,43 @@ impl RecoveredGroup {
 }
 
 impl Groups {
-    fn group(&mut self, group: u64) -> &mut RecoveredGroup {
-        let holes = &self.holes;
-        self.groups.entry(group).or_insert_with(|| unseen(group, holes))
+    fn place(&mut self, group: u64) -> usize {
+        let Self { groups, places, holes, .. } = self;
+        *places.entry(group).or_insert_with(|| {
+            groups.push((group, unseen(group, holes), 0));
+            groups.len() - 1
+        })
+    }
+
+    /// Everything of a segment is taken: the highest entry in it of every group.
+    pub(super) fn end_segment(&mut self, segment: &mut LiveSegment) {
+        for (number, _, highest) in &mut self.groups {
+            let highest = std::mem::take(highest);
+            if highest > 0 {
+                segment.entries.insert(*number, highest);
+            }
+        }
     }
 
     /// Takes the records of a good frame.
-    pub(super) fn take(
-        &mut self,
-        frame: &FrameHeader,
-        payload: &Slice,
-        segment: &mut LiveSegment,
-    ) -> Result<(), String> {
+    pub(super) fn take(&mut self, frame: &FrameHeader, payload: &Slice) -> Result<(), String> {
         let mut at = 0;
         for _ in 0..frame.records {
             let rest = payload.get(at..).ok_or("a frame holds fewer records than it says")?;
             let (header, body) = RecordHeader::decode(rest).map_err(|error| error.to_string())?;
             let end = at + RECORD_HEADER_BYTES + body.len();
             let record = payload.subslice(at, end);
-            let group = self.group(header.group);
+            if header.kind != RecordKind::Entry {
+                self.latest.insert((header.group, header.kind), (frame.lsn, record.to_vec()));
+            }
+            let place = self.place(header.group);
+            let (_, group, highest) = &mut self.groups[place];
             match header.kind {
                 RecordKind::Entry => {
                     if !group.is_frozen() {
-                        let highest = segment.entries.entry(header.group).or_insert(header.index);
                         *highest = (*highest).max(header.index);
                     }
-                    group.entry(&header, record.clone())?;
+                    group.entry(&header, record)?;
                 }
                 RecordKind::HardState => group.vote(HardState::from_record(&header, body)),
                 RecordKind::SnapshotMark => {
@@ -170,9 +184,6 @@ impl Groups {
                     group.repair(damage, &known);
                 }
             }
-            if header.kind != RecordKind::Entry {
-                self.latest.insert((header.group, header.kind), (frame.lsn, record.to_vec()));
-            }
             at += header.padded_len();
         }
         Ok(())
@@ -181,7 +192,7 @@ impl Groups {
     /// Frames that touched these groups are lost.
     pub(super) fn lose(&mut self, frames: LostFrames, touched: Touched) {
         self.holes.push((frames, touched));
-        for (number, group) in &mut self.groups {
+        for (number, group, _) in &mut self.groups {
             if touched.has(*number) {
                 group.lose(frames, touched.has_vote(*number));
             }
@@ -190,14 +201,14 @@ impl Groups {
 
     /// Everything is read.
     pub(super) fn finish(mut self) -> (BTreeMap<u64, RecoveredGroup>, Latest) {
-        for group in self.groups.values_mut() {
+        for (_, group, _) in &mut self.groups {
             // A mark that was written again lies behind entries that it doesn't cover; they were kept.
             if let Some((mark, payload)) = group.snapshot.take() {
                 group.mark(mark, payload);
             }
             group.drop_unattached();
         }
-        (self.groups, self.latest)
+        (self.groups.into_iter().map(|(number, group, _)| (number, group)).collect(), self.latest)
     }
 }
 

@@ -84,6 +84,7 @@ impl Reading {
                 },
             }
         }
+        self.groups.end_segment(self.live.last_mut().expect("the segment being read"));
         Ok(())
     }
 
@@ -111,8 +112,7 @@ impl Reading {
     fn take(&mut self, frame: &FrameHeader, image: &Slice, at: usize) -> Result<(), String> {
         let start = at + usize::from(frame.header_len);
         let payload = image.subslice(start, start + frame.payload_len as usize);
-        let segment = self.live.last_mut().expect("the segment being read");
-        self.groups.take(frame, &payload, segment)?;
+        self.groups.take(frame, &payload)?;
         self.account(frame);
         self.frames += 1;
         self.bytes += frame.frame_bytes() as u64;
