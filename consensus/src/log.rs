@@ -72,6 +72,22 @@ impl RaftLog {
         self.entries.get(usize::try_from(offset).ok()?)
     }
 
+    /// The records of all entries, in order.
+    pub fn records(&self) -> impl Iterator<Item = &Slice> {
+        self.entries.iter().map(|entry| &entry.record)
+    }
+
+    /// The same records, elsewhere in memory.
+    ///
+    /// # Panics
+    /// If they aren't as many.
+    pub fn replace_records(&mut self, records: Vec<Slice>) {
+        assert_eq!(records.len(), self.entries.len(), "each record is replaced by itself");
+        for (entry, record) in self.entries.iter_mut().zip(records) {
+            entry.record = record;
+        }
+    }
+
     /// Appends an entry right behind the last one.
     ///
     /// # Panics

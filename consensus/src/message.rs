@@ -34,11 +34,18 @@ pub enum Kind {
     Heartbeat,
     /// `aux`: the read round being answered; `index`: durable and matching up to here.
     HeartbeatReply,
-    /// A part of the state machine's snapshot. `index`, `log_term`: what the snapshot as a whole covers; `commit`: what
-    /// this part covers; `aux`: its number, and (upper half) how many there are. The body is the owner's.
+    /// Bytes of a snapshot file. `index`, `log_term`: what the snapshot covers; `commit`: where in the file they are;
+    /// `aux`: the file's length. The body is the owner's.
     Snapshot,
-    /// `index`: the snapshot's; `aux`: the part that was taken.
+    /// `index`: the snapshot's; `aux`: the file is durable, or on its way to be, up to here.
     SnapshotReply,
+    /// I lost part of my log: who leads, and what must I have? `aux`: the question's number.
+    Repair,
+    /// `aux`: the question's number; `term`: mine. With `flag`: a majority without you confirmed me as the leader after
+    /// you had asked, and my log had `index` entries then.
+    RepairReply,
+    /// As an [`Self::AppendReply`], from a replica that lost part of its log: it doesn't count.
+    RepairAck,
 }
 
 impl Kind {
@@ -54,6 +61,9 @@ impl Kind {
             8 => Self::HeartbeatReply,
             9 => Self::Snapshot,
             10 => Self::SnapshotReply,
+            11 => Self::Repair,
+            12 => Self::RepairReply,
+            13 => Self::RepairAck,
             _ => return None,
         })
     }
@@ -70,6 +80,9 @@ impl Kind {
             Self::HeartbeatReply => 8,
             Self::Snapshot => 9,
             Self::SnapshotReply => 10,
+            Self::Repair => 11,
+            Self::RepairReply => 12,
+            Self::RepairAck => 13,
         }
     }
 }

@@ -8,9 +8,13 @@ use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
 use crate::raft::{Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored};
 use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId};
 use flotilla_storage::{
-    Log, LogConfig, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered, RecoveredGroup,
+    Damage, Log, LogConfig, LostFrames, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered,
+    RecoveredGroup,
 };
 use std::collections::BTreeSet;
+
+/// A group that pins an old segment with at most so many bytes of entries has them written again.
+const MOVED_BYTES_MAX: usize = 64 << 10;
 
 /// What a core's groups need to know.
 #[derive(Clone, Debug)]
@@ -64,15 +68,22 @@ pub struct SnapshotMail {
 
 impl Multi {
     /// Opens every group as recovery left it.
-    pub fn open(config: MultiConfig, pool: BlockPool, recovered: Recovered, seed: u64, now: Nanos) -> Self {
-        let Recovered { mut groups, tail, .. } = recovered;
+    pub fn open(
+        config: MultiConfig,
+        pool: BlockPool,
+        mut recovered: Recovered,
+        seed: u64,
+        now: Nanos,
+    ) -> Self {
+        let mut wal = Log::open(config.log, pool, std::mem::take(&mut recovered.tail));
+        let holes: Vec<LostFrames> = recovered.holes.iter().map(|hole| hole.frames).collect();
         let replicas = config.groups.into_iter().map(|(group, members)| {
-            let found = groups.remove(&group.0).unwrap_or_default();
+            let found = recovered.take_group(group.0);
+            log_damage(&mut wal, group, &found, &holes);
             let raft = Raft::new(group, config.me, members, config.raft, restore(found), seed, now);
             Replica { raft, dirty: false }
         });
         let replicas: Vec<Replica> = replicas.collect();
-        let mut wal = Log::open(config.log, pool, tail);
         for replica in &replicas {
             wal.release(replica.raft.group().0, replica.raft.log().snapshot().0);
         }
@@ -225,11 +236,26 @@ impl Multi {
             replica.dirty = false;
             let mut cx = Context { now, wal: &mut self.wal, outbox: &mut self.outbox };
             replica.raft.flush(&mut cx);
+            if replica.raft.has_unsynced() {
+                self.unsynced.insert(place);
+            }
         }
+        self.move_pinned();
         for (to, frame) in self.outbox.drain() {
             out.push(Effect::Send { to, frame });
         }
         self.wal.flush(now, out);
+    }
+
+    /// A group that seldom writes must not keep an old segment of the log: its few entries are appended again. One with
+    /// many is for its owner to take a snapshot of, see [`Self::is_pinning`].
+    fn move_pinned(&mut self) {
+        for replica in &mut self.replicas {
+            let group = replica.raft.group().0;
+            if self.wal.pinned_by(group) && replica.raft.log().bytes() <= MOVED_BYTES_MAX {
+                replica.raft.move_entries(&mut self.wal);
+            }
+        }
     }
 
     /// The next instant at which [`Self::tick`] has something to do.
@@ -249,8 +275,8 @@ impl Multi {
     }
 
     /// Answers a part of a snapshot.
-    pub fn answer_snapshot_part(&mut self, now: Nanos, place: usize, to: NodeId, index: u64, unit: u64) {
-        self.with(now, place, |raft, cx| raft.answer_snapshot_part(cx, to, index, unit));
+    pub fn answer_snapshot_part(&mut self, now: Nanos, place: usize, to: NodeId, index: u64, offset: u64) {
+        self.with(now, place, |raft, cx| raft.answer_snapshot_part(cx, to, index, offset));
     }
 
     /// The group has everything that an offered snapshot covers.
@@ -272,6 +298,11 @@ impl Multi {
     pub fn install_snapshot(&mut self, now: Nanos, place: usize, index: u64, term: u64, lsn: Lsn) {
         self.with(now, place, |raft, _| raft.install(index, term, lsn));
         self.wal.release(self.replicas[place].raft.group().0, index);
+    }
+
+    /// Whether the log can't give back space because of this group's entries.
+    pub fn is_pinning(&self, place: usize) -> bool {
+        self.wal.pinned_by(self.replicas[place].raft.group().0)
     }
 
     /// Entries of the group at `place` up to `index` are covered by a durable snapshot, which is marked.
@@ -297,5 +328,24 @@ fn restore(found: RecoveredGroup) -> Restored {
             log.push(header.term, record);
         }
     }
-    Restored { hard_state: found.hard_state.unwrap_or_default(), log }
+    let mut hard_state = found.hard_state.unwrap_or_default();
+    if found.damage.is_some() {
+        // Terms may be among what was lost.
+        hard_state.term = hard_state.term.max(log.last_term());
+    }
+    Restored { hard_state, log, damage: found.damage }
+}
+
+/// What a damaged group has is said in the log before anything is appended to it: its log goes on from there.
+fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup, holes: &[LostFrames]) {
+    let Some(damage) = &found.damage else { return };
+    if found.snapshot.is_none() && found.entries.is_empty() {
+        let kind = RecordKind::SnapshotMark;
+        wal.append(
+            &RecordHeader { group: group.0, kind, schema: 0, index: 0, term: 0, length: 8 },
+            &0_u64.to_le_bytes(),
+        );
+    }
+    let (header, payload) = Damage::record(Some(damage), group.0, holes);
+    wal.append(&header, &payload);
 }

@@ -1,5 +1,6 @@
 //! What a leader knows of one follower.
 
+use crate::raft::Asked;
 use flotilla_runtime::Nanos;
 use std::collections::VecDeque;
 
@@ -33,6 +34,10 @@ pub struct Progress {
     pub heard: Nanos,
     /// The newest read round that it has answered in this term.
     pub read_round: u64,
+    /// Whether its acknowledgements count for commitment: not while it has to get back what it lost.
+    pub counts: bool,
+    /// Its last question for what it must have.
+    pub asked: Option<Asked>,
     /// The oldest append in flight at the last heartbeat, and for how many heartbeats it has been.
     stalled: (u64, u8),
 }
@@ -49,6 +54,8 @@ impl Progress {
             probe_again: false,
             heard: now,
             read_round: 0,
+            counts: true,
+            asked: None,
             stalled: (0, 0),
         }
     }

@@ -73,6 +73,10 @@ pub struct LogSettings {
     pub sync: Sync,
     /// A group whose log in memory is larger takes a snapshot and forgets it.
     pub snapshot_after_bytes: usize,
+    /// Bytes a second that a core writes into snapshots and sends of them, at most; 0 for as many as it can.
+    pub snapshot_bytes_per_second: u64,
+    /// Bytes of a snapshot that a turn takes, sends or receives: whole blocks of 4096.
+    pub snapshot_piece_bytes: usize,
 }
 
 impl Default for LogSettings {
@@ -82,6 +86,8 @@ impl Default for LogSettings {
             commits_in_flight: 1,
             sync: Sync::default(),
             snapshot_after_bytes: 64 << 20,
+            snapshot_bytes_per_second: 256 << 20,
+            snapshot_piece_bytes: 256 << 10,
         }
     }
 }
@@ -243,6 +249,11 @@ impl Config {
                 self.log.snapshot_after_bytes.to_string(),
                 "at least 4096",
             ));
+        }
+        let piece = self.log.snapshot_piece_bytes;
+        if !(4096..=16 << 20).contains(&piece) || !piece.is_multiple_of(4096) {
+            let what = "a multiple of 4096, at most 16 MiB";
+            return Err(invalid("log.snapshot_piece_bytes", piece.to_string(), what));
         }
         if !(1..=16).contains(&self.log.commits_in_flight) {
             return Err(invalid("log.commits_in_flight", self.log.commits_in_flight.to_string(), "1 to 16"));

@@ -107,6 +107,9 @@ pub fn serve(config: &Config, stop: StopHandle, ready: impl FnOnce()) -> Result<
         let core = boot.core.0;
         let built = Core::build(&for_cores, boot).map_err(|error| error.to_string())?;
         tracing::info!(core, found = built.recovered(), "the log is recovered");
+        for damage in built.damage() {
+            tracing::error!(core, "{damage}; this replica doesn't vote until the others have given it back");
+        }
         Ok(built)
     };
     driver::run(options, build, stop, ready)?;

@@ -5,8 +5,10 @@
 mod common;
 
 use common::{PATIENCE, output, program, run, start, text, wide};
+use flotilla_services::hands::{Stopwatch, pause};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 /// The newest segment in use of a node's first core, and where its last frame ends.
 fn newest_segment(data: &std::path::Path) -> (PathBuf, u64) {
@@ -60,21 +62,64 @@ fn a_torn_tail_is_cut_off_and_said_so() {
     assert_eq!(cluster.get("kept"), Some("yes".to_owned()));
 }
 
+/// What a stopped node had written a while ago can't be read any more.
+fn spoil(data: &std::path::Path) -> PathBuf {
+    let (file, end) = newest_segment(data);
+    assert!(end > 8 * 4096, "only {end} bytes were written");
+    let mut image = std::fs::read(&file).unwrap();
+    image[4 * 4096 + 100] ^= 1;
+    std::fs::write(&file, &image).unwrap();
+    file
+}
+
 #[test]
-fn damage_is_refused_with_segment_offset_and_group() {
+fn a_replica_that_lost_part_of_its_log_gets_it_back_and_votes_again() {
+    let mut cluster = start(|options| options.nodes = 3);
+    for number in 0..100 {
+        cluster.set(&format!("key:{number}"), "first");
+    }
+    cluster.nodes.kill(3);
+    for number in 50..150 {
+        cluster.set(&format!("key:{number}"), "second");
+    }
+    spoil(&cluster.data(3));
+    cluster.nodes.restart(3).unwrap();
+    let clock = Stopwatch::start();
+    let is_whole = |info: &str| info.contains("groups_repairing:0") && !info.contains("leader=none");
+    while !is_whole(&cluster.info(3)) {
+        assert!(clock.elapsed() < PATIENCE, "it is never whole: {}", cluster.words(3));
+        pause(Duration::from_millis(5));
+    }
+    assert!(
+        cluster.words(3).contains("doesn't vote until the others have given it back"),
+        "{}",
+        cluster.words(3)
+    );
+    // Each of the others in turn has to do with its help.
+    for other in [1, 2] {
+        cluster.nodes.kill(other);
+        cluster.nodes.wait_for_leaders(PATIENCE).unwrap();
+        for number in 0..150 {
+            let expected = if number < 50 { "first" } else { "second" };
+            assert_eq!(cluster.get(&format!("key:{number}")), Some(expected.to_owned()), "without {other}");
+        }
+        cluster.nodes.restart(other).unwrap();
+        cluster.nodes.wait_for_leaders(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn damage_that_nobody_can_mend_is_refused_with_segment_offset_and_group() {
     let mut cluster = start(|options| options.nodes = 1);
     for number in 0..20 {
         cluster.set(&format!("key:{number}"), "value");
     }
     cluster.nodes.kill(1);
-    let (file, end) = newest_segment(&cluster.data(1));
-    assert!(end > 8 * 4096);
-    let mut image = std::fs::read(&file).unwrap();
-    image[4 * 4096 + 100] ^= 1;
-    std::fs::write(&file, &image).unwrap();
+    let file = spoil(&cluster.data(1));
+    let image = std::fs::read(&file).unwrap();
     let refused = cluster.nodes.restart(1).unwrap_err().to_string();
     let name = file.file_name().unwrap().to_str().unwrap();
-    for part in [name, "is damaged at offset 16384", "group 1 from index", "Restore this node's folder"] {
+    for part in [name, "is damaged at offset 16384", "group 1: entries from", "No other node has a replica"] {
         assert!(refused.contains(part), "{refused}");
     }
     assert_eq!(std::fs::read(&file).unwrap(), image, "nothing was changed");
@@ -104,6 +149,8 @@ fn a_follower_that_is_far_behind_is_caught_up_by_a_snapshot() {
     let mut cluster = start(|options| {
         options.log.segment_bytes = 40 << 20;
         options.log.snapshot_after_bytes = 256 << 10;
+        // Smaller than a value.
+        options.log.snapshot_piece_bytes = 8 << 10;
     });
     cluster.set("first", "1");
     cluster.nodes.kill(3);
@@ -123,10 +170,10 @@ fn a_follower_that_is_far_behind_is_caught_up_by_a_snapshot() {
         };
         applied(3) >= applied(1).max(applied(2))
     };
-    let clock = flotilla_services::hands::Stopwatch::start();
+    let clock = Stopwatch::start();
     while !caught_up() {
         assert!(clock.elapsed() < PATIENCE, "node 3 doesn't catch up: {}", cluster.words(3));
-        flotilla_services::hands::pause(std::time::Duration::from_millis(20));
+        pause(Duration::from_millis(20));
     }
     assert!(cluster.words(3).contains("a snapshot was installed"), "{}", cluster.words(3));
     cluster.nodes.kill(1);
@@ -155,7 +202,7 @@ fn the_demo_interrupted_leaves_nothing_behind() {
     demo.args(["demo", "--seconds", "20"]).env("TMPDIR", folder.path());
     let mut child =
         demo.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    let clock = flotilla_services::hands::Stopwatch::start();
+    let clock = Stopwatch::start();
     let nodes = || {
         let processes = std::fs::read_dir("/proc").unwrap().flatten();
         let ours = processes.filter(|entry| {
@@ -166,7 +213,7 @@ fn the_demo_interrupted_leaves_nothing_behind() {
     };
     while nodes() < 3 {
         assert!(clock.elapsed() < PATIENCE, "the demo starts no nodes");
-        flotilla_services::hands::pause(std::time::Duration::from_millis(5));
+        pause(Duration::from_millis(5));
     }
     let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();

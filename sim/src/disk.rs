@@ -281,9 +281,27 @@ impl Disk {
         self.files.iter().map(|(file, content)| (*file, pool.copy_of(&content.durable))).collect()
     }
 
-    /// Flips a bit of what is durable, somewhere. For tests of the tests.
-    pub fn bytes(&self) -> usize {
-        self.files.values().map(|file| file.durable.len()).sum()
+    /// Something that was durable can't be read any more: a bit, a block or a few of them.
+    pub fn rot(&mut self, rng: &mut Rng) {
+        let used = |file: &File| file.durable.iter().rposition(|byte| *byte != 0).unwrap_or(0);
+        let mut candidates: Vec<_> = self.files.values_mut().filter(|file| used(file) > 0).collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let chosen = usize::try_from(rng.between(0, candidates.len() as u64 - 1)).expect("few files");
+        let file = &mut candidates[chosen];
+        let end = used(file);
+        let at = usize::try_from(rng.between(0, end as u64)).expect("simulated files are small");
+        let block = at / 4096 * 4096;
+        match rng.between(0, 2) {
+            0 => file.durable[at] ^= 1 << rng.between(0, 7),
+            1 => file.durable[block..=block + 4095].fill(0),
+            _ => {
+                let blocks = usize::try_from(rng.between(1, 4)).expect("few");
+                let end = (block + blocks * 4096).min(file.durable.len());
+                file.durable[block..end].fill(0x5a);
+            }
+        }
     }
 }
 

@@ -62,7 +62,8 @@ fn main() -> ExitCode {
 
 fn run(start: u64, seeds: u64, json: bool) -> ExitCode {
     let started = std::time::Instant::now();
-    let (mut answered, mut committed, mut elections, mut crashes, mut undecided) = (0, 0, 0, 0, 0);
+    let (mut answered, mut committed, mut elections, mut crashes, mut rots, mut undecided) =
+        (0, 0, 0, 0, 0, 0);
     for seed in start..start + seeds {
         let outcome = simulate(seed, false);
         if outcome.failure.is_some() {
@@ -83,6 +84,7 @@ fn run(start: u64, seeds: u64, json: bool) -> ExitCode {
         committed += outcome.committed;
         elections += outcome.elections;
         crashes += outcome.crashes;
+        rots += outcome.rots;
         undecided += outcome.undecided;
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -90,13 +92,13 @@ fn run(start: u64, seeds: u64, json: bool) -> ExitCode {
     if json {
         let found = serde_json::json!({
             "schema": "flotilla-sim-1", "seeds": seeds, "start": start, "answered": answered, "committed": committed,
-            "elections": elections, "crashes": crashes, "undecided": undecided, "seconds": seconds,
+            "elections": elections, "crashes": crashes, "rots": rots, "undecided": undecided, "seconds": seconds,
         });
         println!("{found}");
     } else {
         println!(
             "{seeds} seeds hold: {answered} commands answered, {committed} entries committed, {elections} elections, \
-             {crashes} crashes, {undecided} histories undecided; {seconds:.1} s, {per_minute:.0} seeds a minute"
+             {crashes} crashes, {rots} rotten disks, {undecided} histories undecided; {seconds:.1} s, {per_minute:.0} seeds a minute"
         );
     }
     ExitCode::SUCCESS

@@ -41,6 +41,8 @@ pub struct Swarm {
     pub crashes: u64,
     /// Mean time between crashes of all nodes at once, 0 for none.
     pub blackouts: u64,
+    /// Chance that something on the disk of a node that crashes can't be read any more.
+    pub rot: u64,
     /// Mean time between pauses of a node, 0 for none.
     pub pauses: u64,
     /// The most that a turn gathers before it is flushed.
@@ -57,6 +59,8 @@ pub struct Swarm {
     pub snapshot_bytes: usize,
     /// Mean time between changes of which disks are full, 0 for none.
     pub full_disks: u64,
+    /// Bytes of a piece of a snapshot.
+    pub snapshot_piece: usize,
 }
 
 impl Swarm {
@@ -86,12 +90,14 @@ impl Swarm {
             disk_errors: maybe(15, 50, 3_000),
             crashes: maybe(60, 100, 1500) * MS,
             blackouts: maybe(30, 300, 2000) * MS,
+            rot: maybe(30, 50_000, 1_000_000),
             pauses: maybe(30, 100, 1500) * MS,
             batch: maybe(100, 1, 200) * US,
             skew_ms: maybe(50, 1, 5_000),
             commits_in_flight: usize::try_from(maybe(100, 1, 3)).expect("few"),
             heartbeat_ms,
             election_ms: heartbeat_ms * maybe(100, 4, 10),
+            snapshot_piece: 4096 * usize::try_from(maybe(100, 1, 8)).expect("few"),
             snapshot_bytes: usize::try_from(maybe(50, 4_096, 60_000)).expect("small").max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },
             full_disks: maybe(30, 100, 1500) * MS,
@@ -110,6 +116,7 @@ impl Swarm {
             disk_errors: 0,
             crashes: 0,
             blackouts: 0,
+            rot: 0,
             pauses: 0,
             full_disks: 0,
             delay: self.delay.min(500 * US),

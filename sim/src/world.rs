@@ -94,6 +94,8 @@ pub struct Outcome {
     pub elections: u64,
     /// Crashes of nodes.
     pub crashes: u64,
+    /// Disks that lost something.
+    pub rots: u64,
     /// Histories that couldn't be decided.
     pub undecided: u64,
     /// The last lines of the trace.
@@ -118,6 +120,9 @@ pub struct World {
     healed: bool,
     stopping: bool,
     crashes: u64,
+    /// The node whose disk lost something last, and how often one did.
+    rotten: Option<usize>,
+    rots: u64,
 }
 
 /// Runs one seed.
@@ -131,6 +136,7 @@ pub fn simulate(seed: u64, print: bool) -> Outcome {
         committed: world.checks.entries,
         elections: world.checks.elections,
         crashes: world.crashes,
+        rots: world.rots,
         undecided: world.clients.undecided,
         tail: world.trace.tail(),
     }
@@ -176,6 +182,8 @@ impl World {
             healed: false,
             stopping: false,
             crashes: 0,
+            rotten: None,
+            rots: 0,
         }
     }
 
@@ -466,12 +474,13 @@ impl World {
             Some(
                 groups
                     .iter()
-                    .map(|group| (group.applied, group.commit, group.state_hash()))
+                    .map(|group| (group.applied, group.commit, group.state_hash(), group.repairing))
                     .collect::<Vec<_>>(),
             )
         });
         let states: Vec<_> = states.collect();
-        states.iter().all(|state| state.is_some() && *state == states[0])
+        let whole = |groups: &Vec<(_, _, _, bool)>| groups.iter().all(|group| !group.3);
+        states.iter().all(|state| *state == states[0] && state.as_ref().is_some_and(whole))
     }
 
     fn what_is_wrong(&self) -> String {
@@ -484,10 +493,11 @@ impl World {
             };
             for group in core.inspect().groups {
                 text.push_str(&format!(
-                    "; node {} group {}: {:?} term {} commit {} applied {} of {} state {:016x}",
+                    "; node {} group {}: {:?}{} term {} commit {} applied {} of {} state {:016x}",
                     number + 1,
                     group.group,
                     group.role,
+                    if group.repairing { " (repairing)" } else { "" },
                     group.term,
                     group.commit,
                     group.applied,
@@ -518,6 +528,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             segment_bytes: 1 << 20,
             commits_in_flight: swarm.commits_in_flight,
             snapshot_after_bytes: swarm.snapshot_bytes,
+            snapshot_piece_bytes: swarm.snapshot_piece,
             ..LogSettings::default()
         },
         raft: RaftSettings { heartbeat_ms: swarm.heartbeat_ms, election_timeout_ms: swarm.election_ms },

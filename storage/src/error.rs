@@ -7,23 +7,31 @@ use flotilla_runtime::FileId;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// Acknowledged data is damaged.
+    /// Records that make no sense though every checksum is right.
     #[error(
-        "{file} is damaged at offset {offset}, in frame {}: {what}. Later frames show that it had been acknowledged, \
-         so nothing was cut off. {damage} Restore this node's folder from a copy, or wipe it and let the node \
-         rejoin the cluster with an empty one", lsn.0
+        "{file} is damaged at offset {offset}, in frame {}: {what}. The checksums are right, so this is what was written: \
+         was it a newer program? Use that, or wipe this node's folder and let the node rejoin with an empty one", lsn.0
     )]
     Corrupt {
         /// The segment.
         file: FileId,
         /// Where in it.
         offset: u64,
-        /// The frame that should be there.
+        /// The frame.
         lsn: Lsn,
-        /// What was found instead.
+        /// What is wrong with it.
         what: String,
-        /// Which groups and indices are concerned, as far as can be told.
-        damage: String,
+    },
+    /// Acknowledged data is lost, and nobody else has it.
+    #[error(
+        "{what}. No other node has a replica of group {group}, so what is lost can't be fetched: restore this node's folder \
+         from a copy, or see `flotilla wal repair`"
+    )]
+    Irreparable {
+        /// The group.
+        group: u64,
+        /// What was found.
+        what: String,
     },
     /// A segment that must be there isn't.
     #[error(
@@ -52,8 +60,8 @@ pub enum StorageError {
         /// What the configuration says.
         expected: crate::Identity,
     },
-    /// Written by a newer version.
-    #[error("{file} has format version {found}, this program reads up to {known}: use the newer program")]
+    /// Written by another version.
+    #[error("{file} has format version {found}, this program reads {known}: use the program that wrote it")]
     Version {
         /// The segment.
         file: FileId,
@@ -63,10 +71,7 @@ pub enum StorageError {
         known: u16,
     },
     /// A snapshot can't be read.
-    #[error(
-        "{file} is damaged at offset {offset}: {what}. The log before it is gone, so this node can't be restored from \
-         what it has: restore its folder from a copy, or wipe it and let the node rejoin the cluster with an empty one"
-    )]
+    #[error("{file} is damaged at offset {offset}: {what}")]
     Snapshot {
         /// The snapshot.
         file: FileId,

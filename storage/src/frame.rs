@@ -2,23 +2,30 @@
 //!
 //! ```text
 //! 0        4        6          8      16    24       32           36       40        44          48            56
-//! ┌────────┬────────┬──────────┬──────┬─────┬────────┬────────────┬────────┬─────────┬───────────┬─────────────┬──────────┐
-//! │ "FRM1" │ version│header len│epoch │ LSN │durable │payload len │records │prev crc │header crc │oldest live  │ crc32 …  │
-//! └────────┴────────┴──────────┴──────┴─────┴────────┴────────────┴────────┴─────────┴───────────┴─────────────┴──────────┘
+//! ┌────────┬────────┬──────────┬──────┬─────┬────────┬────────────┬────────┬─────────┬───────────┬─────────────┐
+//! │ "FRM1" │ version│header len│epoch │ LSN │durable │payload len │records │prev crc │header crc │oldest live  │
+//! ├────────┴────────┴──────────┴──────┼─────┴────────┴────────────┴────────┴─────────┴───────────┴─────────────┘
+//! │ touched │ touched by the one before│ crc32 …
+//! └─────────┴──────────────────────────┴────────
+//! 56        72                         88
 //! ```
 //!
 //! then the records, then zeros up to a multiple of 4 KiB. There is a crc32 for every 4 KiB of payload. A frame
 //! starts at a multiple of 4 KiB and shares no block with another: what is durable is never written again.
+//!
+//! Each header also says which groups have records in its frame and in the frame before. If a frame is damaged, its own
+//! header or the next one's tells whom that concerns: all others lose nothing.
 
 use crate::Lsn;
+use crate::record::RecordKind;
 use flotilla_runtime::block::{BLOCK_BYTES, round_up};
 
 /// The first bytes of every frame.
 pub const FRAME_MAGIC: [u8; 4] = *b"FRM1";
 /// The format this code writes.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// Bytes of a frame's header before its checksums.
-const FIXED_BYTES: usize = 56;
+const FIXED_BYTES: usize = 88;
 
 /// Bytes to hold back for the header of a frame whose whole block has `capacity` bytes.
 pub fn header_bytes(capacity: usize) -> usize {
@@ -32,6 +39,56 @@ pub fn capacity_for(payload: usize) -> usize {
         capacity += BLOCK_BYTES;
     }
     capacity
+}
+
+/// Which groups have records in a frame: a bit for each group's number modulo 64, so a core with up to 64 groups tells
+/// them apart exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// By any record.
+    pub groups: u64,
+    /// By a hard state: a term or a vote.
+    pub votes: u64,
+}
+
+impl Touched {
+    /// All groups, in every way: what has to be assumed when nothing is known.
+    pub const ALL: Self = Self { groups: u64::MAX, votes: u64::MAX };
+
+    fn bit(group: u64) -> u64 {
+        1 << (group % 64)
+    }
+
+    /// A record of `group` is in the frame.
+    pub fn note(&mut self, group: u64, kind: RecordKind) {
+        self.groups |= Self::bit(group);
+        if kind == RecordKind::HardState {
+            self.votes |= Self::bit(group);
+        }
+    }
+
+    /// What one of both touches.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self { groups: self.groups | other.groups, votes: self.votes | other.votes }
+    }
+
+    /// Whether it may hold records of `group`.
+    pub fn has(self, group: u64) -> bool {
+        self.groups & Self::bit(group) != 0
+    }
+
+    /// Whether it may hold a hard state of `group`.
+    pub fn has_vote(self, group: u64) -> bool {
+        self.votes & Self::bit(group) != 0
+    }
+
+    fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.groups.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.votes.to_le_bytes());
+        bytes
+    }
 }
 
 /// What a frame says about itself.
@@ -55,6 +112,10 @@ pub struct FrameHeader {
     pub header_crc: u32,
     /// Segments of earlier epochs are not needed any more.
     pub oldest_live: u64,
+    /// Whose records it holds.
+    pub touched: Touched,
+    /// Whose records the frame before holds.
+    pub touched_before: Touched,
 }
 
 /// Why bytes are no frame.
@@ -89,6 +150,8 @@ impl FrameHeader {
         head[40..44].copy_from_slice(&self.prev_crc.to_le_bytes());
         head[44..48].fill(0);
         head[48..56].copy_from_slice(&self.oldest_live.to_le_bytes());
+        head[56..72].copy_from_slice(&self.touched.encode());
+        head[72..88].copy_from_slice(&self.touched_before.encode());
         for (place, block) in payload.chunks(BLOCK_BYTES).enumerate() {
             let at = FIXED_BYTES + 4 * place;
             head[at..at + 4].copy_from_slice(&crc32fast::hash(block).to_le_bytes());
@@ -108,8 +171,12 @@ impl FrameHeader {
             return Err(BadFrame::NoMagic);
         }
         let half = |at: usize| u16::from_le_bytes([fixed[at], fixed[at + 1]]);
-        let word = |at: usize| u32::from_le_bytes(fixed[at..at + 4].try_into().expect("four bytes of 56"));
-        let long = |at: usize| u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes of 56"));
+        let word = |at: usize| {
+            u32::from_le_bytes(fixed[at..at + 4].try_into().expect("four bytes of the fixed header"))
+        };
+        let long = |at: usize| {
+            u64::from_le_bytes(fixed[at..at + 8].try_into().expect("eight bytes of the fixed header"))
+        };
         let header = Self {
             epoch: long(8),
             lsn: Lsn(long(16)),
@@ -120,6 +187,8 @@ impl FrameHeader {
             prev_crc: word(40),
             header_crc: word(44),
             oldest_live: long(48),
+            touched: Touched { groups: long(56), votes: long(64) },
+            touched_before: Touched { groups: long(72), votes: long(80) },
         };
         let checksums = (header.payload_len as usize).div_ceil(BLOCK_BYTES);
         let head = bytes.get(..usize::from(header.header_len)).ok_or(BadFrame::Header)?;

@@ -25,8 +25,8 @@ pub mod snapshot;
 
 pub use error::StorageError;
 pub use log::{Log, LogConfig, PayloadWriter, Progress};
-pub use record::{HardState, RECORD_HEADER_BYTES, RecordError, RecordHeader, RecordKind};
-pub use recover::{LogTail, Recovered, RecoveredGroup, Recovery, TornTail};
+pub use record::{Damage, HardState, LostFrames, RECORD_HEADER_BYTES, RecordError, RecordHeader, RecordKind};
+pub use recover::{Hole, LogTail, Recovered, RecoveredGroup, Recovery, TornTail};
 pub use segment::Identity;
 
 /// A frame's number in its log: one more than the frame before it.

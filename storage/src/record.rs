@@ -20,6 +20,9 @@ pub enum RecordKind {
     HardState,
     /// Entries up to `index` (of `term`) are covered by a snapshot. The last one counts.
     SnapshotMark,
+    /// The replica lost part of its log, from `index` on, and doesn't vote until it has got it back; or it has.
+    /// The last one counts.
+    Repair,
 }
 
 impl RecordKind {
@@ -28,6 +31,7 @@ impl RecordKind {
             Self::Entry => 1,
             Self::HardState => 2,
             Self::SnapshotMark => 3,
+            Self::Repair => 4,
         }
     }
 
@@ -36,6 +40,7 @@ impl RecordKind {
             1 => Self::Entry,
             2 => Self::HardState,
             3 => Self::SnapshotMark,
+            4 => Self::Repair,
             _ => return None,
         })
     }
@@ -138,6 +143,58 @@ impl HardState {
     }
 }
 
+/// What a replica lost by damage to its log, and hasn't got back.
+///
+/// What it still has is its state of an earlier moment: true then, but since then it may have acknowledged and promised
+/// more. So it may not vote, campaign, or have its acknowledgements counted (Alagappan et al., "Protocol-Aware Recovery
+/// for Consensus-Based Storage", 2018).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Entries from here on may be lost.
+    pub from: u64,
+    /// An entry that was in the log behind the damage: those between `from` and this one are lost for certain.
+    pub seen: Option<u64>,
+    /// A term or a vote may be lost.
+    pub vote_lost: bool,
+}
+
+/// Frames that are lost: the first and the last. Two are the same if both numbers are.
+pub type LostFrames = (crate::Lsn, crate::Lsn);
+
+impl Damage {
+    const LOG: u8 = 1;
+    const VOTE: u8 = 2;
+
+    /// The record that remembers it; `None`: that it is mended. `holes` are the frames that whoever writes it knows to be
+    /// lost: what it appends from now on attaches to what is left without them.
+    pub fn record(damage: Option<&Self>, group: u64, holes: &[LostFrames]) -> (RecordHeader, Vec<u8>) {
+        let (index, flags) = match damage {
+            Some(damage) => (damage.from, Self::LOG | if damage.vote_lost { Self::VOTE } else { 0 }),
+            None => (0, 0),
+        };
+        let mut payload = vec![flags, 0, 0, 0];
+        for lsn in holes.iter().flat_map(|(first, last)| [first, last]) {
+            payload.extend_from_slice(&lsn.0.to_le_bytes());
+        }
+        let length = u32::try_from(payload.len()).expect("holes are few");
+        let header = RecordHeader { group, kind: RecordKind::Repair, schema: 0, index, term: 0, length };
+        (header, payload)
+    }
+
+    /// Reads it back, with the lost frames that its writer knew. A payload of another length means the worst.
+    pub fn from_record(header: &RecordHeader, payload: &[u8]) -> (Option<Self>, Vec<LostFrames>) {
+        let (flags, holes) = match payload.split_at_checked(4) {
+            Some((flags, holes)) if holes.len().is_multiple_of(16) => (flags[0], holes),
+            _ => (Self::LOG | Self::VOTE, &[][..]),
+        };
+        let damage = Self { from: header.index, seen: None, vote_lost: flags & Self::VOTE != 0 };
+        let lsn =
+            |bytes: &[u8]| crate::Lsn(u64::from_le_bytes(bytes.try_into().expect("eight bytes of sixteen")));
+        let holes = holes.chunks_exact(16).map(|pair| (lsn(&pair[..8]), lsn(&pair[8..]))).collect();
+        ((flags != 0).then_some(damage), holes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +218,22 @@ mod tests {
             let state = HardState { term: 5, vote, commit: 77 };
             let (header, payload) = state.record(1);
             assert_eq!(HardState::from_record(&header, &payload), state);
+        }
+    }
+
+    #[test]
+    fn damage_survives_its_record() {
+        let holes = [(crate::Lsn(3), crate::Lsn(4)), (crate::Lsn(9), crate::Lsn(9))];
+        for vote_lost in [false, true] {
+            let damage = Damage { from: 7, seen: None, vote_lost };
+            let (header, payload) = Damage::record(Some(&damage), 3, &holes);
+            assert_eq!(Damage::from_record(&header, &payload), (Some(damage), holes.to_vec()));
+        }
+        let (header, payload) = Damage::record(None, 3, &[]);
+        assert_eq!(Damage::from_record(&header, &payload), (None, Vec::new()));
+        for cut_off in [0, 3, 5, 19] {
+            let (found, holes) = Damage::from_record(&header, &vec![0; cut_off]);
+            assert!(found.is_some_and(|damage| damage.vote_lost) && holes.is_empty());
         }
     }
 

@@ -33,6 +33,8 @@ pub struct SegmentHeader {
     pub file: u64,
     /// This activation.
     pub epoch: u64,
+    /// The segment before; 0 for the first.
+    pub previous_epoch: u64,
     /// The last frame of the segment before: what lies behind it there was cut off.
     pub previous: Lsn,
     /// That frame's header checksum.
@@ -53,6 +55,11 @@ pub enum FirstBlock {
 }
 
 impl SegmentHeader {
+    /// Whether the segment begins right behind this frame.
+    pub fn follows(&self, last: Lsn, header_crc: u32) -> bool {
+        self.previous == last && self.previous_crc == header_crc
+    }
+
     /// The bytes of the first block that mean something; zeros follow.
     pub fn encode(&self) -> [u8; USED_BYTES] {
         let mut bytes = [0; USED_BYTES];
@@ -66,6 +73,7 @@ impl SegmentHeader {
         bytes[32..40].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.previous.0.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.oldest_live.to_le_bytes());
+        bytes[56..64].copy_from_slice(&self.previous_epoch.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..USED_BYTES - 4]);
         bytes[USED_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -91,6 +99,7 @@ impl SegmentHeader {
             epoch: long(32),
             previous: Lsn(long(40)),
             oldest_live: long(48),
+            previous_epoch: long(56),
         })
     }
 }

@@ -54,6 +54,7 @@ impl Raft {
 
     pub(super) fn on_pre_vote(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         let granted = header.term > self.term
+            && !self.is_repairing()
             && !self.has_live_leader(cx)
             && self.log.is_behind_or_equal(header.index, header.log_term);
         let term = if granted { header.term } else { self.term };
@@ -81,6 +82,7 @@ impl Raft {
         }
         let candidate = self.members[from].peer.node;
         let granted = header.term == self.term
+            && !self.is_repairing()
             && self.vote.is_none_or(|vote| vote == candidate)
             && self.log.is_behind_or_equal(header.index, header.log_term);
         let reply = Header { flag: granted, ..self.header(Kind::VoteReply) };
@@ -189,7 +191,7 @@ impl Raft {
         self.votes.iter().filter(|vote| **vote == Some(true)).count() >= majority(self.members.len())
     }
 
-    fn broadcast(&self, cx: &mut Context<'_>, header: &Header) {
+    pub(super) fn broadcast(&self, cx: &mut Context<'_>, header: &Header) {
         for place in 0..self.members.len() {
             if place != self.me {
                 self.send(cx, place, header);

@@ -16,6 +16,7 @@
 
 mod election;
 mod read;
+mod repair;
 mod replication;
 mod snapshot;
 
@@ -24,8 +25,11 @@ use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
 use crate::progress::Progress;
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{Nanos, NodeId, PeerId, SplitMix64};
-use flotilla_storage::{HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
+use flotilla_storage::{Damage, HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
+use repair::Repairing;
 use std::collections::VecDeque;
+
+pub use repair::Asked;
 
 /// How a group behaves. The same on every replica.
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +171,8 @@ pub struct Raft {
     heartbeat_deadline: Nanos,
     leader_heard: Option<Nanos>,
     rng: SplitMix64,
+    /// Part of our log is lost: we aren't a voter.
+    repairing: Option<Repairing>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +181,8 @@ enum Deferred {
     OwnVote { term: u64 },
     /// A granted vote.
     Reply { to: usize, header: Header },
+    /// The record that this replica has again what it had lost.
+    Repaired,
 }
 
 /// What recovery found of a group, and who its members are.
@@ -184,6 +192,8 @@ pub struct Restored {
     pub hard_state: HardState,
     /// The entries after the snapshot, all durable.
     pub log: RaftLog,
+    /// What was lost.
+    pub damage: Option<Damage>,
 }
 
 impl Raft {
@@ -202,7 +212,9 @@ impl Raft {
     ) -> Self {
         let place = members.iter().position(|member| member.peer.node == me);
         let me = place.expect("a replica is a member of its own group");
-        let Restored { hard_state, log } = restored;
+        let Restored { hard_state, log, damage } = restored;
+        let mut rng = SplitMix64::new(seed ^ group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let repairing = damage.map(|damage| Repairing::new(&damage, members.len(), rng.next()));
         assert!(log.last_term() <= hard_state.term, "a log never runs ahead of its term");
         let commit = hard_state.commit.clamp(log.snapshot().0, log.last_index());
         let mut raft = Self {
@@ -229,7 +241,8 @@ impl Raft {
             election_deadline: 0,
             heartbeat_deadline: 0,
             leader_heard: None,
-            rng: SplitMix64::new(seed ^ group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            rng,
+            repairing,
             log,
             members,
         };
@@ -294,7 +307,11 @@ impl Raft {
                 self.lead_on(cx);
             }
         } else if cx.now >= self.election_deadline {
-            self.ask_for_pre_votes(cx);
+            if self.is_repairing() {
+                self.ask_for_repair(cx);
+            } else {
+                self.ask_for_pre_votes(cx);
+            }
         }
     }
 
@@ -316,6 +333,8 @@ impl Raft {
             Kind::PreVote => self.on_pre_vote(cx, from, header),
             Kind::PreVoteReply => self.on_pre_vote_reply(cx, from, header),
             Kind::Vote => self.on_vote(cx, from, header),
+            Kind::Repair => self.on_repair(cx, from, header),
+            Kind::RepairReply if header.term <= self.term => self.on_repair_reply(from, header),
             _ if header.term < self.term => self.answer_the_past(cx, from, header),
             kind => {
                 if header.term > self.term {
@@ -335,7 +354,11 @@ impl Raft {
                     Kind::HeartbeatReply => self.on_heartbeat_reply(cx, from, header),
                     Kind::Snapshot => self.follow(cx, from),
                     Kind::SnapshotReply => self.on_snapshot_reply(cx, from),
-                    Kind::PreVote | Kind::PreVoteReply | Kind::Vote => unreachable!("handled above"),
+                    Kind::RepairReply => self.on_repair_reply(from, header),
+                    Kind::RepairAck => self.on_repair_ack(cx, from, header),
+                    Kind::PreVote | Kind::PreVoteReply | Kind::Vote | Kind::Repair => {
+                        unreachable!("handled above")
+                    }
                 }
             }
         }
@@ -407,6 +430,7 @@ impl Raft {
                     cx.outbox.send(self.members[to].peer, &header);
                 }
                 Deferred::Reply { .. } => {}
+                Deferred::Repaired => self.repaired(),
             }
         }
         if self.role == Role::Leader {
@@ -424,8 +448,10 @@ impl Raft {
         if self.role == Role::Leader {
             self.send_appends(cx);
             self.start_read_round(cx);
+            self.answer_repairs(cx);
         } else {
             self.acknowledge(cx);
+            self.finish_repair(cx);
         }
     }
 
@@ -438,6 +464,8 @@ impl Raft {
             if up {
                 self.send_heartbeat(cx, place);
             }
+        } else if up && self.is_repairing() {
+            self.ask_for_repair(cx);
         }
     }
 

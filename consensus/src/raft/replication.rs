@@ -160,7 +160,8 @@ impl Raft {
         if index > self.acknowledged || (self.ack_due && index == self.matched) {
             self.acknowledged = index;
             self.ack_due = index < self.matched;
-            let reply = Header { index, ..self.header(Kind::AppendReply) };
+            let kind = if self.is_repairing() { Kind::RepairAck } else { Kind::AppendReply };
+            let reply = Header { index, ..self.header(kind) };
             self.send(cx, leader, &reply);
         }
     }
@@ -173,6 +174,7 @@ impl Raft {
         if header.flag {
             self.back_up(from, header);
         } else {
+            self.progress[from].counts = true;
             self.on_acknowledged(from, header.index);
         }
     }
@@ -209,7 +211,7 @@ impl Raft {
         let members = self.members.len();
         assert!(members <= matched.len(), "at most 16 voters");
         for (value, progress) in matched.iter_mut().zip(&self.progress) {
-            *value = progress.matched;
+            *value = if progress.counts { progress.matched } else { 0 };
         }
         let index = reached_by_majority(&mut matched[..members]);
         if index > self.commit && self.log.term(index) == Some(self.term) {
@@ -225,8 +227,12 @@ impl Raft {
 
     pub(super) fn on_heartbeat(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         self.commit = self.commit.max(header.commit.min(self.matched));
-        let index = self.durable.min(self.matched);
-        let reply = Header { index, aux: header.aux, ..self.header(Kind::HeartbeatReply) };
+        // A replica that lost part of its log may have promised to follow somebody else: it confirms nothing.
+        let (index, aux) = match self.is_repairing() {
+            true => (0, 0),
+            false => (self.durable.min(self.matched), header.aux),
+        };
+        let reply = Header { index, aux, ..self.header(Kind::HeartbeatReply) };
         self.send(cx, from, &reply);
     }
 

@@ -5,8 +5,8 @@
 use super::{Context, Raft, Role};
 use crate::message::{Header, Kind};
 use crate::progress::Mode;
-use flotilla_runtime::{Nanos, NodeId};
-use flotilla_storage::Lsn;
+use flotilla_runtime::{Nanos, NodeId, Slice};
+use flotilla_storage::{Log, Lsn};
 
 impl Raft {
     /// The state machine has a durable snapshot up to `index`: forget the entries that it covers.
@@ -16,6 +16,14 @@ impl Raft {
     pub fn compact(&mut self, index: u64) {
         assert!(index <= self.commit, "a snapshot holds only committed entries");
         self.log.compact(index);
+    }
+
+    /// Appends all entries to the write-ahead log once more. What was durable stays so: the old copies go only when the new
+    /// ones are.
+    pub(crate) fn move_entries(&mut self, wal: &mut Log) {
+        let entries: Vec<Slice> = self.log.records().cloned().collect();
+        let again = wal.rewrite(self.group.0, &entries);
+        self.log.replace_records(again);
     }
 
     /// Leader: the followers that need entries which are gone.
@@ -40,9 +48,9 @@ impl Raft {
     }
 
     /// Follower: a part was taken (or isn't needed).
-    pub fn answer_snapshot_part(&self, cx: &mut Context<'_>, to: NodeId, index: u64, unit: u64) {
+    pub fn answer_snapshot_part(&self, cx: &mut Context<'_>, to: NodeId, index: u64, offset: u64) {
         let Some(member) = self.members.iter().find(|member| member.peer.node == to) else { return };
-        let header = Header { index, aux: unit, ..self.header(Kind::SnapshotReply) };
+        let header = Header { index, aux: offset, ..self.header(Kind::SnapshotReply) };
         cx.outbox.send(member.peer, &header);
     }
 

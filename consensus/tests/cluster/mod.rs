@@ -1,8 +1,10 @@
 //! Replicas of one group that a test moves by hand: it decides whose timer fires, which messages arrive, whose disk syncs.
 
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
+#![allow(dead_code, reason = "each test file uses its part")]
 
-use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig, Refused, Role, raft::Member};
+use flotilla_consensus::message::decode;
+use flotilla_consensus::{GroupId, Kind, Multi, MultiConfig, RaftConfig, Refused, Role, raft::Member};
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{
     BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, FileId, Nanos, NodeId, OpId, PeerId,
@@ -25,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) wire: Vec<(usize, usize, Vec<u8>)>,
     /// Replicas whose frames don't arrive and don't leave.
     pub(crate) cut_off: BTreeSet<usize>,
+    /// No frame with such a message arrives at that replica.
+    pub(crate) withheld: Option<(usize, Kind)>,
     /// Replicas whose disks take their time.
     pub(crate) slow_disks: BTreeSet<usize>,
     /// Replicas whose disks have no room for another file.
@@ -61,7 +65,19 @@ fn open(node: usize, nodes: usize, files: &BTreeMap<FileId, Vec<u8>>, now: Nanos
         log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(identity(node)) },
         channel: 0,
     };
-    Multi::open(config, pool, recovery.finish().unwrap(), node as u64, now)
+    Multi::open(config, pool, recovery.finish().unwrap(), node as u64 ^ now << 8, now)
+}
+
+fn has(frame: &[u8], kind: Kind) -> bool {
+    let mut at = 1;
+    while at < frame.len() {
+        let (message, next) = decode(frame, at).unwrap();
+        if message.header.kind == kind {
+            return true;
+        }
+        at = next;
+    }
+    false
 }
 
 impl Cluster {
@@ -71,8 +87,16 @@ impl Cluster {
             Replica { multi: open(node, nodes, &files, 0), unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
-        let (cut_off, slow_disks, full_disks) = Default::default();
-        Self { replicas, wire: Vec::new(), cut_off, slow_disks, full_disks, sent_bytes: 0, now: 1 }
+        Self {
+            replicas,
+            wire: Vec::new(),
+            cut_off: BTreeSet::new(),
+            withheld: None,
+            slow_disks: BTreeSet::new(),
+            full_disks: BTreeSet::new(),
+            sent_bytes: 0,
+            now: 1,
+        }
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
@@ -186,7 +210,8 @@ impl Cluster {
     pub(crate) fn deliver(&mut self) {
         while !self.wire.is_empty() {
             let (from, to, frame) = self.wire.remove(0);
-            if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
+            let withheld = self.withheld.is_some_and(|(at, kind)| at == to && has(&frame, kind));
+            if !withheld && !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
                 self.replicas[to].multi.receive(self.now, peer(from).node, &frame[1..]).unwrap();
                 self.flush(to);
             }
@@ -209,6 +234,16 @@ impl Cluster {
             self.deliver();
         }
         panic!("{node} can't win an election");
+    }
+
+    /// Every frame of the replica's log with such a record can't be read any more. Takes effect at its next start.
+    pub(crate) fn spoil(&mut self, node: usize, which: impl Fn(&RecordHeader) -> bool) {
+        for image in self.replicas[node].files.values_mut() {
+            let frames = flotilla_storage::inspect::inspect(image).frames;
+            for frame in frames.iter().filter(|frame| frame.records.iter().any(&which)) {
+                image[usize::try_from(frame.offset).unwrap() + 100] ^= 1;
+            }
+        }
     }
 
     /// The process dies, what its disk hasn't synced is lost, and it starts again.

@@ -4,7 +4,7 @@
 
 use glommio::net::{TcpListener, TcpStream};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 /// A listener on the current executor.
 pub(super) fn listener(listener: std::net::TcpListener) -> TcpListener {
@@ -50,4 +50,18 @@ pub(super) fn duplicate(stream: &TcpStream) -> io::Result<std::net::TcpStream> {
     // SAFETY: the borrow ends before `stream` can be dropped. Covered by every test of `tests/driver.rs`.
     let borrowed = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     Ok(borrowed.try_clone_to_owned()?.into())
+}
+
+/// Another descriptor for the same file, for another thread.
+pub(super) fn duplicate_file(file: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the borrow ends before `file` can be closed. Covered by the disk tests of `tests/driver.rs`.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(file.as_raw_fd()) };
+    borrowed.try_clone_to_owned()
+}
+
+/// Lets the device write `bytes` zeros from the file's start on, and makes it that long.
+pub(super) fn write_zeroes(file: &OwnedFd, bytes: u64) -> io::Result<()> {
+    // `FALLOC_FL_WRITE_ZEROES`, newer than the names that rustix has.
+    let write_zeroes = rustix::fs::FallocateFlags::from_bits_retain(0x80);
+    Ok(rustix::fs::fallocate(file, write_zeroes, 0, bytes)?)
 }

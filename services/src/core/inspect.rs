@@ -29,6 +29,8 @@ pub struct GroupInspection<'a> {
     pub role: Role,
     /// Whom it follows.
     pub leader: Option<NodeId>,
+    /// It lost part of its log, and isn't a voter.
+    pub repairing: bool,
     /// The first entry in memory.
     pub first_index: u64,
     /// The last entry.
@@ -71,6 +73,7 @@ impl Core {
                 vote: raft.vote(),
                 role: raft.role(),
                 leader: raft.leader(),
+                repairing: raft.is_repairing(),
                 first_index: raft.log().first_index(),
                 last_index: raft.log().last_index(),
                 commit: raft.commit(),
@@ -98,11 +101,15 @@ fn line(key: &str, value: impl ToString) -> (String, String) {
 
 impl View<'_> {
     fn replication(&self) -> Vec<(String, String)> {
-        let mut lines = vec![line("groups", self.core.groups.len())];
+        let places = 0..self.core.groups.len();
+        let repairing = places.filter(|place| self.core.multi.raft(*place).is_repairing()).count();
+        let mut lines = vec![line("groups", self.core.groups.len()), line("groups_repairing", repairing)];
         for (place, group) in self.core.groups.iter().enumerate() {
             let raft = self.core.multi.raft(place);
             let role = match raft.role() {
                 Role::Leader => "leader",
+                // It lost part of its log, and doesn't vote until the others have given it back.
+                Role::Follower if raft.is_repairing() => "repairing",
                 Role::Follower => "follower",
                 Role::PreCandidate | Role::Candidate => "candidate",
             };

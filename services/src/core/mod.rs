@@ -10,7 +10,7 @@
 //! | `client.rs` | frame.decode, router.route: connections, pipelines, what is answered on the spot |
 //! | `group.rs` | shard.propose, kv.apply: the state of one group, its waiting writers and readers |
 //! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
-//! | `snapshot.rs` | a group's state as a file, so that its log can be forgotten; and as parts for a follower |
+//! | `snapshot/` | a group's state as a file, so that its log can be forgotten, and for followers that are far behind |
 //! | `topology.rs` | who leads what, as clients are told |
 //! | `inspect.rs` | a look inside, for the simulator and `INFO` |
 //!
@@ -30,14 +30,15 @@ pub use remote::Message;
 
 use crate::config::Config;
 use client::Connections;
-use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig};
+use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig, raft::Member};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{
-    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, Now, PeerId,
+    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, Now, PeerId, Slice,
 };
-use flotilla_storage::{Identity, LogConfig, Recovery, StorageError};
+use flotilla_storage::{Identity, LogConfig, Recovered, Recovery, StorageError};
 use group::Group;
 use remote::Remote;
+use snapshot::{Restored, Snapshots};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use topology::Leaders;
@@ -74,7 +75,8 @@ pub struct Core {
     pub(crate) leaders: Leaders,
     pub(crate) started: Nanos,
     pub(crate) recovered: String,
-    snapshots: snapshot::Snapshots,
+    damage: Vec<String>,
+    snapshots: Snapshots,
     pool: BlockPool,
     /// Asked to stop: finish what was begun, but not beyond this instant.
     draining: Option<Nanos>,
@@ -101,14 +103,10 @@ impl Core {
             files.iter().map(|(file, image)| (*file, image.len() as u64)).collect();
         let unfit = recovered.tail.fit(config.log.segment_bytes, |file| lengths[&file]);
         let hosted = topology::groups_of(config, core);
-        let mark_of =
-            |group: &GroupId| recovered.groups.get(&group.0).and_then(|found| found.snapshot.as_ref());
-        let number_of = |payload: &[u8]| payload.try_into().map_or(0, u64::from_le_bytes);
-        let marks: Vec<Option<u64>> =
-            hosted.iter().map(|(group, _)| mark_of(group).map(|(_, payload)| number_of(payload))).collect();
-        let (snapshots, restored) = snapshot::open(&files, &marks, unfit)?;
+        let (mut snapshots, restored) = restore(&files, &hosted, &mut recovered)?;
+        snapshots.remove_in_time(unfit);
         drop(files);
-        let summary = recovered.summary();
+        let (summary, damage) = (recovered.summary(), recovered.damage());
         let multi_config = MultiConfig {
             me: config.node_id(),
             groups: hosted,
@@ -140,6 +138,7 @@ impl Core {
             leaders: Leaders::new(config.groups),
             started: now.monotonic,
             recovered: summary,
+            damage,
             snapshots,
             pool,
             draining: None,
@@ -153,6 +152,11 @@ impl Core {
     /// A line about what recovery found.
     pub fn recovered(&self) -> &str {
         &self.recovered
+    }
+
+    /// What is damaged, a line each: those groups get what they lost from the other nodes.
+    pub fn damage(&self) -> &[String] {
+        &self.damage
     }
 
     fn peer_frame(&mut self, now: Now, from: PeerId, frame: &[u8], out: &mut Effects<Message>) {
@@ -198,6 +202,40 @@ impl Core {
     }
 }
 
+/// Reads the snapshots of the hosted groups. A group whose snapshot is lost, or part of whose log is, can be mended only if
+/// others have replicas of it.
+fn restore(
+    files: &[(FileId, Slice)],
+    hosted: &[(GroupId, Vec<Member>)],
+    recovered: &mut Recovered,
+) -> Result<(Snapshots, Vec<Option<Restored>>), StorageError> {
+    let number_of = |payload: &Slice| (**payload).try_into().map_or(0, u64::from_le_bytes);
+    let mark_of = |(group, _): &(GroupId, Vec<Member>)| {
+        let mark = recovered.groups.get(&group.0).and_then(|found| found.snapshot.as_ref());
+        mark.map(|(_, payload)| number_of(payload))
+    };
+    let marks: Vec<Option<u64>> = hosted.iter().map(mark_of).collect();
+    let (snapshots, found) = snapshot::open(files, &marks);
+    let mut restored = Vec::new();
+    for ((group, members), found) in hosted.iter().zip(found) {
+        let lost = match found {
+            Ok(found) => {
+                restored.push(found);
+                recovered.damage_of(group.0).map(|_| recovered.damage().join("; "))
+            }
+            Err(error) => {
+                restored.push(None);
+                recovered.lose_snapshot(group.0, &error);
+                Some(error.to_string())
+            }
+        };
+        if let (Some(what), [_]) = (lost, &members[..]) {
+            return Err(StorageError::Irreparable { group: group.0, what });
+        }
+    }
+    Ok((snapshots, restored))
+}
+
 impl Machine for Core {
     type Message = Message;
 
@@ -206,21 +244,25 @@ impl Machine for Core {
             Event::Tick => {
                 self.multi.tick(now.monotonic, out);
                 self.tick_groups(now, out);
+                self.tick_snapshots(now, out);
             }
             Event::Opened { conn } => self.connections.open(conn),
             Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
             Event::Closed { conn } => self.connections.close(conn),
-            Event::PeerUp { peer } => self.multi.link_changed(now.monotonic, peer, true),
+            Event::PeerUp { peer } => {
+                self.multi.link_changed(now.monotonic, peer, true);
+                self.snapshot_link_changed(peer);
+            }
             Event::PeerDown { peer } => {
                 self.multi.link_changed(now.monotonic, peer, false);
                 self.remote_lost(peer);
-                self.snapshot_link_lost(peer);
+                self.snapshot_link_changed(peer);
             }
             Event::Peer { from, frame } => self.peer_frame(now, from, frame, out),
             Event::Mesh { from, message } => self.mesh_message(now, from, message, out),
             Event::Disk { op, result } => {
                 if !self.multi.disk(now.monotonic, op, &result, out) {
-                    self.snapshot_disk(now, op, &result, out);
+                    self.snapshot_disk(now, op, result, out);
                 }
             }
             Event::Shutdown => self.draining = Some(now.monotonic + DRAIN_MAX),
@@ -240,6 +282,7 @@ impl Machine for Core {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        self.multi.deadline().into_iter().chain(self.draining).min()
+        let deadlines = [self.multi.deadline(), self.draining, self.snapshots.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 }

@@ -1,6 +1,7 @@
 //! The keys of one shard, in order, with their expiry.
 
 use super::expiry::Expiry;
+use super::frozen::Frozen;
 use crate::command::by_code;
 use crate::resp::ReplyWriter;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,8 @@ pub struct Keyspace {
     pub(super) keys: BTreeMap<Box<[u8]>, Entry>,
     deadlines: BTreeSet<(u64, Box<[u8]>)>,
     bytes: u64,
+    /// A former state that is being read.
+    pub(super) frozen: Option<Box<Frozen>>,
 }
 
 impl Keyspace {
@@ -89,11 +92,16 @@ impl Keyspace {
     pub(super) fn insert(&mut self, key: &[u8], value: Value, deadline_ms: Option<u64>) {
         if let Some(entry) = self.keys.get_mut(key) {
             let (old, new) = (size(&entry.value), size(&value));
-            entry.value = value;
             self.bytes = self.bytes - old + new;
-            let former = std::mem::replace(&mut entry.deadline_ms, deadline_ms);
-            self.move_deadline(key, former, deadline_ms);
+            let former = std::mem::replace(entry, Entry { value, deadline_ms });
+            self.move_deadline(key, former.deadline_ms, deadline_ms);
+            if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
+                frozen.put_aside(key, Some(former));
+            }
             return;
+        }
+        if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
+            frozen.put_aside(key, None);
         }
         self.bytes += key.len() as u64 + size(&value);
         self.move_deadline(key, None, deadline_ms);
@@ -103,6 +111,9 @@ impl Keyspace {
     /// Changes when a key ends.
     pub(super) fn set_deadline(&mut self, key: &[u8], deadline_ms: Option<u64>) {
         let Some(entry) = self.keys.get_mut(key) else { return };
+        if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
+            frozen.put_aside(key, Some(entry.clone()));
+        }
         let former = std::mem::replace(&mut entry.deadline_ms, deadline_ms);
         self.move_deadline(key, former, deadline_ms);
     }
@@ -122,13 +133,26 @@ impl Keyspace {
     /// Removes a key; returns its entry if it wasn't over.
     pub(super) fn remove(&mut self, clock_ms: u64, key: &[u8]) -> Option<Entry> {
         let entry = self.keys.remove(key)?;
+        if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
+            frozen.put_aside(key, Some(entry.clone()));
+        }
         self.bytes -= key.len() as u64 + size(&entry.value);
         self.move_deadline(key, entry.deadline_ms, None);
         entry.is_live(clock_ms).then_some(entry)
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        self.empty();
+    }
+
+    /// Gives up to `most` entries of data that nobody needs back to the memory; returns whether that was all.
+    pub fn bury(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            if self.deadlines.pop_first().is_none() && self.keys.pop_first().is_none() {
+                return true;
+            }
+        }
+        false
     }
 
     /// The earliest end of any key.
@@ -143,6 +167,9 @@ impl Keyspace {
             let (_, key) = self.deadlines.pop_first().expect("there is a next deadline");
             let entry = self.keys.remove(&key).expect("every deadline has its key");
             self.bytes -= key.len() as u64 + size(&entry.value);
+            if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(&key)) {
+                frozen.put_aside(&key, Some(entry));
+            }
             removed += 1;
         }
         removed

@@ -5,6 +5,7 @@
 //! absent, whether or not it has been removed yet.
 
 mod expiry;
+mod frozen;
 mod keyspace;
 pub mod number;
 mod read;
@@ -15,4 +16,4 @@ mod string;
 pub use expiry::Expiry;
 pub use keyspace::{Entry, Keyspace, Value};
 pub use set::SetOptions;
-pub use snapshot::SnapshotError;
+pub use snapshot::{ShardReader, SnapshotError};

@@ -66,6 +66,17 @@ impl TestCluster {
         std::fs::read_to_string(self.folder.path().join(format!("node-{node}.log"))).unwrap_or_default()
     }
 
+    /// What a node says about itself.
+    pub(crate) fn info(&self, node: u32) -> String {
+        let Ok(mut connection) = Connection::open(&self.nodes.address(node), PATIENCE) else {
+            return String::new();
+        };
+        match connection.execute(&[b"INFO", b"everything"]) {
+            Ok(Reply::Bulk(bytes)) => text(&bytes),
+            other => format!("{other:?}"),
+        }
+    }
+
     /// Sets a key through whoever leads it; acknowledged when this returns.
     pub(crate) fn set(&self, key: &str, value: &str) {
         let mut client = self.nodes.client();

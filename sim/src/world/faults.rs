@@ -1,10 +1,11 @@
 //! What goes wrong: crashes and restarts, links that break, partitions, pauses; and the healing of it all.
 
 use super::{Conn, Happening, MS, SECOND, World};
-use crate::disk::Action;
+use crate::disk::{Action, Disk};
 use crate::swarm::Swarm;
-use flotilla_runtime::{BlockPool, CoreBoot, CoreId, Effects, Event};
+use flotilla_runtime::{BlockPool, CoreBoot, CoreId, Effects, Event, FileKind};
 use flotilla_services::core::Core;
+use flotilla_storage::{Identity, Lsn, Recovery};
 
 impl World {
     pub(super) fn schedule_faults(&mut self) {
@@ -40,7 +41,8 @@ impl World {
         };
         let core = Core::build(&this.config, boot);
         let core = core.map_err(|error| format!("recovery: node {} refuses to start: {error}", node + 1))?;
-        self.trace.line(self.now, || format!("node {} starts: {}", node + 1, core.recovered()));
+        self.trace
+            .line(self.now, || format!("node {} starts: {} {:?}", node + 1, core.recovered(), core.damage()));
         self.checks.forget(node);
         this.core = Some(core);
         this.flush_due = false;
@@ -79,7 +81,8 @@ impl World {
         this.effects = Effects::default();
         let unfinished: Vec<Action> = std::mem::take(&mut this.unfinished).into_values().collect();
         this.disk.crash(&unfinished, &mut this.rng);
-        for connection in std::mem::take(&mut this.conns).into_values() {
+        self.rot(node);
+        for connection in std::mem::take(&mut self.nodes[node].conns).into_values() {
             let Conn { client, attempt, .. } = connection;
             self.at(self.now + self.swarm.delay, Happening::GoneAtClient { client, attempt });
         }
@@ -91,6 +94,35 @@ impl World {
         }
         let rest = self.rng.between(MS, if self.healed { 200 * MS } else { 2 * SECOND });
         self.at(self.now + rest, Happening::Restart { node });
+    }
+
+    /// Part of what the node's disk holds may be gone. Never of two nodes at once: what both have lost, nobody can give
+    /// back.
+    fn rot(&mut self, node: usize) {
+        let chance = self.swarm.rot;
+        if self.nodes.len() < 3 || !self.nodes[node].rng.per_million(chance) {
+            return;
+        }
+        if self.rotten.is_some_and(|rotten| rotten != node && !self.is_whole(rotten)) {
+            return;
+        }
+        let this = &mut self.nodes[node];
+        let mut disk = this.disk.clone();
+        disk.rot(&mut this.rng);
+        let identity = Identity { cluster: this.config.cluster_id(), node: this.config.node, core: 0 };
+        let before = last_frame(&mut this.disk, identity);
+        // A frame that nothing behind it vouches for is taken for torn. No log can tell, so nothing is learned from it.
+        if last_frame(&mut disk, identity) == before {
+            this.disk = disk;
+            self.rotten = Some(node);
+            self.rots += 1;
+            self.trace.line(self.now, || format!("the disk of node {} rots", node + 1));
+        }
+    }
+
+    fn is_whole(&self, node: usize) -> bool {
+        let core = self.nodes[node].core.as_ref();
+        core.is_some_and(|core| core.inspect().groups.iter().all(|group| !group.repairing))
     }
 
     pub(super) fn crash_fault(&mut self, which: Option<usize>) {
@@ -227,4 +259,12 @@ impl World {
         // At the earliest: it waits until every client was served once.
         self.at(self.now + 2 * SECOND, Happening::Stop);
     }
+}
+
+fn last_frame(disk: &mut Disk, identity: Identity) -> Option<Lsn> {
+    let mut recovery = Recovery::new(identity);
+    for (file, image) in disk.boot().into_iter().filter(|(file, _)| file.kind == FileKind::Segment) {
+        recovery.segment(file, image).ok()?;
+    }
+    recovery.finish().ok().map(|recovered| recovered.tail.last)
 }

@@ -21,15 +21,15 @@
 mod payload;
 mod space;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
 pub use payload::PayloadWriter;
 
 use crate::Lsn;
-use crate::frame::{FrameHeader, capacity_for, header_bytes};
-use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordError, RecordHeader};
+use crate::frame::{FrameHeader, Touched, capacity_for, header_bytes};
+use crate::record::{RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordError, RecordHeader, RecordKind};
 use crate::recover::LogTail;
 use crate::segment::{Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use flotilla_runtime::block::BLOCK_BYTES;
@@ -52,6 +52,8 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// A frame is cut when it has grown to this; a larger record gets a frame of its own.
     pub frame_bytes_max: usize,
+    /// More segments in use than this: groups that pin the oldest are to be moved on.
+    pub live_segments_max: usize,
     /// Segments kept ready.
     pub spare_segments: usize,
     /// Group commits that may be on their way to disk at once.
@@ -69,6 +71,7 @@ impl LogConfig {
             identity,
             segment_bytes: 64 << 20,
             frame_bytes_max: 256 << 10,
+            live_segments_max: 8,
             spare_segments: 2,
             commits_in_flight: 1,
             backlog_bytes_max: 32 << 20,
@@ -95,6 +98,7 @@ struct OpenFrame {
     header_len: usize,
     records: u32,
     lsn: Lsn,
+    touched: Touched,
 }
 
 impl OpenFrame {
@@ -136,6 +140,7 @@ pub struct Log {
     /// Bytes of the last commit: the size of the next frame.
     expected: usize,
     prev_crc: u32,
+    touched_before: Touched,
 
     in_flight: VecDeque<Commit>,
     ops: BTreeMap<u64, Op>,
@@ -160,6 +165,7 @@ impl Log {
             pool,
             next_lsn: Lsn(durable.0 + 1),
             prev_crc: tail.prev_crc,
+            touched_before: tail.touched,
             space: Space::new(tail),
             open: None,
             closed: VecDeque::new(),
@@ -215,6 +221,7 @@ impl Log {
         let end = frame.writer.filled();
         frame.writer.align(RECORD_ALIGNMENT);
         frame.records += 1;
+        frame.touched.note(header.group, header.kind);
         let record = frame.writer.slice(start, end);
         let lsn = frame.lsn;
         self.backlog += record.len();
@@ -246,7 +253,8 @@ impl Log {
         let header_len = header_bytes(capacity);
         let lsn = self.next_lsn;
         self.next_lsn = Lsn(lsn.0 + 1);
-        OpenFrame { writer: self.pool.allocate(capacity, header_len), header_len, records: 0, lsn }
+        let writer = self.pool.allocate(capacity, header_len);
+        OpenFrame { writer, header_len, records: 0, lsn, touched: Touched::default() }
     }
 
     /// The frame that the last record appended is in: it is durable once [`Self::durable`] has come that far.
@@ -267,6 +275,29 @@ impl Log {
     /// Entries of `group` up to `index` are not needed any more: the mark that says so was appended before.
     pub fn release(&mut self, group: u64, index: u64) {
         self.space.release(group, index);
+    }
+
+    /// Whether more segments are in use than there should be, and it is this group's entries that keep the oldest.
+    pub fn pinned_by(&self, group: u64) -> bool {
+        self.space.live_segments() > self.config.live_segments_max && self.space.is_pinned_by(group)
+    }
+
+    /// Appends all of a group's entries again, so that no old segment is needed for them. They go into one frame: a part of
+    /// them would cut off the rest. Returns the new copies.
+    ///
+    /// # Panics
+    /// If they are larger than a segment, or no entries of the group.
+    pub fn rewrite(&mut self, group: u64, entries: &[Slice]) -> Vec<Slice> {
+        let room = entries.iter().map(|entry| entry.len().next_multiple_of(RECORD_ALIGNMENT)).sum();
+        self.frame_with_room(room);
+        self.space.forget_places(group);
+        let again = entries.iter().map(|entry| {
+            let (header, payload) =
+                RecordHeader::decode(entry).expect("it was a record when it was written first");
+            assert_eq!((header.group, header.kind), (group, RecordKind::Entry), "only entries are moved");
+            self.append(&header, payload)
+        });
+        again.collect()
     }
 
     /// Sends what has gathered on its way to disk, if a commit slot is free.
@@ -331,8 +362,11 @@ impl Log {
             records: frame.records,
             prev_crc: self.prev_crc,
             header_crc: 0,
-            oldest_live: self.space.oldest_live(),
+            oldest_live: self.space.oldest_live(frame.lsn),
+            touched: frame.touched,
+            touched_before: self.touched_before,
         };
+        self.touched_before = frame.touched;
         let mut crc = 0;
         let block = frame.writer.finish(|head, rest| crc = header.write(head, rest));
         self.prev_crc = crc;

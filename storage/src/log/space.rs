@@ -34,8 +34,10 @@ pub(super) struct Space {
     /// Where the next frame goes in the last one; `None`: take a new one first.
     offset: Option<u64>,
     epoch: u64,
-    /// Segments of earlier epochs aren't needed.
+    /// Segments of earlier epochs aren't needed: every frame finished so far knows it.
     oldest_live: u64,
+    /// What `oldest_live` becomes with the frame that holds the last of what had to be written again.
+    becoming: VecDeque<(Lsn, u64)>,
     spares: VecDeque<FileId>,
     preparing: usize,
     /// The last preparation failed.
@@ -69,6 +71,7 @@ impl Space {
             offset: tail.offset,
             epoch: tail.epoch,
             oldest_live: tail.live.first().map_or(tail.epoch + 1, |segment| segment.epoch),
+            becoming: VecDeque::new(),
             live: tail.live.into(),
             spares: tail.spares.into(),
             preparing: 0,
@@ -85,8 +88,23 @@ impl Space {
         self.epoch
     }
 
-    pub(super) fn oldest_live(&self) -> u64 {
+    /// What the frame `lsn` says about the segments before: a frame that was cut earlier must not promise what a later
+    /// one makes true.
+    pub(super) fn oldest_live(&mut self, lsn: Lsn) -> u64 {
+        while let Some((_, epoch)) = self.becoming.pop_front_if(|(at, _)| *at <= lsn) {
+            self.oldest_live = epoch;
+        }
         self.oldest_live
+    }
+
+    #[cfg(test)]
+    pub(super) fn offset(&self) -> Option<u64> {
+        self.offset
+    }
+
+    #[cfg(test)]
+    pub(super) fn leave_segment(&mut self) {
+        self.offset = None;
     }
 
     pub(super) fn active_file(&self) -> FileId {
@@ -114,6 +132,7 @@ impl Space {
         previous_crc: u32,
     ) -> Option<SegmentHeader> {
         let file = self.spares.pop_front()?;
+        let previous_epoch = self.live.back().map_or(0, |segment| segment.epoch);
         self.epoch += 1;
         self.live.push_back(LiveSegment {
             file,
@@ -127,6 +146,7 @@ impl Space {
             identity,
             file: file.number,
             epoch: self.epoch,
+            previous_epoch,
             previous,
             previous_crc,
             oldest_live,
@@ -143,6 +163,25 @@ impl Space {
             *highest = (*highest).max(index);
         }
         offset
+    }
+
+    pub(super) fn live_segments(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(super) fn is_pinned_by(&self, group: u64) -> bool {
+        let released = self.released.get(&group).copied().unwrap_or(0);
+        self.live
+            .front()
+            .is_some_and(|oldest| oldest.entries.get(&group).is_some_and(|index| *index > released))
+    }
+
+    /// The group's entries are about to be appended again: none of the places that they have is needed.
+    pub(super) fn forget_places(&mut self, group: u64) {
+        for segment in &mut self.live {
+            segment.entries.remove(&group);
+        }
+        self.unplaced.retain(|(_, of, _)| *of != group);
     }
 
     pub(super) fn release(&mut self, group: u64, index: u64) {
@@ -213,13 +252,14 @@ impl Log {
                 self.append_record(&record).expect("it was a record when it was written first");
             }
             let retired = self.space.live.pop_front().expect("there are at least two");
-            self.space.oldest_live = self.space.live.front().expect("there was another").epoch;
+            let oldest_live = self.space.live.front().expect("there was another").epoch;
             // The frame that is open (or the next one) carries both the records and the new oldest epoch.
             if self.open.is_none() {
                 let frame = self.new_frame(BLOCK_BYTES);
                 self.open = Some(frame);
             }
             let lsn = self.open_lsn();
+            self.space.becoming.push_back((lsn, oldest_live));
             self.space.retired.push_back((lsn, retired.file));
         }
         let durable = self.durable;

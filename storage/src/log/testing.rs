@@ -55,6 +55,18 @@ impl TestDisk {
     }
 }
 
+impl Log {
+    /// Where the next frame goes.
+    pub(crate) fn position(&self) -> (FileId, u64) {
+        (self.space.active_file(), self.space.offset().expect("a segment is in use"))
+    }
+
+    /// Leaves the segment that is in use, as after a cut.
+    pub(crate) fn begin_new_segment(&mut self) {
+        self.space.leave_segment();
+    }
+}
+
 /// A log, its disk, and what it was told.
 pub(crate) struct Rig {
     pub(crate) log: Log,

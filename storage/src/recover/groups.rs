@@ -1,10 +1,9 @@
 //! What the records say, group by group.
 
-use super::{LiveSegment, later_frames};
+use super::LiveSegment;
 use crate::Lsn;
-use crate::error::StorageError;
-use crate::frame::FrameHeader;
-use crate::record::{HardState, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use crate::frame::{FrameHeader, Touched};
+use crate::record::{Damage, HardState, LostFrames, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 use flotilla_runtime::Slice;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,24 +16,42 @@ pub struct RecoveredGroup {
     pub snapshot: Option<(RecordHeader, Slice)>,
     /// The entries behind the snapshot: whole records, their indices contiguous.
     pub entries: VecDeque<Slice>,
+    /// What it lost and hasn't got back.
+    pub damage: Option<Damage>,
     first: u64,
+    /// Frames that touched it are lost here: what the entries were is known up to the first of them only. Entries behind
+    /// it can't be attached (a lost one may have taken the place of others) until a life of the owner that knew of all of
+    /// them has said that it goes on from here.
+    lost: Vec<LostFrames>,
 }
 
 /// The newest record of a kind for every group, with its frame.
-type Latest = BTreeMap<(u64, RecordKind), (Lsn, Vec<u8>)>;
+pub(super) type Latest = BTreeMap<(u64, RecordKind), (Lsn, Vec<u8>)>;
 
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: BTreeMap<u64, RecoveredGroup>,
     latest: Latest,
+    /// The lost frames, and whom each may have touched.
+    holes: Vec<(LostFrames, Touched)>,
 }
 
 impl RecoveredGroup {
     fn last(&self) -> u64 {
-        self.first + self.entries.len() as u64 - 1
+        match (self.entries.len() as u64, &self.snapshot) {
+            (0, Some((mark, _))) => mark.index,
+            (0, None) => 0,
+            (entries, _) => self.first + entries - 1,
+        }
     }
 
     fn entry(&mut self, header: &RecordHeader, record: Slice) -> Result<(), String> {
+        if self.is_frozen() {
+            if let Some(damage) = &mut self.damage {
+                damage.seen.get_or_insert(header.index);
+            }
+            return Ok(());
+        }
         if self.entries.is_empty() || header.index <= self.first {
             self.entries.clear();
             self.first = header.index;
@@ -52,15 +69,76 @@ impl RecoveredGroup {
     }
 
     fn mark(&mut self, header: RecordHeader, payload: Slice) {
+        if header.index == 0 {
+            // Everything before was given up.
+            self.entries.clear();
+            self.snapshot = None;
+            return;
+        }
         while !self.entries.is_empty() && self.first <= header.index {
             self.entries.pop_front();
             self.first += 1;
         }
+        if let Some(damage) = self.damage.as_mut().filter(|_| !self.lost.is_empty()) {
+            damage.from = damage.from.max(header.index + 1);
+        }
         self.snapshot = Some((header, payload));
+    }
+
+    fn vote(&mut self, mut state: HardState) {
+        if let Some(damage) = self.damage.as_mut().filter(|_| !self.lost.is_empty()) {
+            damage.vote_lost = false;
+            // It was true of entries that aren't here.
+            state.commit = self.hard_state.map_or(0, |before| before.commit);
+        }
+        self.hard_state = Some(state);
+    }
+
+    /// Frames that touched the group are lost.
+    fn lose(&mut self, frames: LostFrames, vote_lost: bool) {
+        let from = self.last() + 1;
+        let damage = self.damage.get_or_insert(Damage { from, seen: None, vote_lost: false });
+        damage.vote_lost |= vote_lost;
+        self.lost.push(frames);
+    }
+
+    fn is_frozen(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// A life of the owner began with damage, or has mended it.
+    fn repair(&mut self, damage: Option<Damage>, known: &[LostFrames]) {
+        if damage.is_some() {
+            self.lost.retain(|frames| !known.contains(frames));
+        }
+        if !self.is_frozen() {
+            self.damage = damage;
+        }
+    }
+
+    /// The mark that the first entries attach to was lost: they are of no use.
+    fn drop_unattached(&mut self) {
+        let covered = self.snapshot.as_ref().map_or(0, |(mark, _)| mark.index);
+        let Some(damage) = self.damage.as_mut().filter(|_| self.first > covered + 1) else { return };
+        damage.from = damage.from.min(covered + 1);
+        self.entries.clear();
+    }
+
+    /// The snapshot is gone, and with it all sense of what is behind it.
+    pub(super) fn lose_all(&mut self) {
+        let vote_lost = self.damage.is_some_and(|damage| damage.vote_lost);
+        self.entries.clear();
+        self.snapshot = None;
+        self.damage = Some(Damage { from: 1, seen: None, vote_lost });
     }
 }
 
 impl Groups {
+    fn group(&mut self, group: u64) -> &mut RecoveredGroup {
+        let holes = &self.holes;
+        self.groups.entry(group).or_insert_with(|| unseen(group, holes))
+    }
+
     /// Takes the records of a good frame.
     pub(super) fn take(
         &mut self,
@@ -70,55 +148,64 @@ impl Groups {
     ) -> Result<(), String> {
         let mut at = 0;
         for _ in 0..frame.records {
-            let (header, body) = RecordHeader::decode(&payload[at..]).map_err(|error| error.to_string())?;
+            let rest = payload.get(at..).ok_or("a frame holds fewer records than it says")?;
+            let (header, body) = RecordHeader::decode(rest).map_err(|error| error.to_string())?;
             let end = at + RECORD_HEADER_BYTES + body.len();
             let record = payload.subslice(at, end);
-            let group = self.groups.entry(header.group).or_default();
+            let group = self.group(header.group);
             match header.kind {
                 RecordKind::Entry => {
+                    if !group.is_frozen() {
+                        let highest = segment.entries.entry(header.group).or_insert(header.index);
+                        *highest = (*highest).max(header.index);
+                    }
                     group.entry(&header, record.clone())?;
-                    let highest = segment.entries.entry(header.group).or_insert(header.index);
-                    *highest = (*highest).max(header.index);
                 }
-                RecordKind::HardState => group.hard_state = Some(HardState::from_record(&header, body)),
+                RecordKind::HardState => group.vote(HardState::from_record(&header, body)),
                 RecordKind::SnapshotMark => {
-                    group.mark(header, record.subslice(RECORD_HEADER_BYTES, record.len()))
+                    group.mark(header, record.subslice(RECORD_HEADER_BYTES, record.len()));
+                }
+                RecordKind::Repair => {
+                    let (damage, known) = Damage::from_record(&header, body);
+                    group.repair(damage, &known);
                 }
             }
             if header.kind != RecordKind::Entry {
                 self.latest.insert((header.group, header.kind), (frame.lsn, record.to_vec()));
             }
             at += header.padded_len();
-            if at > payload.len() {
-                return Err("a frame holds fewer records than it says".to_owned());
-            }
         }
         Ok(())
     }
 
-    /// Everything is read: is every group whole?
-    pub(super) fn finish(mut self) -> Result<(BTreeMap<u64, RecoveredGroup>, Latest), StorageError> {
+    /// Frames that touched these groups are lost.
+    pub(super) fn lose(&mut self, frames: LostFrames, touched: Touched) {
+        self.holes.push((frames, touched));
+        for (number, group) in &mut self.groups {
+            if touched.has(*number) {
+                group.lose(frames, touched.has_vote(*number));
+            }
+        }
+    }
+
+    /// Everything is read.
+    pub(super) fn finish(mut self) -> (BTreeMap<u64, RecoveredGroup>, Latest) {
         for group in self.groups.values_mut() {
             // A mark that was written again lies behind entries that it doesn't cover; they were kept.
             if let Some((mark, payload)) = group.snapshot.take() {
                 group.mark(mark, payload);
             }
+            group.drop_unattached();
         }
-        Ok((self.groups, self.latest))
+        (self.groups, self.latest)
     }
+}
 
-    /// In words: what the damage costs.
-    pub(super) fn damage(&self, image: &Slice, offset: u64, last: Lsn) -> String {
-        let lost = later_frames(image, offset).map(|frame| frame.lsn.0).max().unwrap_or(last.0 + 1);
-        let groups: Vec<String> = self
-            .groups
-            .iter()
-            .take(8)
-            .map(|(group, found)| {
-                format!("group {group} from index {}", found.first + found.entries.len() as u64)
-            })
-            .collect();
-        let more = if self.groups.len() > 8 { ", and more" } else { "" };
-        format!("At risk: frames {} to {lost}, {}{more}.", last.0 + 1, groups.join(", "))
+/// A group of which no record was read.
+pub(super) fn unseen(group: u64, holes: &[(LostFrames, Touched)]) -> RecoveredGroup {
+    let mut unseen = RecoveredGroup::default();
+    for (frames, touched) in holes.iter().filter(|(_, touched)| touched.has(group)) {
+        unseen.lose(*frames, touched.has_vote(group));
     }
+    unseen
 }

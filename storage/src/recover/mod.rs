@@ -6,8 +6,8 @@
 //! | the first bad frame is | and | verdict |
 //! |---|---|---|
 //! | in a segment with a successor | the successor begins with exactly this frame's number | leftovers of an earlier cut: ignored |
-//! | in a segment with a successor | the successor begins later | **corrupt** |
-//! | in the last segment | a later frame of this epoch says that it was durable | **corrupt** |
+//! | in a segment with a successor | the successor begins later | **damaged** |
+//! | in the last segment | a later frame of this epoch says that it was durable | **damaged** |
 //! | in the last segment | no later frame does | torn tail: cut off |
 //!
 //! **Why a cut is safe.** A frame is acknowledged only when it and all before it are durable, and every later
@@ -15,20 +15,28 @@
 //! any of them is still readable (it overtook the torn one), the next life doesn't write into that segment again:
 //! it takes a new one, whose header says with which frame the old one ends. If none is, the next life goes on
 //! where the tail was cut: whatever it writes there, nothing behind it parses as a frame of this epoch.
+//!
+//! **What damage costs.** Reading goes on behind the damaged frames. The groups that they may have touched (their own
+//! headers, or the next frame's, tell) are given back as they were before, with a [`Damage`]: what was behind it can't be
+//! attached any more. All others are whole. Nothing is changed on disk.
 
 mod groups;
+mod reading;
+#[cfg(test)]
+mod tests;
 
 pub use groups::RecoveredGroup;
 
 use crate::Lsn;
 use crate::error::StorageError;
-use crate::frame::{FORMAT_VERSION, FrameHeader};
-use crate::record::RecordKind;
+use crate::frame::{FORMAT_VERSION, Touched};
+use crate::record::{Damage, LostFrames, RecordKind};
 use crate::segment::{FirstBlock, Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
-use flotilla_runtime::block::BLOCK_BYTES;
 use flotilla_runtime::{FileId, Slice};
-use groups::Groups;
+use reading::{Reading, Segment, frames_behind};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// A segment whose content is needed.
 #[derive(Clone, Debug)]
@@ -43,6 +51,12 @@ pub struct LiveSegment {
     pub entries: BTreeMap<u64, u64>,
 }
 
+impl LiveSegment {
+    fn new(file: FileId, epoch: u64, first: Lsn) -> Self {
+        Self { file, epoch, first, entries: BTreeMap::new() }
+    }
+}
+
 /// Where a log goes on.
 #[derive(Clone, Debug, Default)]
 pub struct LogTail {
@@ -50,6 +64,8 @@ pub struct LogTail {
     pub last: Lsn,
     /// Its header checksum.
     pub prev_crc: u32,
+    /// Whose records it holds.
+    pub touched: Touched,
     /// The newest epoch.
     pub epoch: u64,
     /// Where the next frame goes in the newest segment; `None`: into a new one.
@@ -60,7 +76,7 @@ pub struct LogTail {
     pub spares: Vec<FileId>,
     /// The number of the next file to be made.
     pub next_file: u64,
-    /// The newest hard state and mark of every group, and the frame that it is in.
+    /// The newest hard state, mark and repair of every group, and the frame that it is in.
     pub latest: BTreeMap<(u64, RecordKind), (Lsn, Vec<u8>)>,
 }
 
@@ -75,6 +91,39 @@ pub struct TornTail {
     pub lsn: Lsn,
 }
 
+/// Frames that were acknowledged and can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// The segment.
+    pub file: FileId,
+    /// Where in it.
+    pub offset: u64,
+    /// The first and the last frame that are lost.
+    pub frames: LostFrames,
+    /// What was found instead.
+    pub what: String,
+    /// Whose records were in them.
+    pub touched: Touched,
+}
+
+impl fmt::Display for Hole {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, frames: (first, last), what, touched } = self;
+        write!(out, "{file} is damaged at offset {offset}: {what}; ")?;
+        match (first.0.cmp(&last.0), touched.groups.count_ones()) {
+            (Ordering::Greater, 0) => return out.write_str("nothing is lost"),
+            (Ordering::Greater, _) => out.write_str("what is lost is unknown")?,
+            (Ordering::Equal, _) => write!(out, "frame {} is lost", first.0)?,
+            (Ordering::Less, _) => write!(out, "frames {} to {} are lost", first.0, last.0)?,
+        }
+        match touched.groups.count_ones() {
+            64 => out.write_str(", and every group may be concerned"),
+            1 => out.write_str(", and one group at most is concerned"),
+            count => write!(out, ", and {count} groups at most are concerned"),
+        }
+    }
+}
+
 /// What recovery found.
 #[derive(Debug)]
 pub struct Recovered {
@@ -84,13 +133,39 @@ pub struct Recovered {
     pub tail: LogTail,
     /// What was cut off, if anything was.
     pub cut: Option<TornTail>,
+    /// What was acknowledged and is lost.
+    pub holes: Vec<Hole>,
     /// Frames read.
     pub frames: u64,
     /// Bytes of frames read.
     pub bytes: u64,
+    /// Snapshots that can't be read.
+    snapshots: Vec<String>,
 }
 
 impl Recovered {
+    /// What a group has lost.
+    pub fn damage_of(&self, group: u64) -> Option<Damage> {
+        self.groups
+            .get(&group)
+            .map_or_else(|| groups::unseen(group, &self.lost()).damage, |found| found.damage)
+    }
+
+    /// The snapshot that a group's log rests on can't be read: nothing of it can be used.
+    pub fn lose_snapshot(&mut self, group: u64, why: &StorageError) {
+        self.groups.entry(group).or_default().lose_all();
+        self.snapshots.push(why.to_string());
+    }
+
+    /// Takes a group out; one without records is empty, and damaged if the lost frames may have held some.
+    pub fn take_group(&mut self, group: u64) -> RecoveredGroup {
+        self.groups.remove(&group).unwrap_or_else(|| groups::unseen(group, &self.lost()))
+    }
+
+    fn lost(&self) -> Vec<(LostFrames, Touched)> {
+        self.holes.iter().map(|hole| (hole.frames, hole.touched)).collect()
+    }
+
     /// One line for the node's log.
     pub fn summary(&self) -> String {
         let entries: usize = self.groups.values().map(|group| group.entries.len()).sum();
@@ -109,30 +184,31 @@ impl Recovered {
             self.tail.last.0
         )
     }
+
+    /// What is damaged and whom it concerns, a line each. Empty if nothing is.
+    pub fn damage(&self) -> Vec<String> {
+        let holes = self.holes.iter().map(Hole::to_string);
+        let groups = self.groups.iter().filter_map(|(group, found)| {
+            let damage = found.damage?;
+            let upto = match damage.seen {
+                Some(seen) if seen > damage.from => format!("to {} are lost", seen - 1),
+                _ => "on may be lost".to_owned(),
+            };
+            let vote = if damage.vote_lost { ", and what it voted" } else { "" };
+            Some(format!("group {group}: entries from {} {upto}{vote}", damage.from))
+        });
+        holes.chain(self.snapshots.iter().cloned()).chain(groups).collect()
+    }
 }
 
 /// Reads a log back from the images of its files.
 #[derive(Debug)]
 pub struct Recovery {
     identity: Identity,
-    segments: BTreeMap<u64, (FileId, SegmentHeader, Slice)>,
+    segments: BTreeMap<u64, Segment>,
     /// Files without a usable header.
     headless: Vec<(FileId, Slice)>,
     next_file: u64,
-}
-
-/// What reading one segment left behind.
-#[derive(Debug)]
-struct Reading {
-    groups: Groups,
-    live: Vec<LiveSegment>,
-    last: Lsn,
-    prev_crc: u32,
-    oldest_live: u64,
-    frames: u64,
-    bytes: u64,
-    offset: Option<u64>,
-    cut: Option<TornTail>,
 }
 
 impl Recovery {
@@ -155,7 +231,7 @@ impl Recovery {
                 Err(StorageError::Foreign { file, found: header.identity, expected: self.identity })
             }
             FirstBlock::Header(header) => {
-                self.segments.insert(header.epoch, (file, header, image));
+                self.segments.insert(header.epoch, Segment { file, header, image });
                 Ok(())
             }
             FirstBlock::None => {
@@ -168,215 +244,104 @@ impl Recovery {
     /// Reads everything.
     ///
     /// # Errors
-    /// [`StorageError`] if acknowledged data is damaged or missing.
-    pub fn finish(self) -> Result<Recovered, StorageError> {
+    /// [`StorageError`] if a segment is missing, or what is in the log makes no sense.
+    pub fn finish(mut self) -> Result<Recovered, StorageError> {
+        let adopted = self.adopt_headless();
         let newest = self.segments.keys().next_back().copied().unwrap_or(0);
-        let oldest = self.oldest_live();
-        if let Some(epoch) = (oldest..=newest).find(|epoch| newest > 0 && !self.segments.contains_key(epoch))
-        {
-            return Err(StorageError::MissingSegment { epoch, oldest, newest });
+        let oldest = self.oldest_live()?;
+        let needed: Vec<&Segment> = self.segments.range(oldest..).map(|(_, segment)| segment).collect();
+        for segment in &needed {
+            let epoch = segment.header.previous_epoch;
+            if epoch >= oldest.max(1) && !self.segments.contains_key(&epoch) {
+                return Err(StorageError::MissingSegment { epoch, oldest, newest });
+            }
         }
-        let mut reading = Reading::new(&self.segments, oldest);
-        let needed: Vec<_> = self.segments.range(oldest..).map(|(_, segment)| segment).collect();
-        for (place, (file, header, image)) in needed.iter().enumerate() {
-            let successor = needed.get(place + 1).map(|(_, header, _)| header);
-            reading.read(*file, header, image, successor)?;
+        let mut reading = Reading::before(needed.first().map(|segment| &segment.header));
+        for (place, segment) in needed.iter().enumerate() {
+            reading.read(segment, needed.get(place + 1).copied())?;
         }
-        self.check_headless(newest, &reading)?;
-        let spares = self.segments.range(..oldest).map(|(_, (file, ..))| *file);
+        // Frames that never counted may lie about in files that weren't taken into use: their epoch isn't used again.
+        let seen = self.headless.iter().flat_map(|(_, image)| frames_behind(image, SEGMENT_HEADER_BYTES));
+        let epoch = seen.map(|(_, frame)| frame.epoch).max().unwrap_or(0).max(newest);
+        let spares = self.segments.range(..oldest).map(|(_, segment)| segment.file);
         let mut spares: Vec<FileId> = spares.chain(self.headless.iter().map(|(file, _)| *file)).collect();
         spares.sort_unstable();
-        let (groups, latest) = reading.groups.finish()?;
+        let Reading { groups, live, last, prev_crc, touched, frames, bytes, offset, cut, .. } = reading;
+        let (groups, latest) = groups.finish();
+        let adopted = adopted.into_iter().filter(|(epoch, _)| *epoch >= oldest).map(|(_, hole)| hole);
+        let holes = adopted.chain(reading.holes).collect();
+        let offset = offset.filter(|_| epoch == newest);
         let tail = LogTail {
-            last: reading.last,
-            prev_crc: reading.prev_crc,
-            epoch: newest,
-            offset: reading.offset,
-            live: reading.live,
+            last,
+            prev_crc,
+            touched,
+            epoch,
+            offset,
+            live,
             spares,
             next_file: self.next_file,
             latest,
         };
-        let Reading { cut, frames, bytes, .. } = reading;
-        Ok(Recovered { groups, tail, cut, frames, bytes })
+        Ok(Recovered { groups, tail, cut, holes, frames, bytes, snapshots: Vec::new() })
     }
 
-    /// The oldest epoch that is still needed: the newest segment knew it when it was taken into use, its frames
-    /// may know better.
-    fn oldest_live(&self) -> u64 {
-        let Some((epoch, (_, header, image))) = self.segments.iter().next_back() else { return 1 };
-        let frames = Frames::new(image, *epoch);
-        frames.map(|(_, frame)| frame.oldest_live).max().unwrap_or(0).max(header.oldest_live)
+    /// An epoch such that all before it aren't needed: the newest segment knew it when it was taken into use, its frames may know
+    /// better.
+    fn oldest_live(&self) -> Result<u64, StorageError> {
+        let Some(newest) = self.segments.values().next_back() else { return Ok(1) };
+        let mut reading = Reading::before(Some(&newest.header));
+        reading.read(newest, None)?;
+        Ok(reading.oldest_live)
     }
 
-    /// A file whose header is unreadable is a spare, unless its frames say that it was the newest segment.
-    fn check_headless(&self, newest: u64, reading: &Reading) -> Result<(), StorageError> {
-        for (file, image) in &self.headless {
-            let durable = later_frames(image, SEGMENT_HEADER_BYTES)
-                .filter(|frame| frame.epoch > newest)
-                .map(|frame| frame.durable)
-                .max();
-            if durable.is_some_and(|durable| durable > reading.last) {
-                return Err(StorageError::Corrupt {
-                    file: *file,
-                    offset: 0,
-                    lsn: Lsn(reading.last.0 + 1),
-                    what:
-                        "the segment's header is unreadable, but frames behind it are newer than all others"
-                            .into(),
-                    damage: "The whole segment is concerned.".into(),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Reading {
-    fn new(segments: &BTreeMap<u64, (FileId, SegmentHeader, Slice)>, oldest: u64) -> Self {
-        let first = segments.get(&oldest).map(|(_, header, _)| header);
-        Self {
-            groups: Groups::default(),
-            live: Vec::new(),
-            last: first.map_or(Lsn(0), |header| header.previous),
-            prev_crc: first.map_or(0, |header| header.previous_crc),
-            oldest_live: oldest,
-            frames: 0,
-            bytes: 0,
-            offset: None,
-            cut: None,
-        }
-    }
-
-    fn read(
-        &mut self,
-        file: FileId,
-        header: &SegmentHeader,
-        image: &Slice,
-        successor: Option<&SegmentHeader>,
-    ) -> Result<(), StorageError> {
-        let mut segment =
-            LiveSegment { file, epoch: header.epoch, first: Lsn(self.last.0 + 1), entries: BTreeMap::new() };
-        let mut offset = SEGMENT_HEADER_BYTES;
-        let what = loop {
-            if successor.is_some_and(|next| next.previous == self.last && next.previous_crc == self.prev_crc)
-            {
-                self.live.push(segment);
-                return Ok(());
-            }
-            let at = usize::try_from(offset).expect("segments fit in memory");
-            match self.next_frame(header.epoch, image, at) {
-                Ok(frame) => {
-                    self.take(&frame, image, at, &mut segment)
-                        .map_err(|what| self.corrupt(file, offset, what, image))?;
-                    offset += frame.frame_bytes() as u64;
+    /// A file whose header is unreadable is a spare, unless frames in it were acknowledged: then the header is made up
+    /// from them.
+    fn adopt_headless(&mut self) -> Vec<(u64, Hole)> {
+        let mut holes = Vec::new();
+        let mut spares = Vec::new();
+        for (file, image) in std::mem::take(&mut self.headless) {
+            match self.header_from_frames(file, &image) {
+                Some(header) => {
+                    let hole = Hole {
+                        file,
+                        offset: 0,
+                        frames: (Lsn(header.previous.0 + 1), header.previous),
+                        what: "the segment's header is unreadable; its frames tell what was there".to_owned(),
+                        touched: Touched::default(),
+                    };
+                    holes.push((header.epoch, hole));
+                    self.segments.insert(header.epoch, Segment { file, header, image });
                 }
-                Err(what) => break what,
+                None => spares.push((file, image)),
             }
-        };
-        self.live.push(segment);
-        if let Some(next) = successor {
-            let what = format!("{what}, but the next segment begins after frame {}", next.previous.0);
-            return Err(self.corrupt(file, offset, what, image));
         }
-        self.end(file, header.epoch, offset, &what, image)
+        self.headless = spares;
+        holes
     }
 
-    /// The frame at `at`, if it is the good successor of the last one.
-    fn next_frame(&self, epoch: u64, image: &Slice, at: usize) -> Result<FrameHeader, String> {
-        let bytes = image.get(at..).unwrap_or_default();
-        let frame = FrameHeader::parse(bytes).map_err(|bad| format!("no good frame ({bad:?})"))?;
-        if frame.epoch != epoch || frame.lsn.0 != self.last.0 + 1 {
-            let found = frame.lsn.0;
-            return Err(format!("frame {found} of epoch {} in the place of the next one", frame.epoch));
-        }
-        if frame.prev_crc != self.prev_crc {
-            return Err("a frame that doesn't follow the one before it".to_owned());
-        }
-        frame.payload(bytes).map_err(|bad| format!("a damaged frame ({bad:?})"))?;
-        Ok(frame)
-    }
-
-    fn take(
-        &mut self,
-        frame: &FrameHeader,
-        image: &Slice,
-        at: usize,
-        segment: &mut LiveSegment,
-    ) -> Result<(), String> {
-        let start = at + usize::from(frame.header_len);
-        let payload = image.subslice(start, start + frame.payload_len as usize);
-        self.groups.take(frame, &payload, segment)?;
-        self.last = frame.lsn;
-        self.prev_crc = frame.header_crc;
-        self.oldest_live = self.oldest_live.max(frame.oldest_live);
-        self.frames += 1;
-        self.bytes += frame.frame_bytes() as u64;
-        Ok(())
-    }
-
-    /// The last segment's first bad frame: torn or corrupt?
-    fn end(
-        &mut self,
-        file: FileId,
-        epoch: u64,
-        offset: u64,
-        what: &str,
-        image: &Slice,
-    ) -> Result<(), StorageError> {
-        let expected = Lsn(self.last.0 + 1);
-        let mut leftovers = false;
-        for frame in later_frames(image, offset).filter(|frame| frame.epoch == epoch && frame.lsn >= expected)
-        {
-            if frame.durable >= expected {
-                let what = format!("{what}, but frame {} says that it was durable", frame.lsn.0);
-                return Err(self.corrupt(file, offset, what, image));
-            }
-            leftovers = true;
-        }
-        let dirty = image.get(usize::try_from(offset).expect("segments fit in memory")..).unwrap_or_default();
-        let torn = leftovers || FrameHeader::parse(dirty).is_ok_and(|frame| frame.epoch == epoch);
-        self.cut = torn.then_some(TornTail { file, offset, lsn: expected });
-        self.offset = (!leftovers).then_some(offset);
-        Ok(())
-    }
-
-    /// Names what is lost: the groups and indices that later, still readable frames don't have either.
-    fn corrupt(&self, file: FileId, offset: u64, what: String, image: &Slice) -> StorageError {
-        let damage = self.groups.damage(image, offset, self.last);
-        StorageError::Corrupt { file, offset, lsn: Lsn(self.last.0 + 1), what, damage }
-    }
-}
-
-/// The frames of one epoch from a segment's start, by their headers alone.
-struct Frames<'a> {
-    image: &'a Slice,
-    epoch: u64,
-    at: usize,
-}
-
-impl<'a> Frames<'a> {
-    fn new(image: &'a Slice, epoch: u64) -> Self {
-        Self { image, epoch, at: BLOCK_BYTES }
-    }
-}
-
-impl Iterator for Frames<'_> {
-    type Item = (usize, FrameHeader);
-
-    fn next(&mut self) -> Option<(usize, FrameHeader)> {
-        let frame = FrameHeader::parse(self.image.get(self.at..)?).ok()?;
-        if frame.epoch != self.epoch {
+    fn header_from_frames(&self, file: FileId, image: &Slice) -> Option<SegmentHeader> {
+        let (_, first) = frames_behind(image, SEGMENT_HEADER_BYTES).max_by_key(|(_, frame)| frame.epoch)?;
+        let epoch = first.epoch;
+        let mut frames = frames_behind(image, SEGMENT_HEADER_BYTES).filter(|(_, frame)| frame.epoch == epoch);
+        let (at, first) = frames.next()?;
+        // Frames that were written together with the header and never acknowledged say nothing about each other.
+        let acknowledged = frames.any(|(_, frame)| frame.durable >= first.lsn);
+        let needed = (first.oldest_live..).contains(&epoch) && !self.segments.contains_key(&epoch);
+        let is_followed = self.segments.values().any(|segment| segment.header.previous_epoch == epoch);
+        if !needed || !(acknowledged || is_followed) {
             return None;
         }
-        let at = self.at;
-        self.at += frame.frame_bytes();
-        Some((at, frame))
+        let previous = Lsn(first.lsn.0 - 1);
+        // A first frame further back than it should be hides others: no chain leads to it.
+        let previous_crc = if at == SEGMENT_HEADER_BYTES { first.prev_crc } else { !first.prev_crc };
+        Some(SegmentHeader {
+            identity: self.identity,
+            file: file.number,
+            epoch,
+            previous_epoch: self.segments.range(..epoch).next_back().map_or(0, |(before, _)| *before),
+            previous,
+            previous_crc,
+            oldest_live: first.oldest_live,
+        })
     }
-}
-
-/// Every block from `offset` on that reads as a frame header, whatever lies between.
-fn later_frames(image: &Slice, offset: u64) -> impl Iterator<Item = FrameHeader> + '_ {
-    let first = usize::try_from(offset).expect("segments fit in memory");
-    (first..image.len()).step_by(BLOCK_BYTES).filter_map(|at| FrameHeader::parse(&image[at..]).ok())
 }

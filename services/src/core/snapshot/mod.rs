@@ -1,0 +1,385 @@
+//! Snapshots of a group: taking one while the group goes on, sending one to a follower, installing one.
+//!
+//! ```text
+//!           log too long              pieces ▼ written          renamed        mark durable
+//!   (none) ─────────────▶ Unfinished file ────────────▶ end mark ───────▶ mark ─────────────▶ log forgotten
+//!        pieces came from the leader's file ▲                              └▶ state replaced, log goes on behind
+//! ```
+//!
+//! A snapshot is taken shard by shard, and of a shard piece by piece: each shard shows its state at the moment when its
+//! turn began ([`crate::kv::Keyspace::freeze`]), so nothing ever stops for it. The whole is good for the index of its first
+//! shard; who restores it applies an entry to a shard only if it is newer than that shard's part
+//! ([`flotilla_storage::snapshot`]). A follower is sent the bytes of the newest file, and its log goes on behind that.
+//!
+//! | file | what |
+//! |---|---|
+//! | `taking.rs` | our own state becomes a file |
+//! | `sending.rs` | a file goes to a follower |
+//! | `receiving.rs` | the leader's file becomes ours, and its state ours |
+
+mod receiving;
+mod sending;
+mod taking;
+
+use super::Core;
+use super::group::Group;
+use super::remote::Message;
+use crate::kv::{Keyspace, ShardReader};
+use flotilla_consensus::Kind;
+use flotilla_runtime::machine::SECOND;
+use flotilla_runtime::{
+    DiskError, DiskReply, Effect, Effects, FileId, FileKind, Nanos, NodeId, Now, OpId, Slice,
+};
+use flotilla_storage::snapshot::{PartHeader, PartKind, parse};
+use flotilla_storage::{Lsn, StorageError};
+use receiving::Receiving;
+use sending::Sending;
+use std::collections::BTreeMap;
+use taking::Taking;
+
+/// The top byte of the operation numbers of snapshots.
+const OP_TAG: u64 = 0x02 << 56;
+/// After one that was given up, the next isn't begun for so long.
+const RETRY_AFTER: Nanos = SECOND;
+/// A follower that was heard of within this time isn't made to need a snapshot by forgetting the log.
+const ALIVE_WITHIN: Nanos = 10 * SECOND;
+/// Entries of replaced data that a turn gives back to the memory.
+const BURIED_PER_TURN: usize = 5_000;
+
+/// A mark that isn't durable yet, and what follows when it is.
+struct Marked {
+    lsn: Lsn,
+    file: SnapshotFile,
+    /// Files whose marks it follows before they were durable.
+    superseded: Vec<u64>,
+}
+
+/// A snapshot that has its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SnapshotFile {
+    number: u64,
+    /// What the whole is good for.
+    index: u64,
+    term: u64,
+    bytes: u64,
+}
+
+/// The snapshots of one group.
+#[derive(Default)]
+pub(super) struct GroupSnapshots {
+    taking: Option<Taking>,
+    /// The last one was given up.
+    not_before: Nanos,
+    sending: BTreeMap<NodeId, Sending>,
+    receiving: Option<Receiving>,
+    marked: Option<Marked>,
+    /// The newest durable one: up to where the log may be forgotten.
+    newest: Option<SnapshotFile>,
+    /// Older ones that a follower is still being sent.
+    old: Vec<u64>,
+    /// Data that an installed snapshot has replaced.
+    replaced: Vec<Keyspace>,
+}
+
+/// What an operation of a group's is for.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Creating or writing an unfinished file, our own or the leader's.
+    Make,
+    /// Giving it its name.
+    Rename,
+    /// Reading the next bytes for a follower.
+    Read(NodeId),
+}
+
+/// An operation under way.
+#[derive(Clone, Copy, Debug)]
+struct Operation {
+    place: usize,
+    /// The file's number: the group may have given it up by the time the operation ends.
+    number: u64,
+    step: Step,
+}
+
+/// The snapshots of a core.
+#[derive(Default)]
+pub(super) struct Snapshots {
+    groups: Vec<GroupSnapshots>,
+    /// Operations under way; a removal has no more to it, and its end changes nothing.
+    ops: BTreeMap<u64, Option<Operation>>,
+    last_op: u64,
+    last_number: u64,
+    /// Files of no use, other than snapshots too: to be removed.
+    leftover: Vec<FileId>,
+    /// Reading and writing go on at this instant, for the rate limit's sake.
+    next_at: Nanos,
+    /// Somebody waits for that.
+    is_held_up: bool,
+}
+
+impl Snapshots {
+    fn op(&mut self, operation: Option<Operation>) -> OpId {
+        self.last_op += 1;
+        let op = OP_TAG | self.last_op;
+        self.ops.insert(op, operation);
+        OpId(op)
+    }
+
+    fn op_of(&mut self, place: usize, number: u64, step: Step) -> OpId {
+        self.op(Some(Operation { place, number, step }))
+    }
+
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn remove(&mut self, kind: FileKind, number: u64, out: &mut Effects<Message>) {
+        let op = self.op(None);
+        out.push(Effect::RemoveFile { op, file: FileId { kind, number } });
+    }
+
+    /// These files are of no use: they go with those that no mark names.
+    pub(super) fn remove_in_time(&mut self, files: Vec<FileId>) {
+        self.leftover.extend(files);
+    }
+
+    /// Whether `bytes` may be read or written now; if not, [`Self::deadline`] says when.
+    fn may_move(&mut self, now: Nanos, bytes: usize, per_second: u64) -> bool {
+        if now < self.next_at {
+            self.is_held_up = true;
+            return false;
+        }
+        // No limit, no time.
+        let takes = (bytes as u64 * SECOND).checked_div(per_second).unwrap_or(0);
+        self.next_at = now + takes;
+        true
+    }
+
+    /// When whoever was held up goes on.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        self.is_held_up.then_some(self.next_at)
+    }
+}
+
+/// What a snapshot file brings back.
+pub(super) struct Restored {
+    shards: Vec<(Keyspace, u64)>,
+    clock_ms: u64,
+}
+
+/// Puts a group's state together from the parts of a snapshot.
+#[derive(Default)]
+struct Restoring {
+    shards: Vec<(Keyspace, u64)>,
+    shard: ShardReader,
+    /// Of the first part: what the whole is good for.
+    index: u64,
+    term: u64,
+    clock_ms: u64,
+}
+
+impl Restoring {
+    fn part(&mut self, header: &PartHeader, payload: &[u8]) -> Result<(), String> {
+        if (header.shard, header.piece) == (0, 0) {
+            (self.index, self.term, self.clock_ms) = (header.index, header.term, header.clock);
+        }
+        self.shard.read(payload).map_err(|error| error.to_string())?;
+        if header.kind == PartKind::LastPiece {
+            let shard = std::mem::take(&mut self.shard).finish().map_err(|error| error.to_string())?;
+            self.shards.push((shard, header.index));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Restored {
+        Restored { shards: self.shards, clock_ms: self.clock_ms }
+    }
+}
+
+/// Reads the snapshot files that the marks name, each for itself; everything else among `files` is left over.
+pub(super) fn open(
+    files: &[(FileId, Slice)],
+    marks: &[Option<u64>],
+) -> (Snapshots, Vec<Result<Option<Restored>, StorageError>>) {
+    let mut snapshots = Snapshots::default();
+    let images: BTreeMap<u64, &Slice> = files
+        .iter()
+        .filter(|(file, _)| file.kind == FileKind::Snapshot)
+        .map(|(file, image)| (file.number, image))
+        .collect();
+    snapshots.last_number = images.keys().next_back().copied().unwrap_or(0);
+    let mut restored = Vec::new();
+    let mut in_use = Vec::new();
+    for mark in marks {
+        let mut group = GroupSnapshots::default();
+        let found = mark.map(|number| {
+            let file = FileId { kind: FileKind::Snapshot, number };
+            let missing =
+                || StorageError::Snapshot { file, offset: 0, what: "the file is missing".to_owned() };
+            let image = images.get(&number).ok_or_else(missing)?;
+            let mut restoring = Restoring::default();
+            parse(file, image, |header, payload| restoring.part(header, payload))?;
+            let (index, term) = (restoring.index, restoring.term);
+            group.newest = Some(SnapshotFile { number, index, term, bytes: image.len() as u64 });
+            in_use.push(number);
+            Ok(restoring.finish())
+        });
+        restored.push(found.transpose());
+        snapshots.groups.push(group);
+    }
+    let leftover = images.keys().filter(|number| !in_use.contains(number));
+    let leftover = leftover.map(|number| FileId { kind: FileKind::Snapshot, number: *number });
+    snapshots.leftover = leftover.collect();
+    (snapshots, restored)
+}
+
+impl Group {
+    /// Takes over what a snapshot holds; returns what it replaces.
+    pub(super) fn restore(&mut self, restored: Restored, index: u64) -> Vec<Keyspace> {
+        assert_eq!(restored.shards.len(), self.shards.len(), "a group's shards are fixed");
+        let shards;
+        (shards, self.restored) = restored.shards.into_iter().unzip();
+        self.clock_ms = restored.clock_ms;
+        self.applied = index;
+        std::mem::replace(&mut self.shards, shards)
+    }
+
+    /// The newest entry whose effect a shard holds. Right after a snapshot was restored that may be ahead of what the
+    /// group as a whole has applied.
+    fn shard_index(&self, shard: usize) -> u64 {
+        self.applied.max(self.restored[shard])
+    }
+}
+
+impl Core {
+    /// Looks after a group's snapshots: called whenever something happened to it.
+    pub(super) fn settle_snapshots(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        for file in std::mem::take(&mut self.snapshots.leftover) {
+            self.snapshots.remove(file.kind, file.number, out);
+        }
+        self.bury_replaced(place);
+        self.finish_mark(place, out);
+        self.remove_old(place, out);
+        self.forget_log(now, place);
+        self.take_if_due(now, place, out);
+        self.continue_taking(now, place, out);
+        self.serve_followers(now, place, out);
+    }
+
+    /// Time has passed: whoever was held up by the rate limit goes on.
+    pub(super) fn tick_snapshots(&mut self, now: Now, out: &mut Effects<Message>) {
+        if self.snapshots.deadline().is_some_and(|at| at <= now.monotonic) {
+            self.snapshots.is_held_up = false;
+            for place in 0..self.groups.len() {
+                self.continue_taking(now, place, out);
+                self.serve_followers(now, place, out);
+            }
+        }
+    }
+
+    fn bury_replaced(&mut self, place: usize) {
+        let replaced = &mut self.snapshots.groups[place].replaced;
+        if replaced.last_mut().is_some_and(|shard| shard.bury(BURIED_PER_TURN)) {
+            replaced.pop();
+        }
+    }
+
+    /// A mark has become durable: the file before it isn't needed any more.
+    fn finish_mark(&mut self, place: usize, out: &mut Effects<Message>) {
+        let durable = self.multi.wal().durable();
+        let group = &mut self.snapshots.groups[place];
+        let Some(marked) = group.marked.take_if(|marked| marked.lsn <= durable) else { return };
+        group.old.extend(marked.superseded);
+        group.old.extend(group.newest.replace(marked.file).map(|old| old.number));
+        self.remove_old(place, out);
+    }
+
+    fn remove_old(&mut self, place: usize, out: &mut Effects<Message>) {
+        let group = &mut self.snapshots.groups[place];
+        let sending = &group.sending;
+        let unused = |number: &mut u64| !sending.values().any(|sending| sending.file.number == *number);
+        let unused: Vec<u64> = group.old.extract_if(.., unused).collect();
+        for number in unused {
+            self.snapshots.remove(FileKind::Snapshot, number, out);
+        }
+    }
+
+    /// Forgets the entries that the newest snapshot covers, but not what a follower is about to need, unless it is
+    /// far behind.
+    fn forget_log(&mut self, now: Now, place: usize) {
+        let group = &self.snapshots.groups[place];
+        let raft = self.multi.raft(place);
+        let Some(newest) = group.newest else { return };
+        let sending = group.sending.values().map(|sending| sending.file.index).min();
+        let mut upto = sending.unwrap_or(u64::MAX).min(newest.index);
+        if raft.log().bytes() < 4 * self.config.log.snapshot_after_bytes {
+            upto = upto.min(raft.slowest_since(now.monotonic.saturating_sub(ALIVE_WITHIN)));
+        }
+        if upto > raft.log().snapshot().0 {
+            self.multi.compact(place, upto);
+        }
+    }
+
+    /// A disk operation of a snapshot's ended.
+    pub(super) fn snapshot_disk(
+        &mut self,
+        now: Now,
+        op: OpId,
+        result: Result<DiskReply, DiskError>,
+        out: &mut Effects<Message>,
+    ) {
+        let operation =
+            self.snapshots.ops.remove(&op.0).expect("every disk operation is the log's or a snapshot's");
+        let Some(Operation { place, number, step }) = operation else { return };
+        let group = &self.snapshots.groups[place];
+        if let Step::Read(to) = step {
+            self.bytes_read(now, place, to, number, result, out);
+        } else if group.taking.as_ref().is_some_and(|taking| taking.number == number) {
+            self.taking_went_on(now, place, step, result, out);
+        } else if group.receiving.as_ref().is_some_and(|receiving| receiving.number == number) {
+            self.receiving_went_on(now, place, step, result, out);
+        } else {
+            // It was given up meanwhile.
+            let kind = match (step, result) {
+                (Step::Rename, Ok(_)) => FileKind::Snapshot,
+                _ => FileKind::Unfinished,
+            };
+            self.snapshots.remove(kind, number, out);
+        }
+    }
+
+    fn rename(&mut self, place: usize, number: u64, out: &mut Effects<Message>) {
+        let op = self.snapshots.op_of(place, number, Step::Rename);
+        let (from, to) = (FileKind::Unfinished, FileKind::Snapshot);
+        out.push(Effect::RenameFile {
+            op,
+            from: FileId { kind: from, number },
+            to: FileId { kind: to, number },
+        });
+    }
+
+    /// The file has its name: the log says so, and forgets what it covers once that is durable.
+    fn mark(&mut self, place: usize, file: SnapshotFile) -> Lsn {
+        let SnapshotFile { number, index, term, .. } = file;
+        let lsn = self.multi.mark_snapshot(place, index, term, &number.to_le_bytes());
+        let group = &mut self.snapshots.groups[place];
+        let mut superseded = Vec::new();
+        if let Some(before) = group.marked.take() {
+            superseded = before.superseded;
+            superseded.push(before.file.number);
+        }
+        group.marked = Some(Marked { lsn, file, superseded });
+        lsn
+    }
+
+    /// Bytes of a snapshot from a leader, and a follower's answers to ours.
+    pub(super) fn snapshot_mail(&mut self, now: Now, out: &mut Effects<Message>) {
+        for mail in self.multi.take_snapshot_mail() {
+            match mail.header.kind {
+                Kind::Snapshot => self.bytes_came(now, mail, out),
+                _ => self.bytes_were_taken(now, mail.place, mail.from, &mail.header, out),
+            }
+        }
+    }
+}

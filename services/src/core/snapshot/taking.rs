@@ -1,0 +1,162 @@
+//! Our own state becomes a file.
+
+use super::{Core, Operation, RETRY_AFTER, SnapshotFile, Step};
+use crate::core::remote::Message;
+use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Now};
+use flotilla_storage::snapshot::{PART_HEADER_BYTES, PartHeader, PartKind, encode};
+
+/// A snapshot file being written from our own state.
+pub(super) struct Taking {
+    pub(super) number: u64,
+    /// What the whole is good for: the index of the first shard's part.
+    index: u64,
+    term: u64,
+    /// What comes next: the shard and the piece of it.
+    shard: u32,
+    piece: u32,
+    /// When that shard's turn began: its index and term, and the group's clock.
+    shard_state: (u64, u64, u64),
+    offset: u64,
+    /// An operation is under way; else the next may begin.
+    is_busy: bool,
+    /// Everything is written.
+    is_over: bool,
+}
+
+impl Core {
+    pub(super) fn take_if_due(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        let group = &self.snapshots.groups[place];
+        let raft = self.multi.raft(place);
+        let applied = self.groups[place].applied;
+        // Bytes since the newest snapshot, roughly: what it covers may still be here for a follower.
+        let covered = group.newest.map_or(0, |newest| newest.index);
+        let entries = raft.log().last_index() - raft.log().snapshot().0;
+        let fresh = raft.log().last_index() - covered.max(raft.log().snapshot().0);
+        let bytes = raft.log().bytes() as u64 * fresh / entries.max(1);
+        // A large state is written rarely: at most four bytes of it for a byte of log.
+        let state: u64 = self.groups[place].shards.iter().map(crate::kv::Keyspace::bytes).sum();
+        let enough = (self.config.log.snapshot_after_bytes as u64).max(state / 4);
+        let due = bytes >= enough || self.multi.is_pinning(place);
+        let busy = group.taking.is_some() || group.receiving.is_some() || group.marked.is_some();
+        if busy || !due || applied <= covered || now.monotonic < group.not_before {
+            return;
+        }
+        let number = self.snapshots.number();
+        let op = self.snapshots.op_of(place, number, Step::Make);
+        out.push(Effect::CreateFile { op, file: FileId { kind: FileKind::Unfinished, number }, bytes: 0 });
+        self.snapshots.groups[place].taking = Some(Taking {
+            number,
+            index: 0,
+            term: 0,
+            shard: 0,
+            piece: 0,
+            shard_state: (0, 0, 0),
+            offset: 0,
+            is_busy: true,
+            is_over: false,
+        });
+    }
+
+    /// Gives up the snapshot being taken.
+    pub(super) fn give_up_taking(&mut self, place: usize, out: &mut Effects<Message>) {
+        let Some(taking) = self.snapshots.groups[place].taking.take() else { return };
+        if let Some(shard) = self.groups[place].shards.get_mut(taking.shard as usize) {
+            shard.thaw();
+        }
+        if !taking.is_busy {
+            self.snapshots.remove(FileKind::Unfinished, taking.number, out);
+        }
+    }
+
+    pub(super) fn taking_went_on(
+        &mut self,
+        now: Now,
+        place: usize,
+        step: Step,
+        result: Result<DiskReply, DiskError>,
+        out: &mut Effects<Message>,
+    ) {
+        let taking = self.snapshots.groups[place].taking.as_mut().expect("seen by the caller");
+        taking.is_busy = false;
+        if let Err(error) = result {
+            // Without a snapshot nothing is lost; the log stays, and another try follows.
+            tracing::warn!(%error, "a snapshot was given up");
+            if let Step::Rename = step {
+                // Under which name that has left it, nobody knows.
+                let number = taking.number;
+                self.snapshots.remove(FileKind::Snapshot, number, out);
+            }
+            self.snapshots.groups[place].not_before = now.monotonic + RETRY_AFTER;
+            return self.give_up_taking(place, out);
+        }
+        let Taking { number, index, term, offset: bytes, is_over, .. } = *taking;
+        match step {
+            Step::Rename => {
+                self.snapshots.groups[place].taking = None;
+                self.mark(place, SnapshotFile { number, index, term, bytes });
+            }
+            _ if is_over => {
+                taking.is_busy = true;
+                self.rename(place, number, out);
+            }
+            _ => self.continue_taking(now, place, out),
+        }
+    }
+
+    /// Writes the next piece, or the end mark, if nothing is under way and the rate limit allows.
+    pub(super) fn continue_taking(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        let Some(taking) = &self.snapshots.groups[place].taking else { return };
+        let rate = self.config.log.snapshot_bytes_per_second;
+        if taking.is_busy
+            || !self.snapshots.may_move(now.monotonic, self.config.log.snapshot_piece_bytes, rate)
+        {
+            return;
+        }
+        let (header, payload) = self.next_part(place);
+        let block = encode(&self.pool, &header, &payload);
+        let taking = self.snapshots.groups[place].taking.as_mut().expect("seen above");
+        let (number, offset) = (taking.number, taking.offset);
+        taking.offset += block.len() as u64;
+        taking.is_busy = true;
+        taking.is_over = header.kind == PartKind::End;
+        (taking.shard, taking.piece) = match header.kind {
+            PartKind::Piece => (header.shard, header.piece + 1),
+            _ => (header.shard + 1, 0),
+        };
+        // The end mark's write makes all of them durable.
+        let sync = taking.is_over;
+        let operation = Operation { place, number, step: Step::Make };
+        let op = self.snapshots.op(Some(operation));
+        let file = FileId { kind: FileKind::Unfinished, number };
+        out.push(Effect::Write { op, file, offset, block, sync });
+    }
+
+    fn next_part(&mut self, place: usize) -> (PartHeader, Vec<u8>) {
+        let raft = self.multi.raft(place);
+        let group = &mut self.groups[place];
+        let taking = self.snapshots.groups[place].taking.as_mut().expect("seen by the caller");
+        let shards = u32::try_from(group.shards.len()).expect("shards are few");
+        let mut payload = Vec::new();
+        let mut kind = PartKind::End;
+        if taking.shard < shards {
+            let number = taking.shard as usize;
+            if taking.piece == 0 {
+                // The first shard decides what the whole is good for.
+                let index = if number == 0 { group.applied } else { group.shard_index(number) };
+                let term = raft.log().term(index).unwrap_or(taking.term);
+                taking.shard_state = (index, term, group.clock_ms);
+                if number == 0 {
+                    (taking.index, taking.term) = (index, term);
+                }
+                group.shards[number].freeze();
+            }
+            let most = self.config.log.snapshot_piece_bytes - PART_HEADER_BYTES;
+            let is_last = group.shards[number].read_frozen(most, &mut payload);
+            kind = if is_last { PartKind::LastPiece } else { PartKind::Piece };
+        }
+        let (index, term, clock) = taking.shard_state;
+        let id = raft.group().0;
+        let (shard, piece) = (taking.shard, taking.piece);
+        (PartHeader { kind, group: id, shard, shards, piece, index, term, clock }, payload)
+    }
+}

@@ -1,0 +1,231 @@
+//! A shard's data as it was at one moment, read a little at a time while the shard goes on.
+//!
+//! From [`Keyspace::freeze`] on, whoever changes a key that hasn't been read yet puts its old entry aside first
+//! (copy-on-write by key). So a snapshot of any size costs a turn no more than the piece that it reads, and memory only
+//! for what changes meanwhile.
+
+use super::keyspace::{Entry, Keyspace, Value};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+/// Bytes of an entry before its key.
+pub(super) const ENTRY_HEADER_BYTES: usize = 17;
+pub(super) const TYPE_STRING: u8 = 1;
+/// Entries looked at in one piece, however small they are.
+const ENTRIES_PER_PIECE_MAX: usize = 2_000;
+
+type Keys = BTreeMap<Box<[u8]>, Entry>;
+
+/// What is left to read of the frozen state.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Frozen {
+    /// Keys up to this one have been read.
+    passed: Option<Box<[u8]>>,
+    /// Bytes of the entry behind it that have been read.
+    within: usize,
+    /// Keys that have changed since: as they were.
+    aside: BTreeMap<Box<[u8]>, Option<Entry>>,
+    /// All keys, if the shard was emptied since.
+    emptied: Option<Keys>,
+}
+
+impl Frozen {
+    /// Whether a change of the key must put its entry aside first.
+    pub(super) fn needs(&self, key: &[u8]) -> bool {
+        self.emptied.is_none()
+            && self.passed.as_deref().is_none_or(|passed| key > passed)
+            && !self.aside.contains_key(key)
+    }
+
+    pub(super) fn put_aside(&mut self, key: &[u8], entry: Option<Entry>) {
+        self.aside.insert(key.into(), entry);
+    }
+}
+
+impl Keyspace {
+    /// From now on [`Self::read_frozen`] reads the state as it is now.
+    pub fn freeze(&mut self) {
+        self.frozen = Some(Box::default());
+    }
+
+    /// Nobody will read the frozen state on.
+    pub fn thaw(&mut self) {
+        self.frozen = None;
+    }
+
+    /// All keys go; what is frozen stays as it was.
+    pub(super) fn empty(&mut self) {
+        let frozen = self.frozen.take();
+        let keys = std::mem::take(self).keys;
+        self.frozen = frozen.map(|mut frozen| {
+            frozen.emptied.get_or_insert(keys);
+            frozen
+        });
+    }
+
+    /// Appends the next piece of the frozen state to `out`, about `bytes_max` bytes of it: a piece may end within an
+    /// entry. Returns whether it was the last; then the shard is thawed.
+    pub fn read_frozen(&mut self, bytes_max: usize, out: &mut Vec<u8>) -> bool {
+        let Some(mut frozen) = self.frozen.take() else { return true };
+        let Frozen { passed, within, aside, emptied } = &mut *frozen;
+        let end = out.len() + bytes_max;
+        let source = emptied.as_ref().unwrap_or(&self.keys);
+        let after = passed.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = source.range::<[u8], _>((after, Bound::Unbounded)).peekable();
+        let mut last: Option<Box<[u8]>> = None;
+        let mut last_in_source: Option<&[u8]> = None;
+        for _ in 0..ENTRIES_PER_PIECE_MAX {
+            let changed = aside.first_key_value();
+            let order = match (rest.peek(), changed) {
+                (Some((key, _)), Some((other, _))) => key.cmp(&other),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return true,
+            };
+            let (key, entry) = match (order, changed) {
+                (Ordering::Less, _) | (_, None) => rest.peek().map(|(key, entry)| (*key, Some(*entry))),
+                (_, Some((key, entry))) => Some((key, entry.as_ref())),
+            }
+            .expect("one of both is there");
+            // A key that wasn't there may stand before the one that has been read in part.
+            if let Some(entry) = entry {
+                *within += encode(key, entry, *within, end, out);
+                if *within < encoded_len(key, entry) {
+                    break;
+                }
+                *within = 0;
+            }
+            if order != Ordering::Greater {
+                last_in_source = rest.next().map(|(key, _)| &**key);
+                last = None;
+            }
+            if order != Ordering::Less {
+                last = aside.pop_first().map(|(key, _)| key);
+            }
+            if out.len() >= end {
+                break;
+            }
+        }
+        if let Some(read) = last.or_else(|| last_in_source.map(Into::into)) {
+            *passed = Some(read);
+        }
+        self.frozen = Some(frozen);
+        false
+    }
+}
+
+fn encoded_len(key: &[u8], entry: &Entry) -> usize {
+    let Value::String(bytes) = &entry.value;
+    ENTRY_HEADER_BYTES + key.len() + bytes.len()
+}
+
+/// Appends the bytes of an entry from `from` on until `out` is `end` long; returns how many.
+fn encode(key: &[u8], entry: &Entry, from: usize, end: usize, out: &mut Vec<u8>) -> usize {
+    let Value::String(bytes) = &entry.value;
+    let mut header = [0; ENTRY_HEADER_BYTES];
+    for (place, length) in [key.len(), bytes.len()].into_iter().enumerate() {
+        let length = u32::try_from(length).expect("keys and values are at most 512 MiB");
+        header[place * 4..place * 4 + 4].copy_from_slice(&length.to_le_bytes());
+    }
+    header[8..16].copy_from_slice(&entry.deadline_ms.unwrap_or(0).to_le_bytes());
+    header[16] = TYPE_STRING;
+    let before = out.len();
+    let mut skip = from;
+    for part in [&header[..], key, bytes] {
+        let left = part.get(skip..).unwrap_or_default();
+        skip = skip.saturating_sub(part.len());
+        let room = end.saturating_sub(out.len());
+        out.extend_from_slice(&left[..left.len().min(room)]);
+    }
+    out.len() - before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::ShardReader;
+    use proptest::prelude::*;
+
+    fn read(keys: &mut Keyspace, piece: usize, mut between: impl FnMut(&mut Keyspace)) -> Keyspace {
+        let mut reader = ShardReader::default();
+        loop {
+            let mut out = Vec::new();
+            let last = keys.read_frozen(piece, &mut out);
+            assert!(out.len() <= piece, "a piece is as long as it may be");
+            reader.read(&out).unwrap();
+            if last {
+                return reader.finish().unwrap();
+            }
+            between(keys);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Set(u8, u16, Option<u64>),
+        Deadline(u8, Option<u64>),
+        Remove(u8),
+        Expire,
+        Empty,
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let deadline = proptest::option::of(1_u64..50);
+        prop_oneof![
+            8 => (any::<u8>(), 0_u16..900, deadline.clone()).prop_map(|(key, bytes, at)| Change::Set(key, bytes, at)),
+            2 => (any::<u8>(), deadline).prop_map(|(key, at)| Change::Deadline(key, at)),
+            4 => any::<u8>().prop_map(Change::Remove),
+            1 => Just(Change::Expire),
+            1 => Just(Change::Empty),
+        ]
+    }
+
+    fn apply(keys: &mut Keyspace, change: &Change) {
+        match change {
+            Change::Set(key, bytes, at) => {
+                keys.insert(&[*key], Value::String(vec![*key; usize::from(*bytes)]), *at);
+            }
+            Change::Deadline(key, at) => keys.set_deadline(&[*key], *at),
+            Change::Remove(key) => drop(keys.remove(0, &[*key])),
+            Change::Expire => drop(keys.expire(25, 3)),
+            Change::Empty => keys.clear(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_the_state_when_it_was_frozen(
+            first in prop::collection::vec(change(), 0..60),
+            meanwhile in prop::collection::vec(change(), 0..60),
+            piece in 1_usize..2000,
+        ) {
+            let mut keys = Keyspace::default();
+            first.iter().for_each(|change| apply(&mut keys, change));
+            let expected = keys.clone();
+            keys.freeze();
+            let mut meanwhile = meanwhile.iter();
+            let found = read(&mut keys, piece, |keys| meanwhile.by_ref().take(2).for_each(|it| apply(keys, it)));
+            prop_assert_eq!(found.state_hash(), expected.state_hash());
+            prop_assert_eq!((found.len(), found.bytes()), (expected.len(), expected.bytes()));
+            prop_assert_eq!(found.next_deadline(), expected.next_deadline());
+        }
+    }
+
+    #[test]
+    fn a_value_larger_than_a_piece_is_cut() {
+        let mut keys = Keyspace::default();
+        keys.insert(b"large", Value::String((0..100_000_u32).map(|byte| byte as u8).collect()), Some(9));
+        keys.insert(b"small", Value::String(b"x".to_vec()), None);
+        keys.freeze();
+        // It changes while half of it is read.
+        let mut changes = 0;
+        let found = read(&mut keys, 1000, |keys| {
+            changes += 1;
+            keys.insert(b"large", Value::String(vec![changes]), None);
+        });
+        assert!(changes >= 100);
+        assert_eq!(found.get(0, b"large").unwrap().value.as_string().unwrap().len(), 100_000);
+        assert_eq!(found.get(0, b"large").unwrap().deadline_ms, Some(9));
+    }
+}
