@@ -75,7 +75,7 @@ pub(crate) fn sync(folder: &Path, lasting: Duration, interrupt: &Interrupt) -> R
     interrupt.check()?;
     let mut seen = latencies();
     times.into_iter().for_each(|time| seen.saturating_record(time));
-    Ok(floor(&seen))
+    Ok(percentiles(&seen))
 }
 
 /// A round trip over loopback TCP.
@@ -109,11 +109,12 @@ pub(crate) fn round_trip(lasting: Duration, interrupt: &Interrupt) -> Result<Flo
         drop(socket);
         outcome?;
         interrupt.check()?;
-        Ok(floor(&seen))
+        Ok(percentiles(&seen))
     })
 }
 
-fn floor(seen: &crate::recorder::Latencies) -> Floor {
+/// The percentiles of what was seen.
+pub(crate) fn percentiles(seen: &crate::recorder::Latencies) -> Floor {
     Floor {
         p50_us: seen.value_at_quantile(0.5) as f64 / 1e3,
         p99_us: seen.value_at_quantile(0.99) as f64 / 1e3,

@@ -106,7 +106,7 @@ pub(crate) fn run(args: &KvArgs) -> Result<()> {
 }
 
 /// Where data goes, gone at the end. Its path is absolute, whatever folder a server works in.
-fn folder(parent: Option<&Path>) -> Result<TempDir> {
+pub(crate) fn folder(parent: Option<&Path>) -> Result<TempDir> {
     let parent = parent.unwrap_or_else(|| Path::new("."));
     let doing = || BenchError::io(format!("making a folder in {}", parent.display()));
     let absolute = parent.canonicalize().map_err(doing())?;

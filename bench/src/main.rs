@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`kv`] | the `kv` command: loads, rounds, ratios |
+//! | [`wal`] | the `wal` command: the log beside the disk and raft-engine |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
@@ -27,6 +28,7 @@ mod report;
 mod resp;
 mod target;
 mod timer;
+mod wal;
 mod workload;
 
 use std::process::ExitCode;
@@ -44,11 +46,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Kv(Box<kv::args::KvArgs>),
+    Wal(wal::WalArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Kv(args) => kv::run(&args),
+        Command::Wal(args) => wal::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -57,10 +57,10 @@ pub struct Swarm {
     pub election_ms: u64,
     /// Bytes of log after which a snapshot is taken.
     pub snapshot_bytes: usize,
-    /// Mean time between changes of which disks are full, 0 for none.
-    pub full_disks: u64,
     /// Bytes of a piece of a snapshot.
     pub snapshot_piece: usize,
+    /// Mean time between changes of which disks are full, 0 for none.
+    pub full_disks: u64,
 }
 
 impl Swarm {

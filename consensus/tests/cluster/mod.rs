@@ -87,16 +87,9 @@ impl Cluster {
             Replica { multi: open(node, nodes, &files, 0), unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
-        Self {
-            replicas,
-            wire: Vec::new(),
-            cut_off: BTreeSet::new(),
-            withheld: None,
-            slow_disks: BTreeSet::new(),
-            full_disks: BTreeSet::new(),
-            sent_bytes: 0,
-            now: 1,
-        }
+        let (cut_off, slow_disks, full_disks) = Default::default();
+        let (wire, withheld) = Default::default();
+        Self { replicas, wire, cut_off, withheld, slow_disks, full_disks, sent_bytes: 0, now: 1 }
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {

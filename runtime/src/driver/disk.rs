@@ -20,7 +20,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Large reads and writes go in pieces of this size.
-const PIECE_BYTES: usize = 1 << 20;
+pub(super) const PIECE_BYTES: usize = 1 << 20;
 /// Pieces of a read in flight.
 const READS_IN_FLIGHT: u64 = 4;
 /// What the system says to a kind of `fallocate` that it, the file system or the device doesn't know.
@@ -434,7 +434,7 @@ async fn probe(path: &Path) -> Result<(), Failure> {
 }
 
 /// Makes the file `bytes` long, all of it written zeros: overwriting them later changes no metadata.
-async fn fill(file: &DmaFile, bytes: u64) -> Result<(), Failure> {
+pub(super) async fn fill(file: &DmaFile, bytes: u64) -> Result<(), Failure> {
     if bytes > 0 && zero_by_device(file, bytes).await? {
         return file.fdatasync().await.map_err(|error| failed("create", error));
     }

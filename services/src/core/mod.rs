@@ -104,7 +104,7 @@ impl Core {
         let unfit = recovered.tail.fit(config.log.segment_bytes, |file| lengths[&file]);
         let hosted = topology::groups_of(config, core);
         let (mut snapshots, restored) = restore(&files, &hosted, &mut recovered)?;
-        snapshots.remove_in_time(unfit);
+        snapshots.remove_at_start(unfit);
         drop(files);
         let (summary, damage) = (recovered.summary(), recovered.damage());
         let multi_config = MultiConfig {

@@ -37,10 +37,10 @@ use sending::Sending;
 use std::collections::BTreeMap;
 use taking::Taking;
 
+/// After a snapshot that was given up, the next one isn't begun for so long.
+const RETRY_AFTER: Nanos = SECOND;
 /// The top byte of the operation numbers of snapshots.
 const OP_TAG: u64 = 0x02 << 56;
-/// After one that was given up, the next isn't begun for so long.
-const RETRY_AFTER: Nanos = SECOND;
 /// A follower that was heard of within this time isn't made to need a snapshot by forgetting the log.
 const ALIVE_WITHIN: Nanos = 10 * SECOND;
 /// Entries of replaced data that a turn gives back to the memory.
@@ -68,7 +68,7 @@ struct SnapshotFile {
 #[derive(Default)]
 pub(super) struct GroupSnapshots {
     taking: Option<Taking>,
-    /// The last one was given up.
+    /// The last one was given up: no other is begun before this instant.
     not_before: Nanos,
     sending: BTreeMap<NodeId, Sending>,
     receiving: Option<Receiving>,
@@ -139,8 +139,8 @@ impl Snapshots {
         out.push(Effect::RemoveFile { op, file: FileId { kind, number } });
     }
 
-    /// These files are of no use: they go with those that no mark names.
-    pub(super) fn remove_in_time(&mut self, files: Vec<FileId>) {
+    /// Has more files removed than snapshots that no mark names.
+    pub(super) fn remove_at_start(&mut self, files: Vec<FileId>) {
         self.leftover.extend(files);
     }
 
@@ -341,11 +341,16 @@ impl Core {
             self.receiving_went_on(now, place, step, result, out);
         } else {
             // It was given up meanwhile.
-            let kind = match (step, result) {
-                (Step::Rename, Ok(_)) => FileKind::Snapshot,
-                _ => FileKind::Unfinished,
-            };
-            self.snapshots.remove(kind, number, out);
+            self.discard(number, step, out);
+        }
+    }
+
+    /// An operation on a snapshot that isn't wanted any more has ended: away with the file. Under which name a rename has
+    /// left it, if that failed, nobody knows.
+    fn discard(&mut self, number: u64, step: Step, out: &mut Effects<Message>) {
+        self.snapshots.remove(FileKind::Unfinished, number, out);
+        if let Step::Rename = step {
+            self.snapshots.remove(FileKind::Snapshot, number, out);
         }
     }
 

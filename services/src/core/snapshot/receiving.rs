@@ -3,7 +3,7 @@
 //! Its bytes are written as they come and put together to a state aside. Only when all of them are durable, and the log
 //! says so, does that state take the place of ours: at every moment a restart finds the one or the other.
 
-use super::{Core, Restoring, SnapshotFile, Step};
+use super::{Core, RETRY_AFTER, Restoring, SnapshotFile, Step};
 use crate::core::remote::Message;
 use flotilla_consensus::SnapshotMail;
 use flotilla_runtime::block::BLOCK_BYTES;
@@ -40,6 +40,7 @@ impl Core {
         let same = |receiving: &Receiving| {
             (receiving.from, receiving.index, receiving.bytes) == (from, header.index, bytes)
         };
+        let is_too_soon = now.monotonic < self.snapshots.groups[place].not_before;
         match self.snapshots.groups[place].receiving.as_mut() {
             Some(receiving) if same(receiving) => {
                 if !receiving.is_idle {
@@ -53,6 +54,9 @@ impl Core {
                 self.multi.answer_snapshot_part(now.monotonic, place, from, index, offset);
             }
             _ if offset > 0 => self.multi.answer_snapshot_part(now.monotonic, place, from, header.index, 0),
+            _ if is_too_soon => {
+                // It is sent again.
+            }
             _ => {
                 self.give_up_receiving(place, out);
                 self.give_up_taking(place, out);
@@ -137,7 +141,12 @@ impl Core {
         receiving.is_idle = true;
         if let Err(error) = result {
             tracing::warn!(%error, "a snapshot from the leader was given up");
-            return self.give_up_receiving(place, out);
+            receiving.is_idle = false;
+            let number = receiving.number;
+            self.give_up_receiving(place, out);
+            self.discard(number, step, out);
+            self.snapshots.groups[place].not_before = now.monotonic + RETRY_AFTER;
+            return;
         }
         if let Step::Rename = step {
             return self.install(now, place, out);

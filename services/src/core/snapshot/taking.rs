@@ -81,13 +81,12 @@ impl Core {
         if let Err(error) = result {
             // Without a snapshot nothing is lost; the log stays, and another try follows.
             tracing::warn!(%error, "a snapshot was given up");
-            if let Step::Rename = step {
-                // Under which name that has left it, nobody knows.
-                let number = taking.number;
-                self.snapshots.remove(FileKind::Snapshot, number, out);
-            }
+            taking.is_busy = true;
+            let number = taking.number;
+            self.give_up_taking(place, out);
+            self.discard(number, step, out);
             self.snapshots.groups[place].not_before = now.monotonic + RETRY_AFTER;
-            return self.give_up_taking(place, out);
+            return;
         }
         let Taking { number, index, term, offset: bytes, is_over, .. } = *taking;
         match step {

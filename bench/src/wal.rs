@@ -1,0 +1,276 @@
+//! `flotilla-bench wal`: the write-ahead log through the real driver, beside the raw recipe, the disk's bandwidth and
+//! raft-engine.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`appender`] | a machine that appends, and nothing else |
+//! | [`drive`] | that machine on the real driver: loads, and starts on logs that it left |
+//! | [`peers`] | the same load on raft-engine, and one sync for every append |
+//! | [`cpu`] | what building a frame costs without a disk |
+
+pub(crate) mod appender;
+mod cpu;
+mod drive;
+mod peers;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use flotilla_runtime::driver::floor::{measure_bandwidth, measure_ring_sync};
+use serde::Serialize;
+
+use crate::error::{BenchError, Result};
+use crate::floor::{self, Floor, Floors};
+use crate::interrupt::Interrupt;
+use crate::machine::Machine;
+use crate::recorder::latencies;
+use crate::report::{self, Goal, Observation, Ratio, Report, SCHEMA, note};
+
+/// The write-ahead log, side by side with the disk's own speed and with raft-engine
+///
+/// One appender whose frame is a block of 4 KiB, against overwriting such a block and syncing it; 64 and 1024 appenders
+/// of 256 B, against raft-engine and against a sync for every append; 1024 of 4 KiB, against the disk's bandwidth; opening
+/// a log, against reading it; building frames without a disk.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WalArgs {
+    /// Under 40 s in all
+    #[arg(long)]
+    quick: bool,
+    /// Rounds, each with everything in it; ratios are medians of them [default: 3; 2 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// A folder on a real disk, in which a temporary one is made [default: here]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Group commits in flight at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    commits: u16,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// One load in one round.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LoadResult {
+    pub(crate) load: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) appends_per_second: f64,
+    pub(crate) bytes_per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+}
+
+/// How long things take.
+#[derive(Clone, Copy)]
+struct Times {
+    load: Duration,
+    floor: Duration,
+    log_bytes: u64,
+}
+
+/// One figure in every round.
+#[derive(Default)]
+struct Figures {
+    ratios: Vec<(&'static str, Vec<f64>, Goal)>,
+    observations: Vec<(&'static str, Vec<f64>)>,
+}
+
+impl Figures {
+    fn ratio(&mut self, name: &'static str, value: f64, goal: Goal) {
+        match self.ratios.iter_mut().find(|(known, ..)| *known == name) {
+            Some((_, rounds, _)) => rounds.push(value),
+            None => self.ratios.push((name, vec![value], goal)),
+        }
+    }
+
+    fn observe(&mut self, name: &'static str, value: f64) {
+        match self.observations.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, rounds)) => rounds.push(value),
+            None => self.observations.push((name, vec![value])),
+        }
+    }
+}
+
+/// What else the report has.
+#[derive(Serialize)]
+struct More {
+    elapsed_seconds: f64,
+    observations: Vec<Observation>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &WalArgs) -> Result<()> {
+    let from = Instant::now();
+    let interrupt = Interrupt::install()?;
+    let folder = crate::kv::folder(args.dir.as_deref())?;
+    let machine = Machine::of(folder.path());
+    let times = match args.quick {
+        true => Times {
+            load: Duration::from_millis(700),
+            floor: Duration::from_millis(300),
+            log_bytes: 256 << 20,
+        },
+        false => Times { load: Duration::from_secs(3), floor: Duration::from_secs(1), log_bytes: 1 << 30 },
+    };
+    let raft_engine = peers::RaftEngine::find();
+    if let Err(missing) = &raft_engine {
+        note(&format!("without raft-engine: {missing}"));
+    }
+    let (mut figures, mut results, mut floors) = (Figures::default(), Vec::new(), Vec::new());
+    for round in 1..=args.rounds.unwrap_or(if args.quick { 2 } else { 3 }) {
+        note(&format!("round {round}"));
+        floors.push(floor::measure(folder.path(), times.floor, &interrupt)?);
+        let commits = usize::from(args.commits);
+        loads(
+            folder.path(),
+            times,
+            commits,
+            raft_engine.as_ref().ok(),
+            &mut figures,
+            &mut results,
+            &interrupt,
+        )?;
+        recoveries(folder.path(), times, &mut figures, &interrupt)?;
+        figures.ratio("frame_build_256b_ns", cpu::frame_build_ns(256), Goal::AtMost(150.0));
+    }
+    report_all(args, machine, &floor::summary(&floors), figures, results, from)
+}
+
+fn loads(
+    folder: &Path,
+    times: Times,
+    commits: usize,
+    raft_engine: Option<&peers::RaftEngine>,
+    figures: &mut Figures,
+    results: &mut Vec<LoadResult>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let disk =
+        |error: std::io::Error| BenchError::Disk { path: folder.to_owned(), reason: error.to_string() };
+    interrupt.check()?;
+    let load =
+        |name, appenders, bytes| drive::Load { name, appenders, bytes, groups: 1, commits, time: times.load };
+    // A frame of one block: what is left of it beside the headers.
+    let one = drive::run(folder, &load("append_4k", 1, appender::ONE_BLOCK))?;
+    let raw = raw_recipe(folder, times.floor).map_err(disk)?;
+    figures.ratio("append_4k_p50_vs_raw", one.p50_us / raw.p50_us, Goal::AtMost(1.15));
+    figures.ratio("append_4k_p99_vs_raw", one.p99_us / raw.p99_us, Goal::AtMost(1.5));
+    results.push(one);
+    for (name, appenders, vs_engine, vs_sync) in [
+        ("appenders_64_256b", 64, "appenders_64_256b_vs_raft_engine", "appenders_64_256b_vs_sync_each"),
+        (
+            "appenders_1024_256b",
+            1024,
+            "appenders_1024_256b_vs_raft_engine",
+            "appenders_1024_256b_vs_sync_each",
+        ),
+    ] {
+        interrupt.check()?;
+        let ours = drive::run(folder, &load(name, appenders, 256))?;
+        let each = peers::sync_each(folder, name, appenders, times.load)?;
+        figures.ratio(vs_sync, ours.appends_per_second / each.appends_per_second, Goal::AtLeast(10.0));
+        if let Some(engine) = raft_engine {
+            let theirs = engine.run(folder, name, appenders, 256, times.load)?;
+            figures.ratio(vs_engine, ours.appends_per_second / theirs.appends_per_second, Goal::AtLeast(2.0));
+            results.push(theirs);
+        }
+        results.extend([ours, each]);
+    }
+    interrupt.check()?;
+    let ours = drive::run(folder, &load("appenders_1024_4k", 1024, 4096))?;
+    let (written, _) = measure_bandwidth(folder, times.log_bytes, 8).map_err(disk)?;
+    figures.ratio("appenders_1024_4k_vs_bandwidth", ours.bytes_per_second / written, Goal::AtLeast(0.8));
+    figures.observe("disk_write_mib_per_second", written / f64::from(1 << 20));
+    results.push(ours);
+    Ok(())
+}
+
+fn recoveries(folder: &Path, times: Times, figures: &mut Figures, interrupt: &Interrupt) -> Result<()> {
+    let disk =
+        |error: std::io::Error| BenchError::Disk { path: folder.to_owned(), reason: error.to_string() };
+    for (name, groups, goal) in [
+        ("recovery_vs_bandwidth", 1, Goal::AtLeast(0.8)),
+        ("recovery_10k_groups_vs_read", 10_000, Goal::AtMost(1.2)),
+    ] {
+        interrupt.check()?;
+        let opened = drive::recovery(folder, groups, times.log_bytes)?;
+        let (_, read) = measure_bandwidth(folder, opened.file_bytes, 8).map_err(disk)?;
+        let speed = opened.file_bytes as f64 / opened.seconds;
+        match goal {
+            Goal::AtLeast(_) => figures.ratio(name, speed / read, goal),
+            Goal::AtMost(_) => figures.ratio(name, read / speed, goal),
+        }
+        figures.observe("disk_read_mib_per_second", read / f64::from(1 << 20));
+    }
+    Ok(())
+}
+
+/// A block overwritten and synced through io_uring, as a core does it.
+fn raw_recipe(folder: &Path, lasting: Duration) -> std::io::Result<Floor> {
+    let mut seen = latencies();
+    for time in measure_ring_sync(folder, 4096, lasting)? {
+        seen.saturating_record(time);
+    }
+    Ok(floor::percentiles(&seen))
+}
+
+fn report_all(
+    args: &WalArgs,
+    machine: Machine,
+    floors: &Floors,
+    figures: Figures,
+    results: Vec<LoadResult>,
+    from: Instant,
+) -> Result<()> {
+    let ratios: Vec<Ratio> = figures
+        .ratios
+        .into_iter()
+        .filter_map(|(name, rounds, goal)| Ratio::new(name, rounds, goal))
+        .collect();
+    let observed = figures.observations.into_iter();
+    let observations: Vec<_> = observed.filter_map(|(name, rounds)| Observation::new(name, rounds)).collect();
+    let elapsed_seconds = from.elapsed().as_secs_f64();
+    if args.json {
+        let more = More { elapsed_seconds, observations };
+        let command = report::command_line();
+        return report::print_json(&Report {
+            schema: SCHEMA,
+            command,
+            machine,
+            floors,
+            results,
+            ratios,
+            more,
+        });
+    }
+    let number = |value: f64| if value < 1000.0 { format!("{value:.2}") } else { format!("{value:.0}") };
+    let rows: Vec<Vec<String>> = results
+        .iter()
+        .map(|it| {
+            let mut row = vec![it.load.to_owned(), it.target.to_owned()];
+            let mib = it.bytes_per_second / f64::from(1 << 20);
+            row.extend([it.appends_per_second, mib, it.p50_us, it.p99_us].map(number));
+            row
+        })
+        .collect();
+    report::print(&format!(
+        "\nfloor  4 KiB overwrite + fdatasync, plain system calls: p50 {} us, p99 {} us\n\n{}\n",
+        number(floors.sync_4k_overwrite.p50_us),
+        number(floors.sync_4k_overwrite.p99_us),
+        report::table(&["load", "target", "appends/s", "MiB/s", "p50 us", "p99 us"], &rows)
+    ))?;
+    let each = |rounds: &[f64]| rounds.iter().map(|it| number(*it)).collect::<Vec<_>>().join(" ");
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for it in &ratios {
+        let holds = if it.holds { "yes" } else { "no" };
+        rows.push(vec![it.name.clone(), number(it.value), it.goal.clone(), holds.into(), each(&it.rounds)]);
+    }
+    for it in &observations {
+        rows.push(vec![it.name.clone(), number(it.value), "-".into(), "-".into(), each(&it.rounds)]);
+    }
+    report::print(&report::table(&["figure", "value", "goal", "holds", "rounds"], &rows))?;
+    note(&format!("{elapsed_seconds:.1} s in all"));
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! What an entry costs the CPU on its way into a frame: built, checksummed, queued; without a disk.
+
+use std::time::Instant;
+
+use flotilla_runtime::{BlockPool, DiskReply, Effect, Effects};
+use flotilla_storage::{Log, LogConfig, RecordHeader, RecordKind, Recovery};
+
+use super::appender::IDENTITY;
+
+/// Entries of a commit.
+const BATCH: u64 = 256;
+const BATCHES: u64 = 2_000;
+
+/// Nanoseconds for an entry of `bytes`: the best of five passes, each a mean.
+pub(super) fn frame_build_ns(bytes: usize) -> f64 {
+    let payload = vec![0x5a; bytes];
+    (0..5).map(|_| pass(&payload)).fold(f64::INFINITY, f64::min)
+}
+
+fn pass(payload: &[u8]) -> f64 {
+    let recovered = Recovery::new(IDENTITY).finish().expect("an empty log is a good one");
+    let mut log = Log::open(LogConfig::new(IDENTITY), BlockPool::heap(), recovered.tail);
+    let mut out = Effects::<()>::default();
+    let length = u32::try_from(payload.len()).expect("entries are small");
+    let mut index = 0;
+    let mut begun = Instant::now();
+    for batch in 0..BATCHES + 10 {
+        if batch == 10 {
+            begun = Instant::now();
+        }
+        for _ in 0..BATCH {
+            index += 1;
+            let header =
+                RecordHeader { group: 1, kind: RecordKind::Entry, schema: 9, index, term: 1, length };
+            log.append(&header, payload);
+        }
+        log.release(1, index);
+        commit(&mut log, &mut out);
+    }
+    begun.elapsed().as_nanos() as f64 / (BATCHES * BATCH) as f64
+}
+
+/// A disk that does everything at once.
+fn commit(log: &mut Log, out: &mut Effects<()>) {
+    loop {
+        log.flush(0, out);
+        let mut done = Vec::new();
+        for effect in out.drain() {
+            match effect {
+                Effect::Write { op, .. }
+                | Effect::Sync { op, .. }
+                | Effect::CreateFile { op, .. }
+                | Effect::RemoveFile { op, .. } => done.push(op),
+                _ => {}
+            }
+        }
+        if done.is_empty() {
+            return;
+        }
+        for op in done {
+            log.disk(op, &Ok(DiskReply::Done), out);
+        }
+    }
+}

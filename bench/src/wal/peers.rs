@@ -1,0 +1,132 @@
+//! What the log is compared with: raft-engine, and a sync for every append.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use flotilla_runtime::BlockPool;
+use flotilla_runtime::block::BLOCK_BYTES;
+use rustix::fs::{Mode, OFlags, fdatasync, open};
+use serde::Deserialize;
+
+use super::LoadResult;
+use crate::error::{BenchError, Result};
+use crate::floor::percentiles;
+use crate::recorder::{Latencies, latencies};
+
+/// Threads of [`sync_each`] at most: more don't make a disk faster.
+const THREADS_MAX: usize = 64;
+
+/// The program of `bench/peers/raft-engine`, built by its script.
+pub(super) struct RaftEngine {
+    program: PathBuf,
+}
+
+/// What it prints.
+#[derive(Debug, Deserialize)]
+struct Printed {
+    appends_per_second: f64,
+    p50_us: f64,
+    p99_us: f64,
+}
+
+impl RaftEngine {
+    /// Where the script puts it: beside the programs of this workspace.
+    pub(super) fn find() -> Result<Self> {
+        let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
+        let places = own.ancestors().map(|folder| folder.join("peers/release/wal-raft-engine"));
+        places.into_iter().find(|place| place.exists()).map(|program| Self { program }).ok_or_else(|| {
+            BenchError::Missing {
+                program: "wal-raft-engine".to_owned(),
+                hint: ": bench/peers/raft-engine.sh builds it".to_owned(),
+            }
+        })
+    }
+
+    /// The same load: so many threads, each of which appends an entry to a group of its own and waits until it is durable.
+    pub(super) fn run(
+        &self,
+        folder: &Path,
+        load: &'static str,
+        appenders: usize,
+        bytes: usize,
+        time: Duration,
+    ) -> Result<LoadResult> {
+        let log = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for raft-engine"))?;
+        let output = Command::new(&self.program)
+            .arg(log.path())
+            .args([appenders.to_string(), bytes.to_string(), time.as_secs_f64().to_string()])
+            .output()
+            .map_err(BenchError::io("running raft-engine"))?;
+        let failed = |reason: String| BenchError::Failed {
+            scenario: load.to_owned(),
+            target: "raft-engine".to_owned(),
+            reason,
+        };
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        let printed: Printed =
+            serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
+        let Printed { appends_per_second, p50_us, p99_us } = printed;
+        let bytes_per_second = appends_per_second * bytes as f64;
+        Ok(LoadResult { load, target: "raft-engine", appends_per_second, bytes_per_second, p50_us, p99_us })
+    }
+}
+
+/// Every append overwrites a block of its own and syncs it, from many threads.
+pub(super) fn sync_each(
+    folder: &Path,
+    load: &'static str,
+    appenders: usize,
+    time: Duration,
+) -> Result<LoadResult> {
+    let path = folder.join("sync-each");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::DIRECT | OFlags::CLOEXEC;
+    let failed = || BenchError::io(format!("writing {}", path.display()));
+    let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| failed()(error.into()))?;
+    let threads = appenders.min(THREADS_MAX);
+    let write = |place: usize| {
+        let block = BlockPool::heap().copy_of(&[0x5a; BLOCK_BYTES]);
+        rustix::io::pwrite(&file, &block, (place * BLOCK_BYTES) as u64).map(|_| ())
+    };
+    (0..threads)
+        .try_for_each(write)
+        .and_then(|()| fdatasync(&file))
+        .map_err(|error| failed()(error.into()))?;
+    let begun = Instant::now();
+    let append = |place: usize| -> rustix::io::Result<Latencies> {
+        let block = BlockPool::heap().copy_of(&[0x5a; BLOCK_BYTES]);
+        let mut seen = latencies();
+        while begun.elapsed() < time {
+            let start = Instant::now();
+            rustix::io::pwrite(&file, &block, (place * BLOCK_BYTES) as u64)?;
+            fdatasync(&file)?;
+            seen.saturating_record(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+        Ok(seen)
+    };
+    let append = &append;
+    let mut all = latencies();
+    std::thread::scope(|scope| -> Result<()> {
+        let running: Vec<_> = (0..threads).map(|place| scope.spawn(move || append(place))).collect();
+        for thread in running {
+            match thread.join() {
+                Ok(seen) => all += &seen.map_err(|error| failed()(error.into()))?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(())
+    })?;
+    let per_second = all.len() as f64 / begun.elapsed().as_secs_f64();
+    std::fs::remove_file(&path).map_err(failed())?;
+    let latency = percentiles(&all);
+    Ok(LoadResult {
+        load,
+        target: "sync each",
+        appends_per_second: per_second,
+        bytes_per_second: per_second * 256.0,
+        p50_us: latency.p50_us,
+        p99_us: latency.p99_us,
+    })
+}
