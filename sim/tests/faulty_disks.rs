@@ -231,6 +231,25 @@ fn a_follower_on_a_full_disk_holds_nobody_up_and_catches_up() {
 }
 
 #[test]
+fn a_follower_without_room_for_a_snapshot_gets_another() {
+    let Some(mut rig) = start(3, |options| options.log.snapshot_after_bytes = 64 << 10) else { return };
+    let follower = rig.leader() % 3 + 1;
+    rig.nodes.kill(follower);
+    let load = Load { clients: 4, value_bytes: 4000 };
+    // The others forget what it needs.
+    let acknowledged = load.while_doing(&mut rig, |_, count| wait_for_more(count, 500));
+    rig.disk(follower).set_room(Some(0));
+    rig.nodes.restart(follower).unwrap_or_else(|error| panic!("{error}"));
+    wait_until("it says that it has no room", || {
+        rig.words(follower).contains("a snapshot from the leader was given up")
+    });
+    rig.disk(follower).set_room(None);
+    rig.wait_for_catching_up(follower);
+    rig.lose_power();
+    rig.check(&acknowledged);
+}
+
+#[test]
 fn when_every_disk_is_full_reads_are_served_also_by_a_new_leader() {
     let Some(mut rig) = start(3, |_| {}) else { return };
     for node in 1..=3 {

@@ -11,10 +11,10 @@
 //! | `requests.rs` | what each request does to the folder behind |
 //! | `passthrough.rs` | the kernel's requests, taken apart and answered |
 //!
-//! What is asked for by a system call of the process itself must not be needed by the threads that answer, or it
-//! hangs: a test looks at the folder behind ([`FaultFs::backing`]) and leaves the mounted one to the nodes.
+//! A loss of power takes back writes, but neither names nor folders.
 //!
-//! Not simulated: a loss of power takes back writes, but neither names nor folders.
+//! A process that is killed leaves its mounts behind, and can't even end if it was waiting for one of them. The next
+//! one that mounts clears them away; by hand it is `umount -f -l`.
 
 mod files;
 mod passthrough;
