@@ -31,6 +31,10 @@ mod timer;
 mod wal;
 mod workload;
 
+/// As in a node: what is measured here of its parts is measured with its allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
