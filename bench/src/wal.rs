@@ -158,25 +158,34 @@ fn loads(
     figures.ratio("append_4k_p50_vs_raw", one.p50_us / raw.p50_us, Goal::AtMost(1.15));
     figures.ratio("append_4k_p99_vs_raw", one.p99_us / raw.p99_us, Goal::AtMost(1.5));
     results.push(one);
-    for (name, appenders, vs_engine, vs_sync) in [
-        ("appenders_64_256b", 64, "appenders_64_256b_vs_raft_engine", "appenders_64_256b_vs_sync_each"),
+    for (name, appenders, vs_engine, vs_sync, vs_parallel) in [
+        (
+            "appenders_64_256b",
+            64,
+            "appenders_64_256b_vs_raft_engine",
+            "appenders_64_256b_vs_sync_each",
+            "appenders_64_256b_vs_parallel_syncs",
+        ),
         (
             "appenders_1024_256b",
             1024,
             "appenders_1024_256b_vs_raft_engine",
             "appenders_1024_256b_vs_sync_each",
+            "appenders_1024_256b_vs_parallel_syncs",
         ),
     ] {
         interrupt.check()?;
         let ours = drive::run(folder, &load(name, appenders, 256))?;
-        let each = peers::sync_each(folder, name, appenders, times.load)?;
+        let each = peers::sync_each(folder, name, appenders, true, times.load / 2)?;
+        let parallel = peers::sync_each(folder, name, appenders, false, times.load / 2)?;
         figures.ratio(vs_sync, ours.appends_per_second / each.appends_per_second, Goal::AtLeast(10.0));
+        figures.observe(vs_parallel, ours.appends_per_second / parallel.appends_per_second);
         if let Some(engine) = raft_engine {
             let theirs = engine.run(folder, name, appenders, 256, times.load)?;
             figures.ratio(vs_engine, ours.appends_per_second / theirs.appends_per_second, Goal::AtLeast(2.0));
             results.push(theirs);
         }
-        results.extend([ours, each]);
+        results.extend([ours, each, parallel]);
     }
     interrupt.check()?;
     let ours = drive::run(folder, &load("appenders_1024_4k", 1024, 4096))?;

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 /// Reads of a file at once: enough for a disk to be busy.
-const READERS: usize = 4;
+const READERS: usize = 8;
 
 /// The whole content of a file, by direct I/O, padded with zeros to whole blocks.
 ///
