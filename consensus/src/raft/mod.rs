@@ -24,6 +24,7 @@ use crate::log::RaftLog;
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
 use crate::progress::Progress;
 use flotilla_runtime::machine::MILLISECOND;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Nanos, NodeId, PeerId, SplitMix64};
 use flotilla_storage::{Damage, HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
 use repair::Repairing;
@@ -222,7 +223,7 @@ impl Raft {
             config,
             me,
             term: hard_state.term,
-            vote: hard_state.vote,
+            vote: hard_state.vote.filter(|_| !planted(Bug::VoteForgotten)),
             role: Role::Follower,
             leader: None,
             commit,
@@ -335,6 +336,9 @@ impl Raft {
             Kind::Vote => self.on_vote(cx, from, header),
             Kind::Repair => self.on_repair(cx, from, header),
             Kind::RepairReply if header.term <= self.term => self.on_repair_reply(from, header),
+            Kind::AppendReply if planted(Bug::StaleReplyCounts) && header.term < self.term => {
+                self.on_append_reply(cx, from, header);
+            }
             _ if header.term < self.term => self.answer_the_past(cx, from, header),
             kind => {
                 if header.term > self.term {

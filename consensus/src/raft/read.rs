@@ -5,6 +5,7 @@
 
 use super::{Context, Raft, ReadTicket, Refused, Role};
 use crate::quorum::reached_by_majority;
+use flotilla_runtime::planted::{Bug, planted};
 
 impl Raft {
     /// A linearizable read arrives.
@@ -16,12 +17,15 @@ impl Raft {
             return Err(Refused::NotLeader(self.leader()));
         }
         // Alone, we are the majority, and need to ask nobody.
-        let alone = self.members.len() == 1;
+        let alone = self.members.len() == 1 || planted(Bug::NoReadRound);
         self.round_wanted = if alone { self.round_confirmed } else { self.round_sent + 1 };
+        if planted(Bug::ReadRoundInTheAir) && self.round_confirmed < self.round_sent {
+            self.round_wanted = self.round_sent;
+        }
         Ok(ReadTicket {
             round: self.round_wanted,
             // Until an entry of our own term is committed we don't know how far the others had come.
-            index: self.commit.max(self.term_start),
+            index: self.commit.max(if planted(Bug::ReadBeforeOwnTerm) { 0 } else { self.term_start }),
             position: self.log.last_index(),
             term: self.term,
         })

@@ -19,6 +19,7 @@ use crate::resp::ReplyWriter;
 use crate::slot::Slot;
 use flotilla_consensus::{Proposal, Raft, ReadTicket, Refused, Role};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Effects, Nanos, Now};
 use flotilla_storage::RecordHeader;
 use std::collections::{BTreeMap, VecDeque};
@@ -179,7 +180,8 @@ impl Core {
             command.extend_from_slice(arg);
             ends.push(u32::try_from(command.len()).expect("a request is bounded far below 4 GiB"));
         }
-        let after = if in_order { ticket.position } else { ticket.index };
+        let waits = in_order && !planted(Bug::PipelineOverlap);
+        let after = if waits { ticket.position } else { ticket.index };
         let reader =
             Reader { ticket, after, origin: call.origin, spec: call.spec, slot: call.slot, command, ends };
         let group = &mut self.groups[place];
@@ -229,6 +231,10 @@ impl Core {
     /// Takes note of who leads, applies what is committed, serves the readers whose time has come.
     pub(super) fn settle_group(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         self.note_standing(now, place, out);
+        if planted(Bug::ExpiredByLocalClock) {
+            let group = &mut self.groups[place];
+            group.clock_ms = group.clock_ms.max(now.unix_ms);
+        }
         while self.groups[place].applied < self.multi.raft(place).commit() {
             self.apply_next(place, out);
         }
@@ -296,12 +302,17 @@ impl Core {
                 "a leader's own entries are applied in order"
             );
             claimed = Some(writer.origin);
+            if planted(Bug::WaitersLost)
+                && group.writers.front().is_some_and(|it| it.proposal.index == index + 1)
+            {
+                claimed = None;
+            }
         }
         if !group.undecided.is_empty() {
             let decided: Vec<_> =
                 group.undecided.extract_if((index, 0)..=(index, u64::MAX), |_, _| true).collect();
             for ((_, proposed), (origin, slot, _)) in decided {
-                if proposed == term {
+                if proposed == term || planted(Bug::WaiterByIndexOnly) {
                     claimed = Some(origin);
                 } else {
                     self.redirect(origin, slot, out);
@@ -341,7 +352,9 @@ impl Core {
             let group = &mut self.groups[place];
             let applied = group.applied;
             let due = |reader: &mut Reader| {
-                reader.ticket.term == term && reader.ticket.round <= confirmed && reader.after <= applied
+                reader.ticket.term == term
+                    && reader.ticket.round <= confirmed
+                    && (reader.after <= applied || planted(Bug::ReadBeforeApplied))
             };
             let reader = match group.readers.pop_front_if(due) {
                 Some(reader) => Some(reader),
@@ -370,7 +383,7 @@ fn run(group: &mut Group, code: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>
     let slot = by_code(code).and_then(|spec| crate::slot::slot_of_command(spec, args).ok().flatten());
     if let Some(slot) = slot {
         let shard = group.shard(slot);
-        if index > group.restored[shard] {
+        if index > group.restored[shard] || planted(Bug::PartsAppliedTwice) {
             group.shards[shard].write(clock_ms, code, args, reply);
         }
         return;

@@ -244,6 +244,7 @@ impl Machine for Core {
             Event::Tick => {
                 self.multi.tick(now.monotonic, out);
                 self.tick_groups(now, out);
+                self.tick_remote(now.monotonic);
                 self.tick_snapshots(now, out);
             }
             Event::Opened { conn } => self.connections.open(conn),
@@ -282,7 +283,8 @@ impl Machine for Core {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let deadlines = [self.multi.deadline(), self.draining, self.snapshots.deadline()];
+        let deadlines =
+            [self.multi.deadline(), self.draining, self.snapshots.deadline(), self.remote.deadline()];
         deadlines.into_iter().flatten().min()
     }
 }

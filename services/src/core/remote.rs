@@ -11,8 +11,12 @@ use crate::command::{Spec, lookup};
 use crate::config::Redirect;
 use crate::resp::{Protocol, ReplyWriter};
 use crate::slot::Slot;
-use flotilla_runtime::{ConnId, CoreId, Effect, Effects, NodeId, Now, PeerId};
+use flotilla_runtime::machine::SECOND;
+use flotilla_runtime::{ConnId, CoreId, Effect, Effects, Nanos, NodeId, Now, PeerId};
 use std::collections::BTreeMap;
+
+/// A command that isn't answered for so long, or its answer, was lost: a link that is down or behind drops frames.
+const ANSWERED_WITHIN: Nanos = 10 * SECOND;
 
 /// Who is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,7 @@ struct Waiting {
     sequence: u64,
     to: Destination,
     writes: bool,
+    since: Nanos,
 }
 
 /// The commands that are elsewhere, and what leaves for the peers this turn.
@@ -94,9 +99,11 @@ const UNKNOWN: u8 = 3;
 const ITEM_HEADER_BYTES: usize = 16;
 
 impl Remote {
-    fn expect(&mut self, conn: ConnId, sequence: u64, to: Destination, writes: bool) -> u64 {
+    fn expect(&mut self, to: Destination, command: &Outgoing<'_>) -> u64 {
+        let Outgoing { conn, sequence, since, spec, .. } = *command;
         self.last_token += 1;
-        self.waiting.insert(self.last_token, Waiting { conn, sequence, to, writes });
+        let waiting = Waiting { conn, sequence, to, writes: spec.is_write(), since };
+        self.waiting.insert(self.last_token, waiting);
         self.last_token
     }
 
@@ -116,6 +123,15 @@ impl Remote {
         }
     }
 
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When the oldest command is given up.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        self.waiting.first_key_value().map(|(_, oldest)| oldest.since + ANSWERED_WITHIN)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.outgoing.is_empty()
     }
@@ -125,6 +141,7 @@ impl Remote {
 pub(super) struct Outgoing<'a> {
     pub(super) conn: ConnId,
     pub(super) sequence: u64,
+    pub(super) since: Nanos,
     pub(super) protocol: Protocol,
     pub(super) spec: &'static Spec,
     pub(super) args: &'a [&'a [u8]],
@@ -133,8 +150,7 @@ pub(super) struct Outgoing<'a> {
 impl Core {
     /// Sends a client's command to another core of this node.
     pub(super) fn send_to_core(&mut self, core: CoreId, command: &Outgoing<'_>, out: &mut Effects<Message>) {
-        let writes = command.spec.is_write();
-        let token = self.remote.expect(command.conn, command.sequence, Destination::Core, writes);
+        let token = self.remote.expect(Destination::Core, command);
         let packed = PackedArgs::pack(command.args);
         out.push(Effect::Mesh {
             to: core,
@@ -144,8 +160,7 @@ impl Core {
 
     /// Sends a client's command to the node that leads its group.
     pub(super) fn send_to_peer(&mut self, peer: PeerId, command: &Outgoing<'_>) {
-        let writes = command.spec.is_write();
-        let token = self.remote.expect(command.conn, command.sequence, Destination::Peer(peer), writes);
+        let token = self.remote.expect(Destination::Peer(peer), command);
         let packed = PackedArgs::pack(command.args);
         self.remote.put(peer, REQUEST, command.protocol, token, packed.bytes());
     }
@@ -269,10 +284,21 @@ impl Core {
         }
     }
 
-    /// The link to a peer broke. What was sent there may have happened: writers are cut off, readers may retry.
+    /// The link to a peer broke: what was sent there may have happened.
     pub(super) fn remote_lost(&mut self, peer: PeerId) {
-        let lost = self.remote.waiting.extract_if(.., |_, waiting| waiting.to == Destination::Peer(peer));
-        for (_, waiting) in lost {
+        self.give_up(|waiting| waiting.to == Destination::Peer(peer));
+    }
+
+    /// Time has passed: what should have been answered by now won't be.
+    pub(super) fn tick_remote(&mut self, now: Nanos) {
+        if self.remote.deadline().is_some_and(|at| at <= now) {
+            self.give_up(|waiting| waiting.since + ANSWERED_WITHIN <= now);
+        }
+    }
+
+    /// Nobody knows what became of these: writers are cut off, readers may retry.
+    fn give_up(&mut self, which: impl Fn(&Waiting) -> bool) {
+        for (_, waiting) in self.remote.waiting.extract_if(.., |_, waiting| which(waiting)) {
             if waiting.writes {
                 self.connections.cut_off(waiting.conn);
             } else {
