@@ -9,6 +9,7 @@
 //! | [`recover`] | the reader: tells a torn tail from damage, and gives back what was written |
 //! | [`snapshot`] | the file that lets a group forget its log |
 //! | [`inspect`] | a look at a segment for people |
+//! | [`repair`] | a log without what is behind a place, for people who must |
 //!
 //! `docs/format.md` draws every byte.
 
@@ -20,6 +21,7 @@ pub mod inspect;
 pub mod log;
 pub mod record;
 pub mod recover;
+pub mod repair;
 pub mod segment;
 pub mod snapshot;
 

@@ -26,6 +26,7 @@ mod reading;
 mod tests;
 
 pub use groups::RecoveredGroup;
+pub(crate) use reading::frames_behind;
 
 use crate::Lsn;
 use crate::error::StorageError;
@@ -33,7 +34,7 @@ use crate::frame::{FORMAT_VERSION, Touched};
 use crate::record::{Damage, LostFrames, RecordKind};
 use crate::segment::{FirstBlock, Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use flotilla_runtime::{FileId, Slice};
-use reading::{Reading, Segment, frames_behind};
+use reading::{Reading, Segment};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -155,6 +156,13 @@ impl Recovered {
     pub fn lose_snapshot(&mut self, group: u64, why: &StorageError) {
         self.groups.entry(group).or_default().lose_all();
         self.snapshots.push(why.to_string());
+    }
+
+    /// No other node has a replica of the group: what is left is taken for all there is, if the operator gave up the rest.
+    /// Returns whether that is so.
+    pub fn accept_what_is_left(&mut self, group: u64) -> bool {
+        let Some(found) = self.groups.get_mut(&group) else { return false };
+        found.damage.take_if(|damage| damage.given_up).is_some()
     }
 
     /// Takes a group out; one without records is empty, and damaged if the lost frames may have held some.
