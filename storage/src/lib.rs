@@ -31,6 +31,9 @@ pub use record::{Damage, HardState, LostFrames, RECORD_HEADER_BYTES, RecordError
 pub use recover::{Hole, LogTail, Recovered, RecoveredGroup, Recovery, TornTail};
 pub use segment::Identity;
 
+/// No number of a frame, an epoch, an index or a term is higher: one more can always be counted.
+pub const NUMBER_MAX: u64 = u64::MAX >> 1;
+
 /// A frame's number in its log: one more than the frame before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);

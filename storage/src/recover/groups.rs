@@ -1,9 +1,9 @@
 //! What the records say, group by group.
 
 use super::LiveSegment;
-use crate::Lsn;
 use crate::frame::{FrameHeader, Touched};
 use crate::record::{Damage, HardState, LostFrames, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use crate::{Lsn, NUMBER_MAX};
 use flotilla_runtime::Slice;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -167,6 +167,12 @@ impl Groups {
         for _ in 0..frame.records {
             let rest = payload.get(at..).ok_or("a frame holds fewer records than it says")?;
             let (header, body) = RecordHeader::decode(rest).map_err(|error| error.to_string())?;
+            if header.index > NUMBER_MAX || header.term > NUMBER_MAX {
+                return Err(format!(
+                    "a record of group {} with an index or a term that can't be",
+                    header.group
+                ));
+            }
             let end = at + RECORD_HEADER_BYTES + body.len();
             let record = payload.subslice(at, end);
             if header.kind != RecordKind::Entry {

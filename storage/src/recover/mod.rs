@@ -230,7 +230,7 @@ impl Recovery {
     /// # Errors
     /// [`StorageError::Foreign`], [`StorageError::Version`].
     pub fn segment(&mut self, file: FileId, image: Slice) -> Result<(), StorageError> {
-        self.next_file = self.next_file.max(file.number + 1);
+        self.next_file = self.next_file.max(file.number.saturating_add(1));
         match SegmentHeader::parse(&image) {
             FirstBlock::OtherVersion(found) => {
                 Err(StorageError::Version { file, found, known: FORMAT_VERSION })
