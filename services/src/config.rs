@@ -303,17 +303,21 @@ impl Config {
         self.nodes.iter().find(|node| node.id == self.node).expect("checked: node is among nodes")
     }
 
-    /// A number made from the cluster's name, for handshakes and headers (FNV-1a).
+    /// A number made from the cluster's name, for handshakes and headers.
     pub fn cluster_id(&self) -> u64 {
-        self.cluster
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        cluster_id(&self.cluster)
     }
 
     /// This node's number.
     pub fn node_id(&self) -> NodeId {
         NodeId(self.node)
     }
+}
+
+/// A number made from a cluster's name: FNV-1a.
+pub(crate) fn cluster_id(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -229,7 +229,9 @@ fn restore(
                 Some(error.to_string())
             }
         };
-        if let (Some(what), [_]) = (lost, &members[..]) {
+        if let (Some(what), [_]) = (lost, &members[..])
+            && !recovered.accept_what_is_left(group.0)
+        {
             return Err(StorageError::Irreparable { group: group.0, what });
         }
     }
