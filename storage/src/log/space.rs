@@ -215,6 +215,16 @@ impl Space {
         is_due
     }
 
+    /// Segments that are spare or will be. Those that a frame on its way gives back count too: else each came back to a
+    /// pool that a new one has filled meanwhile, and every segment of the log was written twice. The last one doesn't wait
+    /// for them: that frame may need it.
+    fn spares_in_sight(&self) -> usize {
+        match self.spares.len() + self.preparing {
+            0 => 0,
+            sure => sure + self.retired.len(),
+        }
+    }
+
     /// When the next preparation is due, if one failed.
     pub(super) fn retry_at(&self) -> Option<Nanos> {
         self.shortage.as_ref().filter(|_| self.preparing == 0)?.retry_at
@@ -280,7 +290,7 @@ impl Log {
         if self.space.spares.len() >= wanted {
             self.space.shortage = None;
         }
-        while self.space.spares.len() + self.space.preparing < wanted && self.space.may_prepare(now) {
+        while self.space.spares_in_sight() < wanted && self.space.may_prepare(now) {
             let file = FileId::segment(self.space.next_file);
             self.space.next_file += 1;
             self.space.preparing += 1;

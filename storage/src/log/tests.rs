@@ -497,6 +497,8 @@ fn segments_are_used_again() {
     let written = 400 * 4096;
     assert!(written > 20 * SEGMENT_BYTES);
     assert!(rig.disk.files.len() <= 5, "{} files", rig.disk.files.len());
+    let newest = rig.disk.files.keys().next_back().unwrap().number;
+    assert!(newest <= 5, "{newest} files were made");
     let recovered = rig.disk.recover().unwrap();
     assert_eq!(recovered.groups[&1].snapshot.as_ref().unwrap().0.index, 400);
     let vote = recovered.groups[&5].hard_state.unwrap();
