@@ -184,6 +184,12 @@ fn a_node_that_was_cut_off_disturbs_nobody_when_it_returns_raft_a2() {
         cluster.deliver();
     }
     assert_eq!((cluster.raft(2).role(), cluster.raft(2).term()), (Role::PreCandidate, term));
+    // It asks again, while the leader is alive and heard.
+    while !cluster.is_due(2) {
+        cluster.fire_due();
+        cluster.deliver();
+        cluster.pass(20);
+    }
     cluster.cut_off.clear();
     cluster.fire(2);
     cluster.deliver();

@@ -295,6 +295,12 @@ impl Core {
             return self.connections.reply(conn, |reply| reply.error(&rejected.to_string()));
         }
         match spec.kind {
+            _ if spec.name == "flotilla.member" => {
+                let Some(connection) = self.connections.map.get(&conn) else { return };
+                let (protocol, mut bytes) = (connection.state.protocol, Vec::new());
+                self.member_command(now, args, &mut ReplyWriter::new(&mut bytes, protocol));
+                self.connections.reply(conn, |reply| reply.raw(&bytes));
+            }
             Kind::Read | Kind::Write => self.data_command(now, conn, spec, args, out),
             Kind::Connection | Kind::Server | Kind::Cluster => self.plain_command(now, conn, spec, args),
         }
