@@ -42,6 +42,7 @@ fn an_entry_is_acknowledged_only_from_the_disk() {
     assert_eq!(cluster.raft(0).commit(), before + 1, "two disks are one, also without the leader's own");
 }
 
+/// H-12: and the vote outlives the process: term, vote and entries are one stream, so nothing older is written over it.
 #[test]
 fn a_vote_isn_t_given_before_it_is_on_the_disk_and_never_twice_raft_c1() {
     let mut cluster = Cluster::new(3);

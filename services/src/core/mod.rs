@@ -82,6 +82,8 @@ pub struct Core {
     damage: Vec<String>,
     snapshots: Snapshots,
     pool: BlockPool,
+    /// When the first client that waits for a verdict or a peer will have waited for too long; perhaps earlier.
+    pub(crate) cut_off_at: Option<Nanos>,
     /// Asked to stop: finish what was begun, but not beyond this instant.
     draining: Option<Nanos>,
     /// Reused by every flush.
@@ -146,6 +148,7 @@ impl Core {
             damage,
             snapshots,
             pool,
+            cut_off_at: None,
             draining: None,
             settling: Vec::new(),
             is_out_of_room: false,
@@ -269,11 +272,12 @@ impl Machine for Core {
             Event::Closed { conn } => self.connections.close(conn),
             Event::PeerUp { peer } => {
                 self.multi.link_changed(now.monotonic, peer, true);
+                self.remote_link_changed(peer, true);
                 self.snapshot_link_changed(peer);
             }
             Event::PeerDown { peer } => {
                 self.multi.link_changed(now.monotonic, peer, false);
-                self.remote_lost(peer);
+                self.remote_link_changed(peer, false);
                 self.snapshot_link_changed(peer);
             }
             Event::Peer { from, frame } => self.peer_frame(now, from, frame, out),
@@ -300,7 +304,7 @@ impl Machine for Core {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let deadlines = [self.multi.deadline(), self.draining, self.snapshots.deadline()];
+        let deadlines = [self.multi.deadline(), self.draining, self.snapshots.deadline(), self.cut_off_at];
         deadlines.into_iter().flatten().min()
     }
 }
