@@ -56,6 +56,8 @@ faults! {
     Garbage "garbage" "Durable blocks read as something else.",
     Misdirected "misdirected" "A durable block is found in another's place, and not in its own.",
     FullDisk "full-disk" "A disk is full.",
+    Wipe "wipe" "A node that died comes back with empty disks.",
+    Change "change" "A group's members change.",
 }
 
 impl fmt::Display for Fault {
@@ -114,6 +116,8 @@ impl Fault {
             Self::Garbage => swarm.rots.garbage = false,
             Self::Misdirected => swarm.rots.misdirected = false,
             Self::FullDisk => swarm.full_disks = 0,
+            Self::Wipe => swarm.wipes = 0,
+            Self::Change => swarm.changes = 0,
         }
     }
 }

@@ -42,9 +42,11 @@ impl Rots {
 /// The configuration of one simulation. Times in nanoseconds, chances per million.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swarm {
-    /// Nodes.
+    /// Nodes, and how many of them the groups are founded with.
     pub nodes: usize,
-    /// Cores of each.
+    /// See [`Self::nodes`].
+    pub founders: usize,
+    /// Cores of each node.
     pub cores: usize,
     /// Raft groups.
     pub groups: u32,
@@ -118,6 +120,10 @@ pub struct Swarm {
     pub snapshot_piece: usize,
     /// Mean time between changes of which disks are full, 0 for none.
     pub full_disks: u64,
+    /// Mean time between changes of the groups' members, 0 for none.
+    pub changes: u64,
+    /// Chance that a node that crashes comes back with an empty disk.
+    pub wipes: u64,
 }
 
 impl Swarm {
@@ -131,8 +137,9 @@ impl Swarm {
         let few = |value: u64| usize::try_from(value).expect("few");
         let nodes = [3, 3, 3, 3, 3, 3, 5, 5, 1, 3][few(maybe(100, 0, 9))];
         let heartbeat_ms = maybe(100, 10, 60);
-        Self {
+        let mut swarm = Self {
             nodes,
+            founders: nodes,
             cores: if maybe(25, 1, 1) == 1 { 2 } else { 1 },
             groups: u32::try_from(maybe(100, 1, 3)).expect("few"),
             clients: few(maybe(100, 2, 8)),
@@ -181,7 +188,13 @@ impl Swarm {
             snapshot_bytes: few(maybe(50, 4_096, 60_000)).max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },
             full_disks: maybe(30, 100, 1500) * MS,
+            changes: maybe(40, 50, 800) * MS,
+            wipes: maybe(25, 50_000, 1_000_000),
+        };
+        if swarm.changes > 0 {
+            swarm.nodes += few(maybe(100, 1, 2));
         }
+        swarm
     }
 
     /// The same without faults: what the liveness phase runs with. Clocks stay as they are.
@@ -204,6 +217,8 @@ impl Swarm {
             rot: 0,
             pauses: 0,
             full_disks: 0,
+            changes: 0,
+            wipes: 0,
             delay: self.delay.min(500 * US),
             disk: self.disk.min(500 * US),
             ..self.clone()

@@ -12,12 +12,14 @@
 //! | `conversation.rs` | clients and nodes talking |
 //! | `faults.rs` | what goes wrong, and the healing of it |
 //! | `death.rs` | crashes, what disks lose, restarts |
+//! | `members.rs` | groups that change, disks that are replaced, and who must agree in the end |
 //! | `ending.rs` | whether all is well at last |
 
 mod conversation;
 mod death;
 mod ending;
 mod faults;
+mod members;
 mod network;
 mod seat;
 mod turns;
@@ -68,6 +70,7 @@ enum Happening {
     Reset,
     Pause,
     Full,
+    Change,
     Heal,
     Stop,
 }
@@ -147,8 +150,6 @@ pub struct World {
     disk_numbers: u64,
     healed: bool,
     stopping: bool,
-    /// The node whose disk lost something last.
-    rotten: Option<usize>,
     /// The node whose disk is slow, if one is.
     slow: usize,
 }
@@ -220,7 +221,6 @@ impl World {
             disk_numbers: 0,
             healed: false,
             stopping: false,
-            rotten: None,
             slow,
             cores,
             swarm,

@@ -13,13 +13,17 @@
 //! | monotonicity, order | terms, commits and applies don't go back, and don't overtake each other |
 //! | promise | a vote or an acknowledgement is on the sender's disk before it leaves ([`promises`]) |
 //! | recovery | a core that starts knows everything that was durable ([`shadow`]) |
+//! | one change at a time, configurations | a group has one history of configurations, and majorities of consecutive ones meet
+//!   ([`members`]) |
 //! | memory | no log in memory grows beyond what snapshots allow |
 
+mod members;
 pub(crate) mod promises;
 mod shadow;
 
 use crate::fast_hash::FastHash;
 use flotilla_consensus::Role;
+use flotilla_consensus::confchange::Configuration;
 use flotilla_services::core::{GroupInspection, Inspection};
 use shadow::{Print, Shadow};
 use std::collections::{BTreeMap, HashMap};
@@ -65,6 +69,8 @@ pub struct Checks {
     /// State by (group, applied).
     states: HashMap<(u32, u64), (u64, u32), FastHash>,
     seen: BTreeMap<(usize, u32), Seen>,
+    /// Configurations by (group, the index that brought them).
+    configurations: BTreeMap<(u32, u64), Configuration>,
     shadows: Vec<Shadow>,
     /// Who got the vote of (node, group, term).
     votes: BTreeMap<(u32, u32, u64), u32>,
@@ -89,6 +95,11 @@ impl Checks {
     /// Part of what the core's disk held is gone.
     pub fn rotten(&mut self, seat: Seat) {
         self.shadows[seat.place].is_rotten = true;
+    }
+
+    /// The core's disk is another one, which is empty.
+    pub fn wiped(&mut self, seat: Seat) {
+        self.shadows[seat.place] = Shadow::default();
     }
 
     /// A core begins a new life: what it shows may be older than before, but not older than its disk.
@@ -129,6 +140,7 @@ impl Checks {
     pub fn look(&mut self, seat: Seat, inspection: &Inspection<'_>) -> Result<(), String> {
         for group in &inspection.groups {
             let before = self.seen.get(&(seat.place, group.group)).copied().unwrap_or_default();
+            self.members(seat, group)?;
             if group.role == Role::Leader && !(before.is_leader && before.term == group.term) {
                 self.elected(seat, group)?;
             }
@@ -160,9 +172,9 @@ impl Checks {
         if *leader != seat.node {
             return Err(format!("election safety: nodes {leader} and {} both lead term {term}", seat.node));
         }
-        let votes = self.votes_of(seat, number, term);
-        if votes * 2 <= self.shadows.len() / self.cores {
-            return Err(format!("promise: {} leads term {term} with {votes} votes on disks", name(seat)));
+        if !self.is_quorum(group, |node| self.has_vote_of(seat, node, number, term)) {
+            let voters = &group.membership().1.configuration;
+            return Err(format!("promise: {} leads term {term} of {voters} without their votes", name(seat)));
         }
         let history = self.committed.get(&number).map_or(&[][..], Vec::as_slice);
         for index in group.first_index..=history.len() as u64 {
@@ -179,14 +191,13 @@ impl Checks {
         Ok(())
     }
 
-    /// Votes for a leader that are, or were, on disks: its own is there, or doesn't count; the others' were when they left.
-    fn votes_of(&self, seat: Seat, group: u32, term: u64) -> usize {
+    /// Whether a vote for a leader is, or was, on disk: its own is there, or doesn't count; the others' were when they left.
+    fn has_vote_of(&self, seat: Seat, node: u32, group: u32, term: u64) -> bool {
+        if node != seat.node {
+            return self.votes.get(&(node, group, term)) == Some(&seat.node);
+        }
         let own = self.shadows[seat.place].group(group);
-        let own = own.is_some_and(|kept| (kept.term, kept.vote) == (term, Some(seat.node)));
-        let nodes = u32::try_from(self.shadows.len() / self.cores).expect("few nodes");
-        let others = (1..=nodes).filter(|node| *node != seat.node);
-        let given = others.filter(|node| self.votes.get(&(*node, group, term)) == Some(&seat.node));
-        given.count() + usize::from(own)
+        own.is_some_and(|kept| (kept.term, kept.vote) == (term, Some(seat.node)))
     }
 
     fn commits(&mut self, seat: Seat, group: &GroupInspection<'_>, before: Seen) -> Result<u64, String> {
@@ -214,7 +225,7 @@ impl Checks {
                 None => {
                     history[place] = Some(found);
                     self.entries += 1;
-                    self.durable_commit(seat, number, index, found)?;
+                    self.durable_commit(seat, group, index, found)?;
                 }
             }
         }
@@ -222,20 +233,29 @@ impl Checks {
     }
 
     /// The entry is seen committed for the first time: a majority has it on disk.
-    fn durable_commit(&self, seat: Seat, group: u32, index: u64, print: Print) -> Result<(), String> {
-        let core = group as usize % self.cores;
-        let members = self.shadows.iter().skip(core).step_by(self.cores);
-        let all = self.shadows.len() / self.cores;
-        let holding =
-            members.filter(|shadow| shadow.group(group).is_some_and(|kept| kept.holds(index, print))).count();
-        if holding * 2 > all {
+    fn durable_commit(
+        &self,
+        seat: Seat,
+        group: &GroupInspection<'_>,
+        index: u64,
+        print: Print,
+    ) -> Result<(), String> {
+        let number = group.group;
+        let holds = |node: u32| {
+            let place = (node as usize - 1) * self.cores + usize::from(seat.core);
+            self.shadows[place].group(number).is_some_and(|kept| kept.holds(index, print))
+        };
+        if self.is_quorum(group, holds) {
             return Ok(());
         }
+        let nodes = u32::try_from(self.shadows.len() / self.cores).expect("few nodes");
+        let holding: Vec<u32> = (1..=nodes).filter(|node| holds(*node)).collect();
         Err(format!(
-            "durable commit: {} has committed entry {index} of term {} in group {group}, which is on {holding} of {all} \
-             disks",
+            "durable commit: {} has committed entry {index} of term {} in group {number} of {}, which is on the disks of \
+             nodes {holding:?}",
             name(seat),
-            print.0
+            print.0,
+            group.membership().1.configuration
         ))
     }
 

@@ -8,6 +8,9 @@ use flotilla_services::core::Inspection;
 /// The first byte of a frame with Raft's messages (`docs/protocol.md`).
 const RAFT_CHANNEL: u8 = 1;
 
+/// What comes before the messages: the channel, and the incarnation of the sender's log.
+const PREFIX_BYTES: usize = 1 + 8;
+
 /// Whether a peer frame is Raft's.
 pub(crate) fn is_rafts(frame: &[u8]) -> bool {
     frame.first() == Some(&RAFT_CHANNEL)
@@ -19,7 +22,7 @@ pub(crate) fn messages(frame: &[u8]) -> Vec<(Header, usize)> {
     if !is_rafts(frame) {
         return found;
     }
-    let mut at = 1;
+    let mut at = PREFIX_BYTES;
     while let Ok((message, next)) = decode(frame, at) {
         found.push((message.header, message.body.len()));
         at = next;

@@ -23,6 +23,8 @@ pub(super) struct Kept {
     entries: VecDeque<Print>,
     /// It holds what was lost, too: after the repair the core knows better.
     is_doubtful: bool,
+    /// A core has started with it and known it to be whole. A log that was created anew isn't, until its replica is mended.
+    is_whole: bool,
 }
 
 /// A record of a frame, as far as it matters here.
@@ -129,14 +131,16 @@ impl Shadow {
         for group in &inspection.groups {
             let kept = self.groups.entry(group.group).or_default();
             if group.repairing {
-                if !self.is_rotten {
+                if !self.is_rotten && kept.is_whole {
                     return Err(format!(
                         "recovery: {name} takes the log of group {} for damaged, and it isn't",
                         group.group
                     ));
                 }
                 // What it acknowledged once, and has lost, others may still count on.
-                kept.is_doubtful = true;
+                kept.is_doubtful |= self.is_rotten;
+            }
+            if self.is_rotten && group.repairing {
                 continue;
             }
             if !kept.is_doubtful {
@@ -181,6 +185,7 @@ impl Kept {
     /// What recovery brought is durable, since it was read from the disk.
     fn learn(&mut self, group: &GroupInspection<'_>) {
         self.is_doubtful = false;
+        self.is_whole |= !group.repairing;
         self.term = group.term;
         self.vote = group.vote.map(|node| node.0);
         self.snapshot = group.first_index - 1;
@@ -211,7 +216,7 @@ fn said(frame: &FrameHeader, bytes: &[u8]) -> Vec<Said> {
             RecordKind::SnapshotMark => {
                 said.push(Said::Snapshot { group, index: header.index, term: header.term });
             }
-            RecordKind::Repair => {}
+            RecordKind::Repair | RecordKind::Membership => {}
         }
         at += header.padded_len();
     }

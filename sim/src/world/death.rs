@@ -65,6 +65,7 @@ impl World {
             }
         }
         self.rot(node);
+        self.wipe(node);
         for other in 0..self.swarm.nodes {
             if other != node {
                 self.break_links(other, node);
@@ -75,15 +76,11 @@ impl World {
         self.at(self.now + rest, Happening::Restart { node });
     }
 
-    /// Part of what a disk of the node holds may be gone. Never of two nodes at once: what both have lost, nobody can give
-    /// back.
+    /// Part of what a disk of the node holds may be gone.
     fn rot(&mut self, node: usize) {
         let chance = self.swarm.rot;
         let first = self.of_node(node).start;
-        if self.swarm.nodes < 3 || self.swarm.rots.is_none() || !self.cores[first].rng.per_million(chance) {
-            return;
-        }
-        if self.rotten.is_some_and(|rotten| rotten != node && !self.is_whole(rotten)) {
+        if self.swarm.rots.is_none() || !self.cores[first].rng.per_million(chance) || !self.may_lose(node) {
             return;
         }
         for at in self.of_node(node) {
@@ -98,14 +95,13 @@ impl World {
                 continue;
             }
             this.disk = disk;
-            self.rotten = Some(node);
             self.tally.note(fault);
             self.checks.rotten(this.seat);
             self.trace.line(self.now, || format!("{}'s disk suffers: {fault}", self.cores[at]));
         }
     }
 
-    fn is_whole(&self, node: usize) -> bool {
+    pub(super) fn is_whole(&self, node: usize) -> bool {
         self.of_node(node).all(|at| {
             let core = self.cores[at].core.as_ref();
             core.is_some_and(|core| core.inspect().groups.iter().all(|group| !group.repairing))

@@ -6,37 +6,20 @@ use flotilla_runtime::FileKind;
 
 /// Segments that a core may have: in use at most, spare, and one each being made and being removed.
 const SEGMENTS_MAX: usize = 8 + 2 + 2;
+
 impl World {
     pub(super) fn is_finished(&self) -> bool {
         self.stopping
             && self.clients.is_final()
             && self.clients.list.iter().all(|user| user.served > 0)
             && self.waiting() == 0
-            && self.converged()
+            && self.members_agree()
     }
 
     /// Commands that wait somewhere for something.
     fn waiting(&self) -> usize {
         let living = self.cores.iter().filter_map(|this| this.core.as_ref());
         living.map(|core| core.waiting()).sum()
-    }
-
-    /// Whether all nodes are up and hold the same.
-    fn converged(&self) -> bool {
-        let node = |node: usize| {
-            let mut states = Vec::new();
-            for at in self.of_node(node) {
-                for group in self.cores[at].core.as_ref()?.inspect().groups {
-                    if group.repairing {
-                        return None;
-                    }
-                    states.push((group.applied, group.commit, group.state_hash()));
-                }
-            }
-            Some(states)
-        };
-        let Some(first) = node(0) else { return false };
-        (1..self.swarm.nodes).all(|other| node(other).as_ref() == Some(&first))
     }
 
     /// Segments that nobody needs are used again or removed.

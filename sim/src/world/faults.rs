@@ -7,7 +7,8 @@ use flotilla_consensus::Role;
 
 impl World {
     pub(super) fn schedule_faults(&mut self) {
-        let Swarm { resets, partitions, clogs, crashes, blackouts, pauses, full_disks, .. } = self.swarm;
+        let Swarm { resets, partitions, clogs, crashes, blackouts, pauses, full_disks, changes, .. } =
+            self.swarm;
         let faults = [
             (resets, Happening::Reset),
             (partitions, Happening::Partition),
@@ -16,6 +17,7 @@ impl World {
             (blackouts, Happening::Crash { all: true }),
             (pauses, Happening::Pause),
             (full_disks, Happening::Full),
+            (changes, Happening::Change),
         ];
         for (mean, fault) in faults {
             if mean > 0 {
@@ -36,6 +38,7 @@ impl World {
             Happening::Clog => self.clog(),
             Happening::Pause => self.pause(),
             Happening::Full => self.fill_disk(),
+            Happening::Change => self.change_members(),
             _ => {}
         }
     }

@@ -106,9 +106,10 @@ pub(crate) fn core_of_port(port: usize, cores: usize) -> Option<usize> {
 
 fn config(swarm: &Swarm, node: u32) -> Config {
     let cores = u16::try_from(swarm.cores).expect("few cores");
+    let founders = u32::try_from(swarm.founders).expect("few nodes");
     let entry = |id: u32| {
         let port = PORT + PORTS_OF_A_NODE * u16::try_from(id).expect("few nodes");
-        NodeEntry { id, host: "sim".to_owned(), port, peer_port: port + 10_000, cores }
+        NodeEntry { id, host: "sim".to_owned(), port, peer_port: port + 10_000, cores, joins: id > founders }
     };
     Config {
         cluster: "sim".to_owned(),

@@ -33,6 +33,11 @@ impl World {
         let this = &mut self.cores[at];
         let core = this.core.as_mut().expect("only the living are stepped");
         core.step(now, event, &mut this.effects);
+        self.flush_soon(at);
+    }
+
+    pub(super) fn flush_soon(&mut self, at: usize) {
+        let this = &mut self.cores[at];
         if !this.flush_due {
             this.flush_due = true;
             let gather = this.rng.between(0, self.swarm.batch);
