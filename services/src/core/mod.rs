@@ -232,7 +232,8 @@ fn restore(
             Ok(found) => {
                 restored.push(found);
                 // Without a hole it is a group that isn't founded yet.
-                let damage = recovered.damage_of(group.0).filter(|_| !recovered.holes.is_empty());
+                let damage = recovered.damage_of(group.0);
+                let damage = damage.filter(|damage| damage.given_up || !recovered.holes.is_empty());
                 damage.map(|_| recovered.damage().join("; "))
             }
             Err(error) => {
@@ -241,7 +242,9 @@ fn restore(
                 Some(error.to_string())
             }
         };
-        if let Some(what) = lost.filter(|_| is_alone && !recovered.accept_what_is_left(group.0)) {
+        if let Some(what) = lost.filter(|_| is_alone)
+            && !recovered.accept_what_is_left(group.0)
+        {
             return Err(StorageError::Irreparable { group: group.0, what });
         }
     }
