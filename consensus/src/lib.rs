@@ -27,4 +27,4 @@ pub mod raft;
 
 pub use message::{GroupId, Header, Kind, WireError};
 pub use multi::{Multi, MultiConfig, Replica, SnapshotMail};
-pub use raft::{Proposal, Raft, RaftConfig, ReadTicket, Refused, Role};
+pub use raft::{Proposal, Raft, RaftConfig, ReadState, ReadTicket, Refused, Role, TransferError};

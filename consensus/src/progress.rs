@@ -36,6 +36,8 @@ pub struct Progress {
     pub read_round: u64,
     /// Whether its acknowledgements count for commitment: not while it has to get back what it lost.
     pub counts: bool,
+    /// It is about to stop: the leadership isn't handed to it.
+    pub is_retiring: bool,
     /// Its last question for what it must have.
     pub asked: Option<Asked>,
     /// The oldest append in flight at the last heartbeat, and for how many heartbeats it has been.
@@ -55,6 +57,7 @@ impl Progress {
             heard: now,
             read_round: 0,
             counts: true,
+            is_retiring: false,
             asked: None,
             stalled: (0, 0),
         }

@@ -232,14 +232,16 @@ impl Raft {
             true => (0, 0),
             false => (self.durable.min(self.matched), header.aux),
         };
-        let reply = Header { index, aux, ..self.header(Kind::HeartbeatReply) };
+        let reply = Header { flag: self.is_retiring, index, aux, ..self.header(Kind::HeartbeatReply) };
         self.send(cx, from, &reply);
+        self.ask_again(cx, from);
     }
 
     pub(super) fn on_heartbeat_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         if self.role != Role::Leader {
             return;
         }
+        self.note_retiring(cx.now, from, header.flag);
         let progress = &mut self.progress[from];
         progress.heard = cx.now;
         progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
