@@ -123,6 +123,7 @@ impl Raft {
         self.lease = Lease::default();
         self.preference.begin_again();
         self.term_start = next;
+        self.uncommitted_bytes = self.bytes_of(self.commit, next - 1);
         // Only an entry of our own term can be committed by counting (§5.4.2): give ourselves one.
         self.append_own(cx, 0, 0, |_| {});
         self.heartbeat_deadline = cx.now + self.config.heartbeat;

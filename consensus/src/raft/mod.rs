@@ -63,6 +63,9 @@ pub enum Refused {
     /// Too much is under way.
     #[error("too many entries are waiting for disk or quorum")]
     Busy,
+    /// It would never fit.
+    #[error("the entry is too large")]
+    TooLarge,
     /// The leadership is being handed over: ask its next owner, or this one if nothing comes of it.
     #[error("the leadership is being handed over")]
     Transferring,
@@ -135,6 +138,8 @@ pub struct Raft {
     round_sent: u64,
     round_confirmed: u64,
     round_wanted: u64,
+    /// Leader: bytes of the entries behind `commit`.
+    uncommitted_bytes: usize,
     lease: Lease,
     /// Leader: followers' questions for their readers.
     asked: Vec<Question>,
@@ -216,6 +221,7 @@ impl Raft {
             round_sent: 0,
             round_confirmed: 0,
             round_wanted: 0,
+            uncommitted_bytes: 0,
             lease: Lease::default(),
             asked: Vec::new(),
             transfer: None,
@@ -373,7 +379,13 @@ impl Raft {
         if cx.wal.no_room_for(bytes_max).is_some() {
             return Err(Refused::NoRoom);
         }
-        if self.log.last_index() - self.commit >= self.config.uncommitted_max || cx.wal.is_full() {
+        if bytes_max > self.config.entry_bytes_max {
+            return Err(Refused::TooLarge);
+        }
+        let uncommitted = self.log.last_index() - self.commit;
+        let bytes = self.uncommitted_bytes;
+        let is_heavy = bytes > 0 && bytes + bytes_max > self.config.uncommitted_bytes_max;
+        if uncommitted >= self.config.uncommitted_max || is_heavy || cx.wal.is_full() {
             return Err(Refused::Busy);
         }
         Ok(self.append_own(cx, schema, bytes_max, write))
@@ -396,6 +408,7 @@ impl Raft {
             length: 0,
         };
         let record = cx.wal.append_with(header, bytes_max, write);
+        self.uncommitted_bytes += record.len();
         self.log.push(self.term, record);
         self.appended(cx.wal.open_lsn(), index);
         Proposal { index, term: self.term }
@@ -455,8 +468,11 @@ impl Raft {
         if self.role == Role::Leader && place != self.me {
             let progress = &mut self.progress[place];
             progress.probe_from(progress.matched + 1);
+            progress.is_reachable = up;
             if up {
                 self.send_heartbeat(cx, place);
+            } else {
+                self.give_transfer_up_to(cx.now, place);
             }
         } else if up && self.is_repairing() {
             self.ask_for_repair(cx);

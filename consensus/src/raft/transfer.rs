@@ -159,6 +159,9 @@ impl Raft {
 
     fn unfit(&self, now: Nanos, place: usize) -> Option<&'static str> {
         let progress = &self.progress[place];
+        if !progress.is_reachable {
+            return Some("the link to it is broken");
+        }
         if progress.heard + self.config.election_timeout < now {
             return Some("it hasn't been heard of for an election timeout");
         }
@@ -204,6 +207,13 @@ impl Raft {
         }
     }
 
+    /// Leader: the target of a transfer is out of reach, perhaps.
+    pub(super) fn give_transfer_up_to(&mut self, now: Nanos, place: usize) {
+        if self.transfer.is_some_and(|transfer| transfer.target == place) {
+            self.give_transfer_up(now);
+        }
+    }
+
     fn give_transfer_up(&mut self, now: Nanos) {
         self.transfer = None;
         if self.is_retiring {
@@ -214,8 +224,8 @@ impl Raft {
     /// Leader: a follower says whether it may be handed the leadership.
     pub(super) fn note_retiring(&mut self, now: Nanos, from: usize, is_retiring: bool) {
         self.progress[from].is_retiring = is_retiring;
-        if is_retiring && self.transfer.is_some_and(|transfer| transfer.target == from) {
-            self.give_transfer_up(now);
+        if is_retiring {
+            self.give_transfer_up_to(now, from);
         }
     }
 

@@ -182,6 +182,10 @@ impl Cluster {
                     replica.files.insert(file, vec![0; usize::try_from(bytes).unwrap()]);
                     done.push(op);
                 }
+                Effect::RemoveFile { op, file } => {
+                    replica.files.remove(&file);
+                    done.push(op);
+                }
                 other => unreachable!("{other:?}"),
             }
         }
