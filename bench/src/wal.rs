@@ -46,10 +46,16 @@ pub(crate) struct WalArgs {
     /// Group commits in flight at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     commits: u16,
+    /// Only the parts whose name contains this: `append_4k`, `appenders_1024_4k`, `recovery`…
+    #[arg(long, default_value = "")]
+    only: String,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
+
+/// Reads or writes at a time when the disk's bandwidth is measured.
+const DEPTH: usize = 8;
 
 /// One load in one round.
 #[derive(Clone, Debug, Serialize)]
@@ -118,102 +124,170 @@ pub(crate) fn run(args: &WalArgs) -> Result<()> {
     if let Err(missing) = &raft_engine {
         note(&format!("without raft-engine: {missing}"));
     }
-    let (mut figures, mut results, mut floors) = (Figures::default(), Vec::new(), Vec::new());
+    let mut bench = Bench {
+        folder: folder.path(),
+        times,
+        commits: usize::from(args.commits),
+        raft_engine: raft_engine.as_ref().ok(),
+        only: &args.only,
+        interrupt: &interrupt,
+        figures: Figures::default(),
+        results: Vec::new(),
+    };
+    let mut floors = Vec::new();
     for round in 1..=args.rounds.unwrap_or(if args.quick { 2 } else { 3 }) {
         note(&format!("round {round}"));
         floors.push(floor::measure(folder.path(), times.floor, &interrupt)?);
-        let commits = usize::from(args.commits);
-        loads(
-            folder.path(),
-            times,
-            commits,
-            raft_engine.as_ref().ok(),
-            &mut figures,
-            &mut results,
-            &interrupt,
-        )?;
-        recoveries(folder.path(), times, &mut figures, &interrupt)?;
-        figures.ratio("frame_build_256b_ns", cpu::frame_build_ns(256), Goal::AtMost(150.0));
+        bench.round()?;
     }
+    let Bench { figures, results, .. } = bench;
     report_all(args, machine, &floor::summary(&floors), figures, results, from)
 }
 
-fn loads(
-    folder: &Path,
-    times: Times,
-    commits: usize,
-    raft_engine: Option<&peers::RaftEngine>,
-    figures: &mut Figures,
-    results: &mut Vec<LoadResult>,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    let disk =
-        |error: std::io::Error| BenchError::Disk { path: folder.to_owned(), reason: error.to_string() };
-    interrupt.check()?;
-    let load =
-        |name, appenders, bytes| drive::Load { name, appenders, bytes, groups: 1, commits, time: times.load };
-    // A frame of one block: what is left of it beside the headers.
-    let one = drive::run(folder, &load("append_4k", 1, appender::ONE_BLOCK))?;
-    let raw = raw_recipe(folder, times.floor).map_err(disk)?;
-    figures.ratio("append_4k_p50_vs_raw", one.p50_us / raw.p50_us, Goal::AtMost(1.15));
-    figures.ratio("append_4k_p99_vs_raw", one.p99_us / raw.p99_us, Goal::AtMost(1.5));
-    results.push(one);
-    for (name, appenders, vs_engine, vs_sync, vs_parallel) in [
-        (
-            "appenders_64_256b",
-            64,
+/// Loads of small entries and what they are compared with: their name, how many appenders, their figures' names.
+const SMALL_ENTRIES: [(&str, usize, [&str; 3]); 2] = [
+    (
+        "appenders_64_256b",
+        64,
+        [
             "appenders_64_256b_vs_raft_engine",
             "appenders_64_256b_vs_sync_each",
             "appenders_64_256b_vs_parallel_syncs",
-        ),
-        (
-            "appenders_1024_256b",
-            1024,
+        ],
+    ),
+    (
+        "appenders_1024_256b",
+        1024,
+        [
             "appenders_1024_256b_vs_raft_engine",
             "appenders_1024_256b_vs_sync_each",
             "appenders_1024_256b_vs_parallel_syncs",
-        ),
-    ] {
-        interrupt.check()?;
-        let ours = drive::run(folder, &load(name, appenders, 256))?;
-        let each = peers::sync_each(folder, name, appenders, true, times.load / 2)?;
-        let parallel = peers::sync_each(folder, name, appenders, false, times.load / 2)?;
-        figures.ratio(vs_sync, ours.appends_per_second / each.appends_per_second, Goal::AtLeast(10.0));
-        figures.observe(vs_parallel, ours.appends_per_second / parallel.appends_per_second);
-        if let Some(engine) = raft_engine {
-            let theirs = engine.run(folder, name, appenders, 256, times.load)?;
-            figures.ratio(vs_engine, ours.appends_per_second / theirs.appends_per_second, Goal::AtLeast(2.0));
-            results.push(theirs);
-        }
-        results.extend([ours, each, parallel]);
-    }
-    interrupt.check()?;
-    let ours = drive::run(folder, &load("appenders_1024_4k", 1024, 4096))?;
-    let (written, _) = measure_bandwidth(folder, times.log_bytes, 8).map_err(disk)?;
-    figures.ratio("appenders_1024_4k_vs_bandwidth", ours.bytes_per_second / written, Goal::AtLeast(0.8));
-    figures.observe("disk_write_mib_per_second", written / f64::from(1 << 20));
-    results.push(ours);
-    Ok(())
+        ],
+    ),
+];
+
+/// A run and what it has brought so far.
+struct Bench<'a> {
+    folder: &'a Path,
+    times: Times,
+    commits: usize,
+    raft_engine: Option<&'a peers::RaftEngine>,
+    only: &'a str,
+    interrupt: &'a Interrupt,
+    figures: Figures,
+    results: Vec<LoadResult>,
 }
 
-fn recoveries(folder: &Path, times: Times, figures: &mut Figures, interrupt: &Interrupt) -> Result<()> {
-    let disk =
-        |error: std::io::Error| BenchError::Disk { path: folder.to_owned(), reason: error.to_string() };
-    for (name, groups, goal) in [
-        ("recovery_vs_bandwidth", 1, Goal::AtLeast(0.8)),
-        ("recovery_10k_groups_vs_read", 10_000, Goal::AtMost(1.2)),
-    ] {
-        interrupt.check()?;
-        let opened = drive::recovery(folder, groups, times.log_bytes)?;
-        let (_, read) = measure_bandwidth(folder, opened.file_bytes, 8).map_err(disk)?;
+impl Bench<'_> {
+    /// Every part once.
+    fn round(&mut self) -> Result<()> {
+        if self.begins("append_4k")? {
+            self.lone_append()?;
+        }
+        for (name, appenders, figures) in SMALL_ENTRIES {
+            if self.begins(name)? {
+                self.small_entries(name, appenders, figures)?;
+            }
+        }
+        if self.begins("appenders_1024_4k")? {
+            self.large_entries()?;
+        }
+        for (name, groups, goal) in [
+            ("recovery_vs_bandwidth", 1, Goal::AtLeast(0.8)),
+            ("recovery_10k_groups_vs_read", 10_000, Goal::AtMost(1.2)),
+        ] {
+            if self.begins(name)? {
+                self.recovery(name, groups, goal)?;
+            }
+        }
+        if self.begins("frame_build_256b_ns")? {
+            self.figures.ratio("frame_build_256b_ns", cpu::frame_build_ns(256), Goal::AtMost(150.0));
+        }
+        Ok(())
+    }
+
+    /// Whether this part is wanted.
+    fn begins(&self, name: &str) -> Result<bool> {
+        self.interrupt.check()?;
+        Ok(name.contains(self.only))
+    }
+
+    fn load(&self, name: &'static str, appenders: usize, bytes: usize) -> Result<LoadResult> {
+        let (commits, time) = (self.commits, self.times.load);
+        drive::run(self.folder, &drive::Load { name, appenders, bytes, groups: 1, commits, time })
+    }
+
+    fn disk_error(&self, error: &std::io::Error) -> BenchError {
+        BenchError::Disk { path: self.folder.to_owned(), reason: error.to_string() }
+    }
+
+    fn lone_append(&mut self) -> Result<()> {
+        // A frame of one block: what is left of it beside the headers.
+        let one = self.load("append_4k", 1, appender::ONE_BLOCK)?;
+        let raw = raw_recipe(self.folder, self.times.floor).map_err(|error| self.disk_error(&error))?;
+        self.figures.ratio("append_4k_p50_vs_raw", one.p50_us / raw.p50_us, Goal::AtMost(1.15));
+        self.figures.ratio("append_4k_p99_vs_raw", one.p99_us / raw.p99_us, Goal::AtMost(1.5));
+        self.results.push(one);
+        Ok(())
+    }
+
+    fn small_entries(
+        &mut self,
+        name: &'static str,
+        appenders: usize,
+        figures: [&'static str; 3],
+    ) -> Result<()> {
+        let [vs_engine, vs_sync, vs_parallel] = figures;
+        let ours = self.load(name, appenders, 256)?;
+        let speed = ours.appends_per_second;
+        let each = peers::sync_each(self.folder, name, appenders, true, self.times.load / 2)?;
+        let parallel = peers::sync_each(self.folder, name, appenders, false, self.times.load / 2)?;
+        self.figures.ratio(vs_sync, speed / each.appends_per_second, Goal::AtLeast(10.0));
+        self.figures.observe(vs_parallel, speed / parallel.appends_per_second);
+        if let Some(engine) = self.raft_engine {
+            let theirs = engine.run(self.folder, name, appenders, 256, self.times.load)?;
+            self.figures.ratio(vs_engine, speed / theirs.appends_per_second, Goal::AtLeast(2.0));
+            self.results.push(theirs);
+        }
+        self.results.extend([ours, each, parallel]);
+        Ok(())
+    }
+
+    /// The disk's bandwidth, writing and reading, over and over for some time.
+    fn bandwidth(&self, bytes: u64) -> Result<(f64, f64)> {
+        let measured = measure_bandwidth(self.folder, bytes, DEPTH, self.times.floor);
+        measured.map_err(|error| self.disk_error(&error))
+    }
+
+    fn large_entries(&mut self) -> Result<()> {
+        // The disk before and behind the load: a shared one doesn't stay as it is.
+        let (before, _) = self.bandwidth(self.times.log_bytes)?;
+        let ours = self.load("appenders_1024_4k", 1024, 4096)?;
+        let (behind, _) = self.bandwidth(self.times.log_bytes)?;
+        let written = f64::midpoint(before, behind);
+        self.figures.ratio(
+            "appenders_1024_4k_vs_bandwidth",
+            ours.bytes_per_second / written,
+            Goal::AtLeast(0.8),
+        );
+        self.figures.observe("disk_write_mib_per_second", written / f64::from(1 << 20));
+        self.results.push(ours);
+        Ok(())
+    }
+
+    fn recovery(&mut self, name: &'static str, groups: u64, goal: Goal) -> Result<()> {
+        let (_, before) = self.bandwidth(self.times.log_bytes)?;
+        let opened = drive::recovery(self.folder, groups, self.times.log_bytes)?;
+        let (_, behind) = self.bandwidth(self.times.log_bytes)?;
+        let read = f64::midpoint(before, behind);
         let speed = opened.file_bytes as f64 / opened.seconds;
         match goal {
-            Goal::AtLeast(_) => figures.ratio(name, speed / read, goal),
-            Goal::AtMost(_) => figures.ratio(name, read / speed, goal),
+            Goal::AtLeast(_) => self.figures.ratio(name, speed / read, goal),
+            Goal::AtMost(_) => self.figures.ratio(name, read / speed, goal),
         }
-        figures.observe("disk_read_mib_per_second", read / f64::from(1 << 20));
+        self.figures.observe("disk_read_mib_per_second", read / f64::from(1 << 20));
+        Ok(())
     }
-    Ok(())
 }
 
 /// A block overwritten and synced through io_uring, as a core does it.

@@ -4,11 +4,15 @@
 //! peer, however many groups took part: the price of a turn doesn't grow with the number of groups.
 
 use crate::log::RaftLog;
+use crate::membership::Membership;
 use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
 use crate::raft::{
-    Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored, TransferError,
+    Change, ChangeRefused, Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored,
+    TransferError, Transition,
 };
-use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId};
+use flotilla_runtime::{
+    BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId, SplitMix64,
+};
 use flotilla_storage::{
     Damage, Log, LogConfig, LostFrames, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered,
     RecoveredGroup,
@@ -23,7 +27,8 @@ const MOVED_BYTES_MAX: usize = 64 << 10;
 pub struct MultiConfig {
     /// This node.
     pub me: NodeId,
-    /// The groups with a replica on this core, each with its voters; ascending by id.
+    /// The groups with a replica on this core, each with the voters that it is founded with; ascending by id. Of a group that
+    /// this core has records of, the log knows better.
     pub groups: Vec<(GroupId, Vec<Member>)>,
     /// How each behaves.
     pub raft: RaftConfig,
@@ -79,21 +84,40 @@ impl Multi {
     ) -> Self {
         let mut wal = Log::open(config.log, pool, std::mem::take(&mut recovered.tail));
         let holes: Vec<LostFrames> = recovered.holes.iter().map(|hole| hole.frames).collect();
+        let me = PeerId { node: config.me, core: CoreId(config.log.identity.core) };
+        let incarnation = incarnation_of(&recovered, seed);
+        let mut outbox = Outbox::new(&[&[config.channel][..], &incarnation.to_le_bytes()].concat());
         let replicas = config.groups.into_iter().map(|(group, members)| {
-            let found = recovered.take_group(group.0);
+            let mut found = recovered.take_group(group.0);
+            let is_blank = is_blank(&found);
+            if is_blank {
+                // As far as it can know, it has lost everything.
+                found.damage = Some(Damage { from: 1, seen: None, vote_lost: true, given_up: false });
+            }
+            let is_recorded = found.membership.is_some();
+            if !is_blank {
+                give_up_rest(&mut wal, group, &found);
+            }
             log_damage(&mut wal, group, &found, &holes);
-            let raft = Raft::new(group, config.me, members, config.raft, restore(found), seed, now);
-            Replica { raft, dirty: false }
+            let restored = restore(found, &members, incarnation);
+            let mut raft = Raft::new(group, me, config.raft, restored, seed, now);
+            members.iter().for_each(|member| raft.introduce(member.peer));
+            if !is_recorded {
+                raft.record_membership(&mut Context { now, wal: &mut wal, outbox: &mut outbox });
+            }
+            // Whoever isn't whole has a question for the others.
+            let dirty = raft.is_repairing();
+            Replica { raft, dirty }
         });
         let replicas: Vec<Replica> = replicas.collect();
         for replica in &replicas {
             wal.release(replica.raft.group().0, replica.raft.log().snapshot().0);
         }
         Self {
+            dirty: (0..replicas.len()).filter(|place| replicas[*place].dirty).collect(),
             replicas,
             wal,
-            outbox: Outbox::new(&[config.channel]),
-            dirty: Vec::new(),
+            outbox,
             unsynced: BTreeSet::new(),
             snapshot_mail: Vec::new(),
         }
@@ -128,6 +152,8 @@ impl Multi {
         let replica = &mut self.replicas[place];
         let mut cx = Context { now, wal: &mut self.wal, outbox: &mut self.outbox };
         let result = act(&mut replica.raft, &mut cx);
+        // Before the owner sees what is committed: its snapshot must have the members, too.
+        replica.raft.settle_members(&mut cx);
         if replica.raft.has_unsynced() {
             self.unsynced.insert(place);
         }
@@ -148,17 +174,20 @@ impl Multi {
         self.wal.tick(now, out);
     }
 
-    /// A frame of this channel from a peer, without its channel byte.
+    /// A frame of this channel from a peer, without its channel byte: the incarnation of the sender's log, then messages.
     ///
     /// # Errors
     /// [`WireError`] at the first message that makes no sense; the ones before it took effect.
     pub fn receive(&mut self, now: Nanos, from: NodeId, frame: &[u8]) -> Result<(), WireError> {
+        let cut_off = WireError::CutOff { at: 0, frame: frame.len() };
+        let (incarnation, frame) = frame.split_first_chunk().ok_or(cut_off)?;
+        let incarnation = u64::from_le_bytes(*incarnation);
         let mut at = 0;
         while at < frame.len() {
             let (message, next) = decode(frame, at)?;
             at = next;
             if let Some(place) = self.place_of(message.header.group) {
-                self.with(now, place, |raft, cx| raft.receive(cx, from, &message))?;
+                self.with(now, place, |raft, cx| raft.receive(cx, from, incarnation, &message))?;
                 let header = message.header;
                 let of_this_term = header.term == self.replicas[place].raft.term();
                 if matches!(header.kind, Kind::Snapshot | Kind::SnapshotReply) && of_this_term {
@@ -196,6 +225,39 @@ impl Multi {
         write: impl FnOnce(&mut PayloadWriter<'_>),
     ) -> Result<Proposal, Refused> {
         self.with(now, place, |raft, cx| raft.propose(cx, schema, bytes_max, write))
+    }
+
+    /// Makes a peer known that isn't in the group at `place` yet.
+    pub fn introduce(&mut self, place: usize, peer: PeerId) {
+        self.replicas[place].raft.introduce(peer);
+    }
+
+    /// Proposes another configuration of the group at `place`.
+    ///
+    /// # Errors
+    /// [`ChangeRefused`], and then nothing was done.
+    pub fn change(
+        &mut self,
+        now: Nanos,
+        place: usize,
+        changes: &[Change],
+        how: Transition,
+    ) -> Result<Proposal, ChangeRefused> {
+        self.with(now, place, |raft, cx| raft.change(cx, changes, how))
+    }
+
+    /// Leaves the joint configuration of the group at `place`.
+    ///
+    /// # Errors
+    /// [`ChangeRefused`], and then nothing was done.
+    pub fn leave_joint(&mut self, now: Nanos, place: usize) -> Result<Proposal, ChangeRefused> {
+        self.with(now, place, Raft::leave_joint)
+    }
+
+    /// The configuration that a snapshot from the leader holds, and the entry that brought it. Call it before the snapshot is
+    /// marked: a log that has the mark must have the configuration, too.
+    pub fn take_membership(&mut self, now: Nanos, place: usize, index: u64, membership: Membership) {
+        self.with(now, place, |raft, cx| raft.take_effect(cx, index, membership));
     }
 
     /// Begins a linearizable read of the group at `place`.
@@ -335,7 +397,29 @@ impl Multi {
     }
 }
 
-fn restore(found: RecoveredGroup) -> Restored {
+/// Whose log this is: as any of its groups remembers, or drawn now.
+fn incarnation_of(recovered: &Recovered, seed: u64) -> u64 {
+    let recorded = recovered.groups.values().filter_map(|found| found.membership.as_ref());
+    let recorded = recorded.filter_map(|(_, payload)| payload.first_chunk()).next();
+    recorded.map_or_else(|| SplitMix64::new(seed).next(), |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// The group has no record at all: it is new, or the disk was wiped.
+fn is_blank(found: &RecoveredGroup) -> bool {
+    let RecoveredGroup { hard_state, snapshot, entries, damage, membership, .. } = found;
+    hard_state.is_none()
+        && snapshot.is_none()
+        && entries.is_empty()
+        && damage.is_none()
+        && membership.is_none()
+}
+
+fn restore(mut found: RecoveredGroup, founders: &[Member], incarnation: u64) -> Restored {
+    let recorded = found.membership.take();
+    let recorded =
+        recorded.and_then(|(header, payload)| Some((header.index, Membership::decode(payload.get(8..)?)?)));
+    let assumed = || (0, Membership::of_voters(founders.iter().map(|member| member.peer)));
+    let membership = recorded.unwrap_or_else(assumed);
     let (snapshot_index, snapshot_term) =
         found.snapshot.as_ref().map_or((0, 0), |mark| (mark.0.index, mark.0.term));
     let mut log = RaftLog::new(snapshot_index, snapshot_term);
@@ -355,19 +439,23 @@ fn restore(found: RecoveredGroup) -> Restored {
         // Terms may be among what was lost.
         hard_state.term = hard_state.term.max(log.last_term());
     }
-    Restored { hard_state, log, damage: found.damage }
+    Restored { hard_state, log, damage: found.damage, membership, incarnation }
 }
 
-/// What a damaged group has is said in the log before anything is appended to it: its log goes on from there.
-fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup, holes: &[LostFrames]) {
-    let Some(damage) = &found.damage else { return };
-    if found.snapshot.is_none() && found.entries.is_empty() {
+/// If nothing of a damaged group can be used, nothing of it may come back.
+fn give_up_rest(wal: &mut Log, group: GroupId, found: &RecoveredGroup) {
+    if found.damage.is_some() && found.snapshot.is_none() && found.entries.is_empty() {
         let kind = RecordKind::SnapshotMark;
         wal.append(
             &RecordHeader { group: group.0, kind, schema: 0, index: 0, term: 0, length: 8 },
             &0_u64.to_le_bytes(),
         );
     }
+}
+
+/// What a damaged group has is said in the log before anything is appended to it: its log goes on from there.
+fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup, holes: &[LostFrames]) {
+    let Some(damage) = &found.damage else { return };
     let (header, payload) = Damage::record(Some(damage), group.0, holes);
     wal.append(&header, &payload);
 }

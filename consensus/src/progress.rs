@@ -66,6 +66,8 @@ pub struct Progress {
     pub is_reachable: bool,
     /// It is about to stop: the leadership isn't handed to it.
     pub is_retiring: bool,
+    /// Whose messages are heard: the first that spoke in this term, or the last that asked for repair.
+    pub incarnation: Option<u64>,
     /// Its last question for what it must have.
     pub asked: Option<Asked>,
     /// The oldest append in flight at the last heartbeat, and for how many heartbeats it has been.
@@ -88,6 +90,7 @@ impl Progress {
             counts: true,
             is_reachable: true,
             is_retiring: false,
+            incarnation: None,
             asked: None,
             stalled: (0, 0),
         }

@@ -261,16 +261,6 @@ impl Slice {
         assert!(start <= end && end <= self.len(), "{start}..{end} of a slice of {}", self.len());
         Self { memory: Rc::clone(&self.memory), start: self.start + start, end: self.start + end }
     }
-
-    /// The buffer to hand to glommio, if this is a whole, finished DMA block.
-    pub(crate) fn dma_buffer(&self) -> Option<Rc<glommio::io::DmaBuffer>> {
-        match &self.memory.owner {
-            Owner::Dma(buffer) if self.start == 0 && self.end == buffer.borrow().len() => {
-                Some(Rc::clone(&buffer.borrow()))
-            }
-            _ => None,
-        }
-    }
 }
 
 impl Deref for Slice {

@@ -44,6 +44,9 @@ pub struct NodeEntry {
     /// The nodes of the highest priority lead, as long as they are well.
     #[serde(default = "usual_priority")]
     pub priority: u8,
+    /// It isn't among the nodes that the cluster is founded with: its replicas are empty until they are taken in.
+    #[serde(default)]
+    pub joins: bool,
 }
 
 /// The priority of a node that has no other.
@@ -240,6 +243,9 @@ impl Config {
         if !self.nodes.iter().any(|node| node.id == self.node) {
             return Err(invalid("node", self.node.to_string(), "isn't the id of any of the [[nodes]]"));
         }
+        if self.nodes.iter().all(|node| node.joins) {
+            return Err(invalid("nodes.joins", "true".to_owned(), "somebody has to found the cluster"));
+        }
         if self.nodes.len() > 16 {
             return Err(invalid("nodes", self.nodes.len().to_string(), "at most 16 nodes"));
         }
@@ -321,17 +327,21 @@ impl Config {
         self.nodes.iter().find(|node| node.id == self.node).expect("checked: node is among nodes")
     }
 
-    /// A number made from the cluster's name, for handshakes and headers (FNV-1a).
+    /// A number made from the cluster's name, for handshakes and headers.
     pub fn cluster_id(&self) -> u64 {
-        self.cluster
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        cluster_id(&self.cluster)
     }
 
     /// This node's number.
     pub fn node_id(&self) -> NodeId {
         NodeId(self.node)
     }
+}
+
+/// A number made from a cluster's name: FNV-1a.
+pub(crate) fn cluster_id(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

@@ -85,15 +85,20 @@ pub enum ServeError {
 
 /// What a data folder says about itself.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct FolderIdentity {
-    cluster: String,
-    node: u32,
-    cores: u16,
-    groups: u32,
-    shards: u16,
+pub(crate) struct FolderIdentity {
+    pub(crate) cluster: String,
+    pub(crate) node: u32,
+    pub(crate) cores: u16,
+    pub(crate) groups: u32,
+    pub(crate) shards: u16,
     /// Drawn when the folder was made: a wiped node isn't its former self.
-    incarnation: u64,
+    pub(crate) incarnation: u64,
 }
+
+/// The file in a data folder that says whose it is.
+pub(crate) const IDENTITY_FILE: &str = "identity.toml";
+/// The file in a data folder that a running node holds locked.
+pub(crate) const LOCK_FILE: &str = "lock";
 
 /// Runs a node until `stop` is used (then it drains) or it fails. Calls `ready` once it serves.
 ///
@@ -130,7 +135,7 @@ fn claim_folder(config: &Config) -> Result<(File, u64), ServeError> {
         hint: ": the node must be able to write there",
     };
     fs::create_dir_all(data).map_err(|error| folder("can't create the data folder", data, error))?;
-    let lock_path = data.join("lock");
+    let lock_path = data.join(LOCK_FILE);
     let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
     let lock = lock.map_err(|error| folder("can't write the lock file", &lock_path, error))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
@@ -144,7 +149,7 @@ fn claim_folder(config: &Config) -> Result<(File, u64), ServeError> {
 }
 
 fn check_identity(config: &Config) -> Result<u64, ServeError> {
-    let path = config.data.join("identity.toml");
+    let path = config.data.join(IDENTITY_FILE);
     let io = |what, source| ServeError::Folder { what, path: path.clone(), source, hint: "" };
     let expected = FolderIdentity {
         cluster: config.cluster.clone(),

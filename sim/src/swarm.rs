@@ -9,8 +9,10 @@ const US: u64 = 1_000;
 /// The configuration of one simulation. Times in nanoseconds, chances per million.
 #[derive(Clone, Debug)]
 pub struct Swarm {
-    /// Nodes.
+    /// Nodes, and how many of them the groups are founded with.
     pub nodes: u32,
+    /// See [`Self::nodes`].
+    pub founders: u32,
     /// Raft groups.
     pub groups: u32,
     /// Clients.
@@ -71,6 +73,10 @@ pub struct Swarm {
     pub forward: bool,
     /// Mean time between transfers of a leadership, 0 for none.
     pub transfers: u64,
+    /// Mean time between changes of the groups' members, 0 for none.
+    pub changes: u64,
+    /// Chance that a node that crashes comes back with an empty disk.
+    pub wipes: u64,
 }
 
 impl Swarm {
@@ -84,8 +90,9 @@ impl Swarm {
         let nodes = [3, 3, 3, 3, 3, 3, 5, 5, 1, 3][usize::try_from(maybe(100, 0, 9)).expect("a digit")];
         let heartbeat_ms = maybe(100, 10, 60);
         let drift_ppm = u32::try_from(maybe(70, 0, 500_000)).expect("less than a million");
-        Self {
+        let mut swarm = Self {
             nodes,
+            founders: nodes,
             groups: u32::try_from(maybe(100, 1, 3)).expect("few"),
             clients: usize::try_from(maybe(100, 2, 8)).expect("few"),
             keys: maybe(100, 1, 6),
@@ -117,7 +124,13 @@ impl Swarm {
             real_drift_ppm: drift_ppm,
             forward: maybe(30, 1, 1) == 1,
             transfers: maybe(40, 50, 1500) * MS,
+            changes: maybe(40, 50, 800) * MS,
+            wipes: maybe(25, 50_000, 1_000_000),
+        };
+        if swarm.changes > 0 {
+            swarm.nodes += u32::try_from(maybe(100, 1, 2)).expect("few");
         }
+        swarm
     }
 
     /// The same without faults: what the liveness phase runs with.
@@ -136,6 +149,8 @@ impl Swarm {
             pauses: 0,
             full_disks: 0,
             transfers: 0,
+            changes: 0,
+            wipes: 0,
             delay: self.delay.min(500 * US),
             disk: self.disk.min(500 * US),
             ..self.clone()

@@ -5,6 +5,7 @@
 
 mod conversation;
 mod faults;
+mod members;
 
 use crate::check::Checks;
 use crate::clients::Clients;
@@ -48,6 +49,7 @@ enum Happening {
     Pause,
     Full,
     Transfer,
+    Change,
     Heal,
     Stop,
 }
@@ -102,6 +104,10 @@ pub struct Outcome {
     pub crashes: u64,
     /// Disks that lost something.
     pub rots: u64,
+    /// Disks that were replaced by empty ones.
+    pub wipes: u64,
+    /// Changes of groups.
+    pub changes: u64,
     /// Histories that couldn't be decided.
     pub undecided: u64,
     /// The last lines of the trace.
@@ -129,6 +135,8 @@ pub struct World {
     /// The node whose disk lost something last, and how often one did.
     rotten: Option<usize>,
     rots: u64,
+    wipes: u64,
+    changes: u64,
 }
 
 /// Runs one seed.
@@ -151,6 +159,8 @@ fn run_world(mut world: World) -> Outcome {
         elections: world.checks.elections,
         crashes: world.crashes,
         rots: world.rots,
+        wipes: world.wipes,
+        changes: world.changes,
         undecided: world.clients.undecided,
         tail: world.trace.tail(),
     }
@@ -201,6 +211,8 @@ impl World {
             crashes: 0,
             rotten: None,
             rots: 0,
+            wipes: 0,
+            changes: 0,
         }
     }
 
@@ -298,6 +310,7 @@ impl World {
             }
             Happening::Full => self.fill_disk(),
             Happening::Transfer => self.transfer_fault(),
+            Happening::Change => self.change_members(),
             _ => {}
         }
         Ok(())
@@ -343,6 +356,11 @@ impl World {
         let this = &mut self.nodes[node];
         let core = this.core.as_mut().expect("only the living are stepped");
         core.step(now, event, &mut this.effects);
+        self.flush_soon(node);
+    }
+
+    fn flush_soon(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
         if !this.flush_due {
             this.flush_due = true;
             let gather = this.rng.between(0, self.swarm.batch);
@@ -493,23 +511,7 @@ impl World {
         self.stopping
             && self.clients.is_final()
             && self.clients.list.iter().all(|user| user.served > 0)
-            && self.converged()
-    }
-
-    fn converged(&self) -> bool {
-        let states = self.nodes.iter().map(|node| {
-            let core = node.core.as_ref()?;
-            let groups = core.inspect().groups;
-            Some(
-                groups
-                    .iter()
-                    .map(|group| (group.applied, group.commit, group.state_hash(), group.repairing))
-                    .collect::<Vec<_>>(),
-            )
-        });
-        let states: Vec<_> = states.collect();
-        let whole = |groups: &Vec<(_, _, _, bool)>| groups.iter().all(|group| !group.3);
-        states.iter().all(|state| *state == states[0] && state.as_ref().is_some_and(whole))
+            && self.members_agree()
     }
 
     fn what_is_wrong(&self) -> String {
@@ -522,7 +524,7 @@ impl World {
             };
             for group in core.inspect().groups {
                 text.push_str(&format!(
-                    "; node {} group {}: {:?}{} term {} commit {} applied {} of {} state {:016x}",
+                    "; node {} group {}: {:?}{} term {} commit {} applied {} of {} state {:016x} {}",
                     number + 1,
                     group.group,
                     group.role,
@@ -531,7 +533,8 @@ impl World {
                     group.commit,
                     group.applied,
                     group.last_index,
-                    group.state_hash()
+                    group.state_hash(),
+                    group.membership().1.configuration
                 ));
             }
         }
@@ -549,6 +552,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             peer_port: port + 10_000,
             cores: 1,
             priority: usual_priority(),
+            joins: id > swarm.founders,
         }
     };
     Config {

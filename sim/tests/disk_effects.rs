@@ -333,7 +333,7 @@ const CASES: &[Case] = &[
         [(Durably(Segment, 1, "a"), "write fails: Input/output error (5)")]),
     case!(Sync 2 "segment*" IO =>
         [(Create(Segment, 4), "done")],
-        [(Durably(Segment, 1, "ab"), "sync fails: Input/output error (5)")]),
+        [(Durably(Segment, 1, "ab"), "write fails: Input/output error (5)")]),
     case!(Sync 1 "*.snap" IO =>
         [(Create(Snapshot, 0), "create fails: Input/output error (5)")],
         [(Create(Snapshot, 0), "done")]),

@@ -25,7 +25,7 @@ pub enum StorageError {
     /// Acknowledged data is lost, and nobody else has it.
     #[error(
         "{what}. No other node has a replica of group {group}, so what is lost can't be fetched: restore this node's folder \
-         from a copy, or see `flotilla wal repair`"
+         from a copy, or see `flotilla wal verify` and `flotilla wal repair`"
     )]
     Irreparable {
         /// The group.

@@ -16,8 +16,8 @@
 //! Each header also says which groups have records in its frame and in the frame before. If a frame is damaged, its own
 //! header or the next one's tells whom that concerns: all others lose nothing.
 
-use crate::Lsn;
 use crate::record::RecordKind;
+use crate::{Lsn, NUMBER_MAX};
 use flotilla_runtime::block::{BLOCK_BYTES, round_up};
 
 /// The first bytes of every frame.
@@ -193,6 +193,8 @@ impl FrameHeader {
         let checksums = (header.payload_len as usize).div_ceil(BLOCK_BYTES);
         let head = bytes.get(..usize::from(header.header_len)).ok_or(BadFrame::Header)?;
         if half(4) != FORMAT_VERSION
+            || !(1..=NUMBER_MAX).contains(&header.lsn.0)
+            || header.epoch > NUMBER_MAX
             || head.len() < FIXED_BYTES + 4 * checksums
             || bytes.len() < header.frame_bytes()
         {

@@ -23,6 +23,8 @@ pub enum RecordKind {
     /// The replica lost part of its log, from `index` on, and doesn't vote until it has got it back; or it has.
     /// The last one counts.
     Repair,
+    /// Who is in the group as of `index`, and whose log this is. The last one counts.
+    Membership,
 }
 
 impl RecordKind {
@@ -32,6 +34,7 @@ impl RecordKind {
             Self::HardState => 2,
             Self::SnapshotMark => 3,
             Self::Repair => 4,
+            Self::Membership => 5,
         }
     }
 
@@ -41,6 +44,7 @@ impl RecordKind {
             2 => Self::HardState,
             3 => Self::SnapshotMark,
             4 => Self::Repair,
+            5 => Self::Membership,
             _ => return None,
         })
     }
@@ -156,6 +160,9 @@ pub struct Damage {
     pub seen: Option<u64>,
     /// A term or a vote may be lost.
     pub vote_lost: bool,
+    /// The operator has given up what is lost ([`crate::repair`]): if no other node has a replica, what is left is all
+    /// there is. If others have, nothing changes: they give it back.
+    pub given_up: bool,
 }
 
 /// Frames that are lost: the first and the last. Two are the same if both numbers are.
@@ -164,12 +171,17 @@ pub type LostFrames = (crate::Lsn, crate::Lsn);
 impl Damage {
     const LOG: u8 = 1;
     const VOTE: u8 = 2;
+    const GIVEN_UP: u8 = 4;
 
     /// The record that remembers it; `None`: that it is mended. `holes` are the frames that whoever writes it knows to be
     /// lost: what it appends from now on attaches to what is left without them.
     pub fn record(damage: Option<&Self>, group: u64, holes: &[LostFrames]) -> (RecordHeader, Vec<u8>) {
         let (index, flags) = match damage {
-            Some(damage) => (damage.from, Self::LOG | if damage.vote_lost { Self::VOTE } else { 0 }),
+            Some(damage) => {
+                let vote = if damage.vote_lost { Self::VOTE } else { 0 };
+                let given_up = if damage.given_up { Self::GIVEN_UP } else { 0 };
+                (damage.from, Self::LOG | vote | given_up)
+            }
             None => (0, 0),
         };
         let mut payload = vec![flags, 0, 0, 0];
@@ -187,7 +199,9 @@ impl Damage {
             Some((flags, holes)) if holes.len().is_multiple_of(16) => (flags[0], holes),
             _ => (Self::LOG | Self::VOTE, &[][..]),
         };
-        let damage = Self { from: header.index, seen: None, vote_lost: flags & Self::VOTE != 0 };
+        let has = |flag: u8| flags & flag != 0;
+        let (vote_lost, given_up) = (has(Self::VOTE), has(Self::GIVEN_UP));
+        let damage = Self { from: header.index, seen: None, vote_lost, given_up };
         let lsn =
             |bytes: &[u8]| crate::Lsn(u64::from_le_bytes(bytes.try_into().expect("eight bytes of sixteen")));
         let holes = holes.chunks_exact(16).map(|pair| (lsn(&pair[..8]), lsn(&pair[8..]))).collect();
@@ -224,8 +238,8 @@ mod tests {
     #[test]
     fn damage_survives_its_record() {
         let holes = [(crate::Lsn(3), crate::Lsn(4)), (crate::Lsn(9), crate::Lsn(9))];
-        for vote_lost in [false, true] {
-            let damage = Damage { from: 7, seen: None, vote_lost };
+        for (vote_lost, given_up) in [(false, false), (true, false), (false, true), (true, true)] {
+            let damage = Damage { from: 7, seen: None, vote_lost, given_up };
             let (header, payload) = Damage::record(Some(&damage), 3, &holes);
             assert_eq!(Damage::from_record(&header, &payload), (Some(damage), holes.to_vec()));
         }
@@ -233,7 +247,7 @@ mod tests {
         assert_eq!(Damage::from_record(&header, &payload), (None, Vec::new()));
         for cut_off in [0, 3, 5, 19] {
             let (found, holes) = Damage::from_record(&header, &vec![0; cut_off]);
-            assert!(found.is_some_and(|damage| damage.vote_lost) && holes.is_empty());
+            assert!(found.is_some_and(|damage| damage.vote_lost && !damage.given_up) && holes.is_empty());
         }
     }
 

@@ -3,7 +3,7 @@
 //! Its first 4 KiB say what it is; frames follow. Every time it is taken into use it gets a new *epoch*, which its
 //! frames carry, so what is left of its former life can't be taken for new.
 
-use crate::Lsn;
+use crate::{Lsn, NUMBER_MAX};
 use flotilla_runtime::block::BLOCK_BYTES;
 
 /// The first bytes of a segment in use.
@@ -90,6 +90,9 @@ impl SegmentHeader {
         let version = u16::from_le_bytes([bytes[4], bytes[5]]);
         if version != crate::frame::FORMAT_VERSION {
             return FirstBlock::OtherVersion(version);
+        }
+        if [32, 40].into_iter().any(|at| long(at) > NUMBER_MAX) {
+            return FirstBlock::None;
         }
         let core = u16::from_le_bytes([bytes[6], bytes[7]]);
         FirstBlock::Header(Self {

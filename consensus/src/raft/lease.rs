@@ -13,6 +13,8 @@
 //! rates of the clocks matter, not what they show. A clock that stands still while others go on (a virtual machine that is
 //! paused or moved) breaks any bound; that is why leases are off unless asked for.
 //!
+//! When the voters change, a lease begins again: what a quorum of others confirmed doesn't bind these.
+//!
 //! A leader that hands over overrides those promises, so after that it has no lease for the rest of its term.
 
 use super::Raft;
@@ -39,6 +41,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// Nothing that was confirmed or sent before counts.
+    pub(super) fn begin_again(&mut self) {
+        self.sent.clear();
+        self.until = 0;
+    }
+
     /// No more leases in this term.
     pub(super) fn revoke(&mut self) {
         self.is_revoked = true;

@@ -10,7 +10,6 @@
 
 use super::{Context, Raft, Refused, Role};
 use crate::message::{Header, Kind};
-use crate::quorum::reached_by_majority;
 use flotilla_runtime::Nanos;
 
 /// A linearizable read that waits for its leader's word (§6.4 of the thesis).
@@ -88,7 +87,7 @@ impl Raft {
 
     fn read_as_leader(&mut self, now: Nanos) -> ReadTicket {
         // Alone, we are the majority, and need to ask nobody; under a lease, nobody else can be asked.
-        let is_certain = self.members.len() == 1 || self.has_lease(now);
+        let is_certain = self.is_quorum(|place| place == self.me) || self.has_lease(now);
         let round = if is_certain { self.round_confirmed } else { self.round_sent + 1 };
         self.round_wanted = self.round_wanted.max(round);
         ReadTicket {
@@ -128,22 +127,17 @@ impl Raft {
         }
         self.round_sent = self.round_wanted;
         self.note_round_sent(cx.now);
-        for place in 0..self.members.len() {
-            if place != self.me {
-                self.send_heartbeat(cx, place);
-            }
+        for place in self.group_of.others {
+            self.send_heartbeat(cx, place);
         }
         self.confirm_reads();
     }
 
     pub(super) fn confirm_reads(&mut self) {
         self.progress[self.me].read_round = self.round_sent;
-        let mut rounds: [u64; 16] = [0; 16];
-        let members = self.members.len();
-        for (value, progress) in rounds.iter_mut().zip(&self.progress) {
-            *value = progress.read_round;
-        }
-        self.round_confirmed = reached_by_majority(&mut rounds[..members]);
+        let confirmed = self.reached(|place| self.progress[place].read_round);
+        // Another configuration may have confirmed less: what was confirmed stays so.
+        self.round_confirmed = self.round_confirmed.max(confirmed);
         self.extend_lease();
     }
 

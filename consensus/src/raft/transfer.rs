@@ -55,6 +55,13 @@ pub(super) struct Transfer {
     is_told: bool,
 }
 
+impl Transfer {
+    /// The place of who is to lead.
+    pub(super) fn target(&self) -> usize {
+        self.target
+    }
+}
+
 /// In which order the members should lead.
 #[derive(Debug, Default)]
 pub(super) struct Preference {
@@ -108,7 +115,8 @@ impl Raft {
             return Err(TransferError::NotLeader(self.leader()));
         }
         let place = self.members.iter().position(|member| member.peer.node == node);
-        let target = place.filter(|place| *place != self.me).ok_or(TransferError::NoOtherVoter)?;
+        let target = place.filter(|place| *place != self.me && self.has_vote(*place));
+        let target = target.ok_or(TransferError::NoOtherVoter)?;
         if let Some(under_way) = self.transferring_to() {
             return Err(TransferError::UnderWay(under_way));
         }
@@ -158,6 +166,9 @@ impl Raft {
     }
 
     fn unfit(&self, now: Nanos, place: usize) -> Option<&'static str> {
+        if !self.has_vote(place) {
+            return Some("it has no vote");
+        }
         let progress = &self.progress[place];
         if !progress.is_reachable {
             return Some("the link to it is broken");
@@ -257,7 +268,7 @@ impl Raft {
     /// The leader wants us to take over.
     pub(super) fn on_timeout_now(&mut self, cx: &mut Context<'_>, from: usize) {
         self.follow(cx, from);
-        if self.is_retiring || self.is_repairing() {
+        if self.is_retiring || self.is_repairing() || !self.is_voter() {
             return self.decline(cx, from);
         }
         self.ask_for_votes(cx, true);

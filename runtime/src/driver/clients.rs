@@ -1,13 +1,10 @@
 //! Client connections.
 
 use super::core_loop::{CoreLoop, Signal};
-use super::fd;
 use super::outlet::Outlet;
+use super::poller::{Listener, Poller, Socket};
 use crate::machine::{ConnId, Event, Machine, Taken};
-use futures_lite::AsyncReadExt;
-use glommio::net::TcpStream;
 use std::cell::Cell;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,6 +17,7 @@ const LINGER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Client {
     outlet: Rc<Outlet>,
+    poller: Rc<Poller>,
     resumed: Signal,
     closing: Cell<bool>,
 }
@@ -43,7 +41,7 @@ impl Client {
             return;
         }
         self.outlet.end();
-        self.resumed.raise();
+        self.resume();
         let client = Rc::clone(self);
         glommio::spawn_local(async move {
             glommio::timer::sleep(LINGER).await;
@@ -54,17 +52,17 @@ impl Client {
 
     pub(super) fn resume(&self) {
         self.resumed.raise();
+        self.poller.stir();
     }
 
     fn cut(&self) {
         self.outlet.cut();
-        self.resumed.raise();
+        self.resume();
     }
 }
 
 /// Accepts clients for ever.
-pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener: TcpListener) {
-    let listener = fd::listener(listener);
+pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener: Listener) {
     loop {
         let stream = match listener.accept().await {
             Ok(stream) => stream,
@@ -75,9 +73,8 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
             }
         };
         // A client that is gone before it is served is none of our business.
-        let _ = stream.set_nodelay(true);
-        let Ok(socket) = fd::duplicate(&stream) else { continue };
-        let outlet = Outlet::new(socket);
+        let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
+        let outlet = Outlet::new(Rc::clone(&socket));
         if core.clients.borrow().len() >= core.limits.connections_max {
             outlet.send(b"-ERR max number of clients reached\r\n");
             outlet.end();
@@ -85,10 +82,15 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
         }
         let conn = ConnId(core.last_conn.get() + 1);
         core.last_conn.set(conn.0);
-        let client = Rc::new(Client { outlet, resumed: Signal::default(), closing: Cell::new(false) });
+        let client = Rc::new(Client {
+            outlet,
+            poller: Rc::clone(&core.poller),
+            resumed: Signal::default(),
+            closing: Cell::new(false),
+        });
         core.clients.borrow_mut().insert(conn, Rc::clone(&client));
         core.step(Event::Opened { conn });
-        glommio::spawn_local(serve(Rc::clone(&core), conn, client, stream)).detach();
+        glommio::spawn_local(serve(Rc::clone(&core), conn, client, socket)).detach();
     }
 }
 
@@ -96,9 +98,9 @@ async fn serve<M: Machine + 'static>(
     core: Rc<CoreLoop<M>>,
     conn: ConnId,
     client: Rc<Client>,
-    stream: TcpStream,
+    socket: Rc<Socket>,
 ) {
-    read_on(&core, conn, &client, stream).await;
+    read_on(&core, conn, &client, &socket).await;
     client.outlet.cut();
     core.clients.borrow_mut().remove(&conn);
     core.step(Event::Closed { conn });
@@ -109,12 +111,12 @@ async fn read_on<M: Machine + 'static>(
     core: &Rc<CoreLoop<M>>,
     conn: ConnId,
     client: &Rc<Client>,
-    mut stream: TcpStream,
+    socket: &Socket,
 ) {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut filled = 0;
     loop {
-        let count = match stream.read(&mut buffer[filled..]).await {
+        let count = match socket.read(&mut buffer[filled..]).await {
             Ok(0) | Err(_) => return,
             Ok(count) => count,
         };

@@ -3,7 +3,8 @@
 use super::clients::Client;
 use super::disk::{Disk, Write};
 use super::peers::Link;
-use super::start::Report;
+use super::poller::{Poller, Socket};
+use super::start::{NodeShared, Report};
 use super::{Limits, NodeOptions};
 use crate::machine::{ConnId, CoreId, Effect, Effects, Event, Machine, Nanos, Now, PeerId};
 use crate::mesh::{Endpoint, SendError};
@@ -11,14 +12,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::mpsc;
-use std::task::{Poll, Waker};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A turn with at most so many events is calm: nobody else waits for the core.
 const CALM_EVENTS_MAX: u32 = 2;
 /// Mesh messages taken in one go.
 const MESH_BATCH: usize = 256;
+/// How often glommio looks at its own rings, whatever happens: the grain of its timers.
+const SETTLE_PERIOD: Duration = Duration::from_millis(10);
+/// The same while it has operations under way, at least and at most.
+const BUSY_SETTLE_PERIOD: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(1)];
+/// Passes of the executor that it may take until nobody is runnable. More: somebody computes.
+const SETTLE_PASSES_MAX: u32 = 16;
 
 /// Reads both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -69,11 +76,18 @@ impl Signal {
     }
 }
 
+/// What a core reaches the world with.
+pub(super) struct Hands<M: Machine> {
+    pub(super) endpoint: Endpoint<M::Message>,
+    pub(super) disk: Disk,
+    pub(super) poller: Rc<Poller>,
+}
+
 /// One core: its machine and everything that the machine can't do itself.
 pub(super) struct CoreLoop<M: Machine> {
     machine: RefCell<M>,
     effects: RefCell<Effects<M::Message>>,
-    flush_due: Signal,
+    flush_due: Cell<bool>,
     /// Events since the last flush.
     turn: Cell<u32>,
     endpoint: RefCell<Endpoint<M::Message>>,
@@ -83,8 +97,10 @@ pub(super) struct CoreLoop<M: Machine> {
     pub(super) last_conn: Cell<u64>,
     links: BTreeMap<PeerId, Rc<Link>>,
     /// The sockets of links from peers, to be shut down at the end.
-    pub(super) incoming: RefCell<BTreeMap<u64, std::net::TcpStream>>,
+    pub(super) incoming: RefCell<BTreeMap<u64, Rc<Socket>>>,
+    pub(super) poller: Rc<Poller>,
     disk: Disk,
+    settled: Cell<Instant>,
     pub(super) limits: Limits,
     pub(super) id: CoreId,
     clock: Clock,
@@ -97,17 +113,17 @@ impl<M: Machine + 'static> CoreLoop<M> {
     pub(super) fn new(
         machine: M,
         id: CoreId,
-        endpoint: Endpoint<M::Message>,
-        disk: Disk,
+        hands: Hands<M>,
         options: &NodeOptions,
         clock: Clock,
         reports: mpsc::Sender<Report>,
     ) -> Rc<Self> {
+        let Hands { endpoint, disk, poller } = hands;
         let links = options.peers.iter().map(|address| (address.peer, Link::new(*address))).collect();
         Rc::new(Self {
             machine: RefCell::new(machine),
             effects: RefCell::default(),
-            flush_due: Signal::default(),
+            flush_due: Cell::new(false),
             turn: Cell::new(0),
             endpoint: RefCell::new(endpoint),
             mesh_backlog: RefCell::default(),
@@ -115,7 +131,9 @@ impl<M: Machine + 'static> CoreLoop<M> {
             last_conn: Cell::new(0),
             links,
             incoming: RefCell::default(),
+            poller,
             disk,
+            settled: Cell::new(Instant::now()),
             limits: options.limits,
             id,
             clock,
@@ -132,10 +150,10 @@ impl<M: Machine + 'static> CoreLoop<M> {
         }
         self.machine.borrow_mut().step(self.clock.now(), event, &mut self.effects.borrow_mut());
         self.turn.set(self.turn.get() + 1);
-        self.flush_due.raise();
+        self.flush_due.set(true);
     }
 
-    pub(super) fn tick_if_due(&self) {
+    fn tick_if_due(&self) {
         let deadline = self.machine.borrow().deadline();
         if deadline.is_some_and(|deadline| deadline <= self.clock.monotonic()) {
             self.step(Event::Tick);
@@ -144,10 +162,6 @@ impl<M: Machine + 'static> CoreLoop<M> {
 
     pub(super) fn first_tick(&self) {
         self.step(Event::Tick);
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.over.get()
     }
 
     pub(super) async fn until_over(&self) {
@@ -166,39 +180,98 @@ impl<M: Machine + 'static> CoreLoop<M> {
         self.disk.close().await;
     }
 
-    /// The flusher: runs after every task that was ready when the flush became due.
-    pub(super) async fn flush_when_due(core: Rc<Self>) {
+    /// The core's loop: whoever is runnable runs, then the turn is flushed, then the core waits. Cancelled at the end.
+    pub(super) async fn run(core: Rc<Self>, shared: Arc<NodeShared>) {
+        let mut told = false;
         loop {
-            core.flush_due.wait().await;
-            let mut effects = std::mem::take(&mut *core.effects.borrow_mut());
-            core.machine.borrow_mut().flush(core.clock.now(), &mut effects);
-            let calm = core.turn.replace(0) <= CALM_EVENTS_MAX;
-            let mut last_write = None;
-            for effect in effects.drain() {
-                match effect {
-                    Effect::Halt { reason } => {
-                        // Nothing behind it is carried out.
-                        last_write = None;
-                        core.halt(reason);
-                        break;
-                    }
-                    Effect::Write { op, file, offset, block, sync }
-                        if calm && sync && last_write.is_none() =>
-                    {
-                        last_write = Some(Write { op, file, offset, block, sync });
-                    }
-                    effect => core.carry_out(effect),
+            while core.poller.take_stirred() {
+                futures_lite::future::yield_now().await;
+            }
+            core.receive_from_mesh();
+            core.disk.finished(|op, result| core.step(Event::Disk { op, result }));
+            if core.flush_due.replace(false) {
+                core.flush();
+                continue;
+            }
+            if core.is_settling_due() {
+                core.settle().await;
+                continue;
+            }
+            core.disk.ring().submit();
+            core.poller.wait(core.patience());
+            core.tick_if_due();
+            if shared.is_stopping() && !told {
+                told = true;
+                core.step(Event::Shutdown);
+            }
+        }
+    }
+
+    /// How long to wait for whatever comes next.
+    fn patience(&self) -> Duration {
+        if self.drain_backlog_or_wait() || self.messages_wait() {
+            return Duration::ZERO;
+        }
+        let glommio =
+            (self.settled.get() + self.settle_period()[1]).saturating_duration_since(Instant::now());
+        let deadline = self.machine.borrow().deadline();
+        let left = deadline.map(|deadline| deadline.saturating_sub(self.clock.monotonic()));
+        left.map_or(glommio, |left| glommio.min(Duration::from_nanos(left)))
+    }
+
+    fn settle_period(&self) -> [Duration; 2] {
+        let busy = self.disk.is_busy() || self.over.get();
+        if busy { BUSY_SETTLE_PERIOD } else { [SETTLE_PERIOD; 2] }
+    }
+
+    fn is_settling_due(&self) -> bool {
+        self.settled.get().elapsed() >= self.settle_period()[0]
+    }
+
+    /// Lets glommio submit and reap what the other tasks do, until nobody but this task is runnable. It can't tell: so
+    /// two passes in a row must have run nobody else, since in the first they may stand behind this task.
+    async fn settle(&self) {
+        let mut quiet = 0;
+        for _ in 0..SETTLE_PASSES_MAX {
+            // The shortest way through glommio's own polling.
+            glommio::timer::sleep(Duration::from_micros(1)).await;
+            let others = glommio::executor().executor_stats().tasks_executed() > 1;
+            quiet = if others { 0 } else { quiet + 1 };
+            if quiet == 2 {
+                break;
+            }
+        }
+        self.settled.set(Instant::now());
+    }
+
+    fn flush(self: &Rc<Self>) {
+        let mut effects = std::mem::take(&mut *self.effects.borrow_mut());
+        self.machine.borrow_mut().flush(self.clock.now(), &mut effects);
+        let calm = self.turn.replace(0) <= CALM_EVENTS_MAX;
+        let mut last_write = None;
+        for effect in effects.drain() {
+            match effect {
+                Effect::Halt { reason } => {
+                    // Nothing behind it is carried out.
+                    last_write = None;
+                    self.halt(reason);
+                    break;
                 }
+                Effect::Write { op, file, offset, block, sync } if calm && sync && last_write.is_none() => {
+                    last_write = Some(Write { op, file, offset, block, sync });
+                }
+                effect => self.carry_out(effect),
             }
-            core.publish();
-            if let Some(write) = last_write {
-                core.write_last(write);
-            }
-            // The emptied list goes back, unless carrying out made new effects meanwhile.
-            let mut current = core.effects.borrow_mut();
-            if current.is_empty() {
-                *current = effects;
-            }
+        }
+        self.endpoint.borrow_mut().publish();
+        self.disk.ring().submit();
+        if let Some(write) = last_write {
+            self.write_last(write);
+        }
+        // The emptied list goes back, unless carrying out made new effects meanwhile.
+        let mut current = self.effects.borrow_mut();
+        if current.is_empty() {
+            *current = effects;
         }
     }
 
@@ -206,7 +279,10 @@ impl<M: Machine + 'static> CoreLoop<M> {
     fn write_last(self: &Rc<Self>, write: Write) {
         match self.disk.write_on_the_spot(write) {
             Ok((op, result)) => self.step(Event::Disk { op, result }),
-            Err(write) => self.disk.begin_write(write, Rc::clone(self)),
+            Err(write) => {
+                self.disk.begin_write(write, Rc::clone(self));
+                self.disk.ring().submit();
+            }
         }
     }
 
@@ -248,6 +324,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
     fn end(&self) {
         self.over.set(true);
         self.over_signal.raise();
+        self.poller.stir();
     }
 
     fn client(&self, conn: ConnId) -> Option<Rc<Client>> {
@@ -265,46 +342,39 @@ impl<M: Machine + 'static> CoreLoop<M> {
         }
     }
 
-    /// Makes the turn's mesh messages visible. What didn't fit waits for the receiver to make room.
-    fn publish(self: &Rc<Self>) {
-        self.endpoint.borrow_mut().publish();
-        if !self.mesh_backlog.borrow().is_empty() {
-            let core = Rc::clone(self);
-            glommio::spawn_local(async move { core.drain_backlog().await }).detach();
-        }
-    }
-
-    async fn drain_backlog(self: Rc<Self>) {
-        poll_fn(|cx| {
-            let mut backlog = self.mesh_backlog.borrow_mut();
-            let mut endpoint = self.endpoint.borrow_mut();
-            while let Some((to, message)) = backlog.pop_front() {
-                if let Err(SendError::Full(message)) = endpoint.send(to, message) {
+    /// Sends what didn't fit a ring before. Returns whether that changed anything; if not, room rings the bell.
+    fn drain_backlog_or_wait(&self) -> bool {
+        let mut backlog = self.mesh_backlog.borrow_mut();
+        let mut endpoint = self.endpoint.borrow_mut();
+        let mut sent = false;
+        while let Some((to, message)) = backlog.pop_front() {
+            match endpoint.send(to, message) {
+                Ok(()) | Err(SendError::Closed(_)) => sent = true,
+                Err(SendError::Full(message)) => {
                     backlog.push_front((to, message));
-                    if endpoint.poll_room(to, cx).is_pending() {
-                        return Poll::Pending;
+                    if endpoint.poll_room(to, &mut Context::from_waker(&self.poller.bell())).is_pending() {
+                        break;
                     }
                 }
             }
-            endpoint.publish();
-            Poll::Ready(())
-        })
-        .await;
+        }
+        endpoint.publish();
+        sent
     }
 
-    /// Takes what other cores of the node send.
-    pub(super) async fn receive_from_mesh(core: Rc<Self>) {
-        let mut batch = Vec::with_capacity(MESH_BATCH);
-        loop {
-            poll_fn(|cx| core.endpoint.borrow_mut().poll_ready(cx)).await;
-            let taken =
-                core.endpoint.borrow_mut().receive(MESH_BATCH, |from, message| batch.push((from, message)));
-            for (from, message) in batch.drain(..) {
-                core.step(Event::Mesh { from, message });
-            }
-            if taken == 0 && core.endpoint.borrow().all_closed() {
-                return;
-            }
+    /// Whether another core's message is there; if not, the next rings the bell.
+    fn messages_wait(&self) -> bool {
+        let mut endpoint = self.endpoint.borrow_mut();
+        endpoint.cores() > 1
+            && !endpoint.all_closed()
+            && endpoint.poll_ready(&mut Context::from_waker(&self.poller.bell())).is_ready()
+    }
+
+    /// Takes what other cores of the node sent.
+    fn receive_from_mesh(&self) {
+        let mut endpoint = self.endpoint.borrow_mut();
+        if endpoint.cores() > 1 {
+            endpoint.receive(MESH_BATCH, |from, message| self.step(Event::Mesh { from, message }));
         }
     }
 }

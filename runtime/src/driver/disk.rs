@@ -7,17 +7,17 @@ use super::SyncMode;
 use super::boot::read_whole;
 use super::core_loop::CoreLoop;
 use super::fd::{self, Durably};
+use super::write_ring::{Durable, Finished, WriteRing};
 use crate::block::{BLOCK_BYTES, BlockPool, Slice};
 use crate::machine::{DiskError, DiskReply, Effect, Event, FileId, FileKind, Machine, OpId};
 use glommio::io::{Directory, DmaFile, OpenOptions};
 use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Large reads and writes go in pieces of this size.
@@ -38,12 +38,19 @@ const PENALTY: u32 = 10;
 const BULK_SHARES: usize = 50;
 
 /// An open file, and which of its writes are under way.
-struct OpenFile {
+pub(super) struct OpenFile {
+    id: FileId,
     file: DmaFile,
     last_write: Cell<u64>,
     writing: RefCell<BTreeSet<u64>>,
-    /// Syncs that wait for writes given before them.
-    waiting: RefCell<Vec<Waker>>,
+    /// Syncs that wait for writes given before them, up to this one.
+    syncs: RefCell<VecDeque<(u64, OpId)>>,
+}
+
+impl AsRawFd for OpenFile {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
 }
 
 /// One core's folder.
@@ -52,8 +59,9 @@ pub(super) struct Disk {
     sync: SyncMode,
     files: RefCell<BTreeMap<FileId, Rc<OpenFile>>>,
     bulk: TaskQueueHandle,
-    /// Writes that are under way.
-    writes: Cell<u32>,
+    ring: WriteRing<OpenFile>,
+    /// Operations of glommio's that are under way.
+    operations: Cell<u32>,
     /// No write on the spot before this instant: the last one took long.
     on_the_spot_from: Cell<Option<Instant>>,
 }
@@ -95,7 +103,9 @@ impl Disk {
             sync,
             files: RefCell::default(),
             bulk,
-            writes: Cell::new(0),
+            ring: WriteRing::new()
+                .map_err(|error| format!("io_uring: {error}; is memlock (ulimit -l) too small?"))?,
+            operations: Cell::new(0),
             on_the_spot_from: Cell::new(None),
         };
         let at = |error: io::Error| format!("{}: {error}", disk.folder.display());
@@ -172,16 +182,22 @@ impl Disk {
 
     fn remember(&self, id: FileId, file: DmaFile) -> Rc<OpenFile> {
         let open = Rc::new(OpenFile {
+            id,
             file,
             last_write: Cell::new(0),
             writing: RefCell::default(),
-            waiting: RefCell::default(),
+            syncs: RefCell::default(),
         });
         self.files.borrow_mut().insert(id, Rc::clone(&open));
         open
     }
 
+    /// Closes everything, once all writes are over.
     pub(super) async fn close(&self) {
+        while self.ring.under_way() > 0 {
+            self.ring.wait();
+            self.ring.reap(drop);
+        }
         let files = std::mem::take(&mut *self.files.borrow_mut());
         for open in files.into_values() {
             if let Ok(open) = Rc::try_unwrap(open) {
@@ -191,6 +207,11 @@ impl Disk {
         }
     }
 
+    /// What to watch for writes that are over.
+    pub(super) fn ring(&self) -> &WriteRing<OpenFile> {
+        &self.ring
+    }
+
     /// Begins a disk effect.
     pub(super) fn carry_out<M: Machine + 'static>(&self, effect: Effect<M::Message>, core: Rc<CoreLoop<M>>) {
         match effect {
@@ -198,8 +219,7 @@ impl Disk {
                 self.begin_write(Write { op, file, offset, block, sync }, core);
             }
             Effect::Sync { op, file } => {
-                let mark = self.files.borrow().get(&file).map_or(0, |open| open.last_write.get());
-                self.begin(op, file, 0, core, async move |disk| disk.sync_file(file, mark).await);
+                self.when_open(op, file, 0, core, move |disk, open| disk.sync(open, op))
             }
             Effect::Read { op, file, offset, bytes } => {
                 self.begin(op, file, offset, core, async move |disk| disk.read(file, offset, bytes).await);
@@ -229,11 +249,17 @@ impl Disk {
         core: Rc<CoreLoop<M>>,
         work: impl AsyncFnOnce(&Self) -> Result<DiskReply, Failure> + 'static,
     ) {
+        self.operations.set(self.operations.get() + 1);
         glommio::spawn_local(async move {
             let result = work(core.disk()).await;
             core.disk_done(op, file, offset, result);
         })
         .detach();
+    }
+
+    /// Whether glommio has anything to do.
+    pub(super) fn is_busy(&self) -> bool {
+        self.operations.get() > 0
     }
 
     /// Does a small write on the spot if nothing else is going on: for a lone write, a plain system call is faster
@@ -242,7 +268,7 @@ impl Disk {
     pub(super) fn write_on_the_spot(&self, write: Write) -> Result<(OpId, DiskOutcome), Write> {
         let allowed = write.sync
             && write.block.len() <= LONE_BYTES_MAX
-            && self.writes.get() == 0
+            && self.ring.under_way() == 0
             && self.on_the_spot_from.get().is_none_or(|from| Instant::now() >= from);
         let open = self.files.borrow().get(&write.file).cloned();
         let Some(open) = open.filter(|_| allowed) else { return Err(write) };
@@ -266,52 +292,73 @@ impl Disk {
 
     pub(super) fn begin_write<M: Machine + 'static>(&self, write: Write, core: Rc<CoreLoop<M>>) {
         let Write { op, file, offset, block, sync } = write;
-        let number = self.files.borrow().get(&file).map(|open| {
+        self.when_open(op, file, offset, core, move |disk, open| {
+            let durable = match (disk.sync, file.kind) {
+                _ if !sync => Durable::No,
+                (SyncMode::Dsync, _) => Durable::No,
+                (SyncMode::Fdatasync, FileKind::Segment) => Durable::Alone,
+                (SyncMode::Fdatasync, _) => Durable::WithAllBefore,
+            };
             let number = open.last_write.get() + 1;
             open.last_write.set(number);
             open.writing.borrow_mut().insert(number);
-            number
-        });
-        self.writes.set(self.writes.get() + 1);
-        self.begin(op, file, offset, core, async move |disk| {
-            let result = disk.write(file, offset, block, sync).await;
-            disk.writes.set(disk.writes.get() - 1);
-            if let (Some(number), Ok(open)) = (number, disk.open_file(file).await) {
-                open.writing.borrow_mut().remove(&number);
-                open.waiting.borrow_mut().drain(..).for_each(Waker::wake);
-            }
-            result
+            disk.ring.write(op, Rc::clone(open), number, offset, block, durable);
         });
     }
 
-    async fn write(&self, file: FileId, offset: u64, block: Slice, sync: bool) -> Result<DiskReply, Failure> {
-        let open = self.open_file(file).await?;
-        let bytes = block.len();
-        let buffer = block.dma_buffer().expect("machines write whole blocks of their pool");
-        let written = open.file.write_rc_at(buffer, offset).await.map_err(|error| failed("write", error))?;
-        if written != bytes {
-            return Err(("write", short("written", written, bytes)));
-        }
-        if sync && self.sync == SyncMode::Fdatasync {
-            open.file.fdatasync().await.map_err(|error| failed("sync", error))?;
-        }
-        Ok(DiskReply::Done)
+    fn sync(&self, open: &Rc<OpenFile>, op: OpId) {
+        open.syncs.borrow_mut().push_back((open.last_write.get(), op));
+        self.begin_syncs(open);
     }
 
-    async fn sync_file(&self, file: FileId, mark: u64) -> Result<DiskReply, Failure> {
-        let open = self.open_file(file).await?;
-        poll_fn(|cx| {
-            if open.writing.borrow().first().is_some_and(|oldest| *oldest <= mark) {
-                open.waiting.borrow_mut().push(cx.waker().clone());
-                return Poll::Pending;
+    /// Begins the syncs whose writes are over.
+    fn begin_syncs(&self, open: &Rc<OpenFile>) {
+        let oldest = open.writing.borrow().first().copied().unwrap_or(u64::MAX);
+        while let Some((_, op)) = open.syncs.borrow_mut().pop_front_if(|(mark, _)| *mark < oldest) {
+            match self.sync {
+                SyncMode::Fdatasync => self.ring.sync(op, Rc::clone(open)),
+                // Each of its writes was durable when it was done.
+                SyncMode::Dsync => self.ring.nothing(op, Rc::clone(open)),
             }
-            Poll::Ready(())
+        }
+    }
+
+    /// Does something with a file: now, since whatever a machine writes to is open, or when it is.
+    fn when_open<M: Machine + 'static>(
+        &self,
+        op: OpId,
+        file: FileId,
+        offset: u64,
+        core: Rc<CoreLoop<M>>,
+        then: impl FnOnce(&Self, &Rc<OpenFile>) + 'static,
+    ) {
+        let open = self.files.borrow().get(&file).cloned();
+        if let Some(open) = open {
+            return then(self, &open);
+        }
+        self.operations.set(self.operations.get() + 1);
+        glommio::spawn_local(async move {
+            let disk = core.disk();
+            match disk.open_file(file).await {
+                Ok(open) => {
+                    disk.operations.set(disk.operations.get() - 1);
+                    then(disk, &open);
+                }
+                Err(failure) => core.disk_done(op, file, offset, Err(failure)),
+            }
         })
-        .await;
-        if self.sync == SyncMode::Fdatasync {
-            open.file.fdatasync().await.map_err(|error| failed("sync", error))?;
-        }
-        Ok(DiskReply::Done)
+        .detach();
+    }
+
+    /// Hands over which writes and syncs are over.
+    pub(super) fn finished(&self, mut f: impl FnMut(OpId, DiskOutcome)) {
+        self.ring.reap(|Finished { op, offset, file, write, result }| {
+            if let Some(number) = write {
+                file.writing.borrow_mut().remove(&number);
+                self.begin_syncs(&file);
+            }
+            f(op, self.outcome(file.id, offset, result.map(|()| DiskReply::Done)));
+        });
     }
 
     async fn read(&self, file: FileId, offset: u64, bytes: u32) -> Result<DiskReply, Failure> {
@@ -336,6 +383,7 @@ impl Disk {
             let result = core.disk().create(file, bytes).await;
             core.disk_done(op, file, 0, result);
         };
+        self.operations.set(self.operations.get() + 1);
         glommio::spawn_local_into(task, self.bulk).expect("the queue lives as long as the executor").detach();
     }
 
@@ -405,7 +453,9 @@ impl Disk {
 
 impl<M: Machine + 'static> CoreLoop<M> {
     fn disk_done(&self, op: OpId, file: FileId, offset: u64, result: Result<DiskReply, Failure>) {
-        let result = self.disk().outcome(file, offset, result);
+        let disk = self.disk();
+        disk.operations.set(disk.operations.get() - 1);
+        let result = disk.outcome(file, offset, result);
         self.step(Event::Disk { op, result });
     }
 }
@@ -417,7 +467,7 @@ fn in_words(error: &io::Error) -> String {
     number.and_then(|number| text.strip_suffix(&number)).unwrap_or(&text).to_owned()
 }
 
-fn short(how: &str, done: usize, wanted: impl std::fmt::Display) -> io::Error {
+pub(super) fn short(how: &str, done: usize, wanted: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("only {done} of {wanted} bytes were {how}"))
 }
 

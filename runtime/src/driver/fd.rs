@@ -2,22 +2,8 @@
 
 #![allow(unsafe_code)]
 
-use glommio::net::{TcpListener, TcpStream};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-
-/// A listener on the current executor.
-pub(super) fn listener(listener: std::net::TcpListener) -> TcpListener {
-    // SAFETY: the descriptor is owned (`into_raw_fd` gives it up) and becomes the new listener's alone.
-    // Covered by every test of `tests/driver.rs`.
-    unsafe { TcpListener::from_raw_fd(listener.into_raw_fd()) }
-}
-
-/// A stream on the current executor.
-pub(super) fn stream(stream: std::net::TcpStream) -> TcpStream {
-    // SAFETY: as in `listener`. Covered by the slow-reader test of `tests/driver.rs`.
-    unsafe { TcpStream::from_raw_fd(stream.into_raw_fd()) }
-}
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// How [`write_now`] makes bytes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +29,6 @@ pub(super) fn write_now(file: &impl AsRawFd, bytes: &[u8], offset: u64, how: Dur
         rustix::fs::fdatasync(borrowed)?;
     }
     Ok(written)
-}
-
-/// Another descriptor for the same connection.
-pub(super) fn duplicate(stream: &TcpStream) -> io::Result<std::net::TcpStream> {
-    // SAFETY: the borrow ends before `stream` can be dropped. Covered by every test of `tests/driver.rs`.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    Ok(borrowed.try_clone_to_owned()?.into())
 }
 
 /// Another descriptor for the same file, for another thread.

@@ -80,33 +80,52 @@ pub fn measure_ring_sync(folder: &Path, bytes: usize, lasting: Duration) -> io::
     })
 }
 
-/// Bytes a second that the disk takes (pieces of 1 MiB, `depth` of them at a time, overwriting, synced once at the end),
-/// and that it gives back, in a file of `bytes`.
+/// Bytes a second that the disk takes (pieces of 1 MiB, `depth` of them at a time, overwriting, synced at the end of every
+/// pass), and that it gives back, in a file of `bytes`: passes until each has lasted `lasting`, one at least.
 ///
 /// # Errors
 /// What the system says.
-pub fn measure_bandwidth(folder: &Path, bytes: u64, depth: usize) -> io::Result<(f64, f64)> {
+pub fn measure_bandwidth(
+    folder: &Path,
+    bytes: u64,
+    depth: usize,
+    lasting: Duration,
+) -> io::Result<(f64, f64)> {
     on_scratch(folder, bytes, async move |file: Rc<DmaFile>| {
-        let begun = Instant::now();
-        in_pieces(bytes, depth, |at| {
-            let file = Rc::clone(&file);
-            async move {
-                let mut buffer = file.alloc_dma_buffer(PIECE_BYTES);
-                buffer.as_bytes_mut().fill(0x5a);
-                Ok(file.write_at(buffer, at).await.map(|_| ())?)
-            }
+        let written = passes(bytes, lasting, async || {
+            in_pieces(bytes, depth, |at| {
+                let file = Rc::clone(&file);
+                async move {
+                    let mut buffer = file.alloc_dma_buffer(PIECE_BYTES);
+                    buffer.as_bytes_mut().fill(0x5a);
+                    Ok(file.write_at(buffer, at).await.map(|_| ())?)
+                }
+            })
+            .await?;
+            Ok(file.fdatasync().await?)
         })
         .await?;
-        file.fdatasync().await?;
-        let written = bytes as f64 / begun.elapsed().as_secs_f64();
-        let begun = Instant::now();
-        in_pieces(bytes, depth, |at| {
-            let file = Rc::clone(&file);
-            async move { Ok(file.read_at_aligned(at, PIECE_BYTES).await.map(|_| ())?) }
+        let read = passes(bytes, lasting, async || {
+            in_pieces(bytes, depth, |at| {
+                let file = Rc::clone(&file);
+                async move { Ok(file.read_at_aligned(at, PIECE_BYTES).await.map(|_| ())?) }
+            })
+            .await
         })
         .await?;
-        Ok((written, bytes as f64 / begun.elapsed().as_secs_f64()))
+        Ok((written, read))
     })
+}
+
+/// Bytes a second over as many passes as fit `lasting`.
+async fn passes(bytes: u64, lasting: Duration, pass: impl AsyncFn() -> io::Result<()>) -> io::Result<f64> {
+    let begun = Instant::now();
+    let mut done = 0;
+    while done == 0 || begun.elapsed() < lasting {
+        pass().await?;
+        done += bytes;
+    }
+    Ok(done as f64 / begun.elapsed().as_secs_f64())
 }
 
 async fn in_pieces<F>(bytes: u64, depth: usize, each: impl Fn(u64) -> F) -> io::Result<()>

@@ -7,9 +7,10 @@
 //!   mesh    ─┘
 //! ```
 //!
-//! Each source is a task that calls [`Machine::step`](crate::Machine::step) and marks a flush as due. The flusher is a task too: woken
-//! through the executor's own queue, it runs after every task that was ready before it. So a turn takes in all
-//! that is there, and answers once: that is the whole batching.
+//! Each source is a task that calls [`Machine::step`](crate::Machine::step). The core's loop waits for all of their sockets at once, lets
+//! every task run that has something, and then flushes: a turn takes in all that is there, and answers once. That is
+//! the whole batching. The loop never lets glommio wait for sockets, which takes it many system calls; it gives glommio
+//! its passes while that has operations under way, and a hundred times a second.
 //!
 //! | file | what |
 //! |---|---|
@@ -17,9 +18,11 @@
 //! | `clients.rs` | client connections |
 //! | `peers.rs` | links from and to other nodes |
 //! | `disk.rs` | the files of a core's folder |
+//! | `write_ring.rs` | writes and syncs, through an io_uring of our own |
 //! | `boot.rs` | reading them all before the machine is built |
+//! | `poller.rs` | what a core waits for: its sockets in one epoll set |
 //! | `outlet.rs` | a socket that is written to without waiting |
-//! | `guardian.rs` | the clock tick, the stop signal, and the cure for glommio's lost wake-ups |
+//! | `guardian.rs` | the cure for glommio's lost wake-ups |
 //! | `fd.rs` | the few conversions of descriptors that the standard library calls unsafe |
 //! | `floor.rs` | what the disk can do by itself, for comparison |
 //!
@@ -34,7 +37,9 @@ pub mod floor;
 mod guardian;
 mod outlet;
 mod peers;
+mod poller;
 mod start;
+mod write_ring;
 
 pub use start::{StopHandle, run};
 

@@ -3,20 +3,20 @@
 //! [`Outlet::send`] hands bytes to the kernel at once, in the turn that made them. Only what the kernel doesn't
 //! take is kept, and a task of its own brings it after.
 
-use super::fd;
-use futures_lite::AsyncWriteExt;
-use rustix::net::{SendFlags, send};
+use super::poller::Socket;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::rc::Rc;
 
 /// The sending half of a connection.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    socket: TcpStream,
-    /// What the kernel hasn't taken yet.
+    socket: Rc<Socket>,
+    /// What the kernel hasn't taken yet, behind what it has.
     rest: RefCell<Vec<u8>>,
+    /// Bytes at the front of `rest` that the kernel has.
+    taken: Cell<usize>,
     writing: Cell<bool>,
     /// Shut the sending direction down once the rest is out.
     ending: Cell<bool>,
@@ -24,10 +24,11 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    pub(super) fn new(socket: TcpStream) -> Rc<Self> {
+    pub(super) fn new(socket: Rc<Socket>) -> Rc<Self> {
         Rc::new(Self {
             socket,
             rest: RefCell::default(),
+            taken: Cell::new(0),
             writing: Cell::new(false),
             ending: Cell::new(false),
             broken: Cell::new(false),
@@ -36,7 +37,7 @@ impl Outlet {
 
     /// Bytes that wait for the other side to read.
     pub(super) fn waiting(&self) -> usize {
-        self.rest.borrow().len()
+        self.rest.borrow().len() - self.taken.get()
     }
 
     /// Sends what can be sent now and keeps the rest.
@@ -46,10 +47,9 @@ impl Outlet {
         }
         let mut sent = 0;
         while !self.writing.get() && sent < bytes.len() {
-            match send(&self.socket, &bytes[sent..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match self.socket.send(&bytes[sent..]) {
+                Ok(0) => self.bring_after(),
                 Ok(count) => sent += count,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => self.bring_after(),
                 Err(_) => return self.cut(),
             }
         }
@@ -62,7 +62,7 @@ impl Outlet {
     pub(super) fn end(&self) {
         self.ending.set(true);
         if !self.writing.get() {
-            let _ = self.socket.shutdown(Shutdown::Write);
+            self.socket.shutdown(Shutdown::Write);
         }
     }
 
@@ -70,16 +70,15 @@ impl Outlet {
     pub(super) fn cut(&self) {
         self.broken.set(true);
         *self.rest.borrow_mut() = Vec::new();
-        // It fails only if the connection is gone already.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.taken.set(0);
+        self.socket.shutdown(Shutdown::Both);
     }
 
     fn bring_after(self: &Rc<Self>) {
         self.writing.set(true);
         let outlet = Rc::clone(self);
+        // It waits before it looks at the rest, which the caller has put there by then.
         glommio::spawn_local(async move {
-            // First of all let the caller put the rest where this task finds it.
-            futures_lite::future::yield_now().await;
             if outlet.write_rest().await.is_err() {
                 outlet.cut();
             }
@@ -92,15 +91,19 @@ impl Outlet {
     }
 
     async fn write_rest(&self) -> io::Result<()> {
-        let mut stream = fd::stream(self.socket.try_clone()?);
         loop {
-            let bytes = std::mem::take(&mut *self.rest.borrow_mut());
-            if bytes.is_empty() {
+            self.socket.until_writable().await;
+            let mut rest = self.rest.borrow_mut();
+            let taken = self.taken.get() + self.socket.send(&rest[self.taken.get()..])?;
+            self.taken.set(taken);
+            if taken == rest.len() {
+                *rest = Vec::new();
+                self.taken.set(0);
                 return Ok(());
             }
-            // The part being written isn't counted as waiting; keep it small enough not to matter.
-            for part in bytes.chunks(256 * 1024) {
-                stream.write_all(part).await?;
+            if taken > rest.len() / 2 {
+                rest.drain(..taken);
+                self.taken.set(0);
             }
         }
     }

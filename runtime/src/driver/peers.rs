@@ -9,12 +9,11 @@
 
 use super::core_loop::CoreLoop;
 use super::outlet::Outlet;
-use super::{NodeOptions, PeerAddress, fd};
+use super::poller::{Listener, Socket};
+use super::{NodeOptions, PeerAddress};
 use crate::machine::{CoreId, Event, Machine, NodeId, PeerId};
-use futures_lite::AsyncReadExt;
-use glommio::net::TcpStream;
 use std::cell::{Cell, RefCell};
-use std::net::TcpListener;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,18 +101,15 @@ pub(super) async fn keep_up<M: Machine + 'static>(
     let from = PeerId { node: options.node, core: core.id };
     let hello = Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer }.encode();
     loop {
-        if let Ok(mut stream) = TcpStream::connect_timeout(link.to.address, CONNECT_TIMEOUT).await
-            && stream.set_nodelay(true).is_ok()
-            && let Ok(socket) = fd::duplicate(&stream)
-        {
-            let outlet = Outlet::new(socket);
+        if let Ok(socket) = connect(&core, &link).await {
+            let outlet = Outlet::new(Rc::clone(&socket));
             outlet.send(&hello);
             *link.outlet.borrow_mut() = Some(Rc::clone(&outlet));
             tracing::info!(node = peer.node.0, core = peer.core.0, "link to peer is up");
             core.step(Event::PeerUp { peer });
             // Nothing ever comes back on this connection: an end or an error is all that can be read.
             let mut nothing = [0; 64];
-            while stream.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
+            while socket.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
             outlet.cut();
             *link.outlet.borrow_mut() = None;
             tracing::info!(
@@ -128,21 +124,28 @@ pub(super) async fn keep_up<M: Machine + 'static>(
     }
 }
 
+async fn connect<M: Machine + 'static>(core: &CoreLoop<M>, link: &Link) -> io::Result<Rc<Socket>> {
+    let too_long = async {
+        glommio::timer::sleep(CONNECT_TIMEOUT).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    futures_lite::future::or(Socket::connect(link.to.address, &core.poller), too_long).await
+}
+
 /// Accepts links from peers for ever.
 pub(super) async fn accept<M: Machine + 'static>(
     core: Rc<CoreLoop<M>>,
-    listener: TcpListener,
+    listener: Listener,
     options: Arc<NodeOptions>,
 ) {
-    let listener = fd::listener(listener);
     for number in 0.. {
         match listener.accept().await {
             Ok(stream) => {
                 let (core, options) = (Rc::clone(&core), Arc::clone(&options));
-                let Ok(socket) = fd::duplicate(&stream) else { continue };
-                core.incoming.borrow_mut().insert(number, socket);
+                let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
+                core.incoming.borrow_mut().insert(number, Rc::clone(&socket));
                 glommio::spawn_local(async move {
-                    if let Err(reason) = serve(&core, &options, stream).await {
+                    if let Err(reason) = serve(&core, &options, &socket).await {
                         tracing::warn!(%reason, "a link from a peer was closed");
                     }
                     core.incoming.borrow_mut().remove(&number);
@@ -160,18 +163,17 @@ pub(super) async fn accept<M: Machine + 'static>(
 /// The core ends: no peer goes on sending to nobody.
 pub(super) fn cut_all<M: Machine + 'static>(core: &CoreLoop<M>) {
     for socket in core.incoming.borrow().values() {
-        // It fails only if the peer was faster.
-        let _ = socket.shutdown(std::net::Shutdown::Both);
+        socket.shutdown(std::net::Shutdown::Both);
     }
 }
 
 async fn serve<M: Machine + 'static>(
     core: &Rc<CoreLoop<M>>,
     options: &NodeOptions,
-    mut stream: TcpStream,
+    socket: &Socket,
 ) -> Result<(), String> {
     let mut hello = [0; HELLO_BYTES];
-    stream.read_exact(&mut hello).await.map_err(|error| format!("no greeting: {error}"))?;
+    socket.read_exact(&mut hello).await.map_err(|error| format!("no greeting: {error}"))?;
     let hello = Hello::decode(&hello).ok_or("what connected isn't a Flotilla node")?;
     if hello.cluster != options.cluster {
         return Err(format!(
@@ -189,7 +191,7 @@ async fn serve<M: Machine + 'static>(
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut filled = 0;
     loop {
-        match stream.read(&mut buffer[filled..]).await {
+        match socket.read(&mut buffer[filled..]).await {
             Ok(0) | Err(_) => return Ok(()),
             Ok(count) => filled += count,
         }

@@ -1,7 +1,8 @@
 //! Starting and ending a node's cores.
 
-use super::core_loop::CoreLoop;
-use super::guardian::{keep_awake, stand_guard, watch};
+use super::core_loop::{CoreLoop, Hands};
+use super::guardian::{keep_awake, watch};
+use super::poller::{Listener, Poller};
 use super::{CoreOptions, NodeError, NodeOptions, Placement, clients, disk, peers};
 use crate::block::BlockPool;
 use crate::machine::{CoreBoot, CoreId, Machine};
@@ -231,13 +232,18 @@ async fn run_core<M: Machine + 'static>(
         now: clock.now(),
     };
     let machine = build(boot)?;
-    let core_loop = CoreLoop::new(machine, CoreId(number), endpoint, disk, &options, clock, reports.clone());
+    let no_descriptor =
+        |error| format!("can't watch its sockets: {error}; raise the limit of open files (ulimit -n)");
+    let poller = Poller::new().map_err(no_descriptor)?;
+    poller.watch(disk.ring()).map_err(no_descriptor)?;
+    let clients = Listener::new(core.clients, &poller).map_err(no_descriptor)?;
+    let peers = Listener::new(core.peers, &poller).map_err(no_descriptor)?;
+    let hands = Hands { endpoint, disk, poller };
+    let core_loop = CoreLoop::new(machine, CoreId(number), hands, &options, clock, reports.clone());
+    let the_loop = glommio::spawn_local(CoreLoop::run(Rc::clone(&core_loop), shared));
     let mut tasks = vec![
-        glommio::spawn_local(CoreLoop::flush_when_due(Rc::clone(&core_loop))),
-        glommio::spawn_local(CoreLoop::receive_from_mesh(Rc::clone(&core_loop))),
-        glommio::spawn_local(stand_guard(Rc::clone(&core_loop), shared)),
-        glommio::spawn_local(clients::accept(Rc::clone(&core_loop), core.clients)),
-        glommio::spawn_local(peers::accept(Rc::clone(&core_loop), core.peers, Arc::clone(&options))),
+        glommio::spawn_local(clients::accept(Rc::clone(&core_loop), clients)),
+        glommio::spawn_local(peers::accept(Rc::clone(&core_loop), peers, Arc::clone(&options))),
     ];
     for link in core_loop.links() {
         tasks.push(glommio::spawn_local(peers::keep_up(Rc::clone(&core_loop), link, Arc::clone(&options))));
@@ -251,6 +257,7 @@ async fn run_core<M: Machine + 'static>(
     peers::cut_all(&core_loop);
     clients::cut_all(&core_loop).await;
     core_loop.close_disk().await;
+    the_loop.cancel().await;
     let _ = reports.send(Report::Drained(number));
     Ok(())
 }

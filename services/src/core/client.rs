@@ -333,6 +333,12 @@ impl Core {
             return self.connections.reply(conn, |reply| reply.error(&rejected.to_string()));
         }
         match spec.kind {
+            _ if spec.name == "flotilla.member" => {
+                let Some(connection) = self.connections.map.get(&conn) else { return };
+                let (protocol, mut bytes) = (connection.state.protocol, Vec::new());
+                self.member_command(now, args, &mut ReplyWriter::new(&mut bytes, protocol));
+                self.connections.reply(conn, |reply| reply.raw(&bytes));
+            }
             Kind::Read | Kind::Write => self.data_command(now, conn, spec, args, out),
             Kind::Server if spec.name == "flotilla.transfer" => {
                 self.transfer_command(now, conn, spec, args, out);
@@ -383,7 +389,7 @@ impl Core {
             self.execute(now, Origin::Local { conn, sequence }, spec, args, in_order, out);
         } else if led_here {
             let sequence = self.connections.promise(conn, 1, spec.is_write());
-            self.send_to_core(core, &Outgoing { conn, sequence, protocol, spec, args }, out);
+            self.send_to_core(now, core, &Outgoing { conn, sequence, protocol, spec, args }, out);
         } else if let Some(place) = self.may_read_here(now, conn, slot, spec, args) {
             let sequence = self.connections.promise_what(conn, 1, Does::ReadHere);
             let origin = Origin::Local { conn, sequence };
@@ -396,7 +402,7 @@ impl Core {
         } else if let (Some(leader), Redirect::Forward) = (leader, self.config.redirect) {
             let sequence = self.connections.promise(conn, 1, spec.is_write());
             let peer = self.peer_of(leader, number);
-            self.send_to_peer(peer, &Outgoing { conn, sequence, protocol, spec, args });
+            self.send_to_peer(now, peer, &Outgoing { conn, sequence, protocol, spec, args });
         } else {
             let error = self.moved(Some(slot));
             self.connections.reply(conn, |reply| reply.error(&error));

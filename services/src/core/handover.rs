@@ -75,9 +75,9 @@ impl Core {
         match self.leaders.of(group) {
             Some(leader) if leader != self.config.node_id() => {
                 let peer = self.peer_of(leader, group);
-                self.send_to_peer(peer, &outgoing);
+                self.send_to_peer(now, peer, &outgoing);
             }
-            Some(_) if core != self.id => self.send_to_core(core, &outgoing, out),
+            Some(_) if core != self.id => self.send_to_core(now, core, &outgoing, out),
             Some(_) => self.transfer_for(now, origin, args, out),
             None => {
                 let error = format!("CLUSTERDOWN no leader of group {group} is known");

@@ -10,7 +10,8 @@ use flotilla_storage::{Identity, Lsn, Recovery};
 
 impl World {
     pub(super) fn schedule_faults(&mut self) {
-        let Swarm { resets, partitions, crashes, blackouts, pauses, full_disks, transfers, .. } = self.swarm;
+        let Swarm { resets, partitions, crashes, blackouts, pauses, full_disks, transfers, changes, .. } =
+            self.swarm;
         let faults = [
             (resets, Happening::Reset),
             (partitions, Happening::Partition),
@@ -19,6 +20,7 @@ impl World {
             (pauses, Happening::Pause),
             (full_disks, Happening::Full),
             (transfers, Happening::Transfer),
+            (changes, Happening::Change),
         ];
         for (mean, fault) in faults {
             if mean > 0 {
@@ -84,6 +86,7 @@ impl World {
         let unfinished: Vec<Action> = std::mem::take(&mut this.unfinished).into_values().collect();
         this.disk.crash(&unfinished, &mut this.rng);
         self.rot(node);
+        self.wipe(node);
         for connection in std::mem::take(&mut self.nodes[node].conns).into_values() {
             let Conn { client, attempt, .. } = connection;
             self.at(self.now + self.swarm.delay, Happening::GoneAtClient { client, attempt });
@@ -102,10 +105,7 @@ impl World {
     /// back.
     fn rot(&mut self, node: usize) {
         let chance = self.swarm.rot;
-        if self.nodes.len() < 3 || !self.nodes[node].rng.per_million(chance) {
-            return;
-        }
-        if self.rotten.is_some_and(|rotten| rotten != node && !self.is_whole(rotten)) {
+        if !self.nodes[node].rng.per_million(chance) || !self.may_lose(node) {
             return;
         }
         let this = &mut self.nodes[node];
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    fn is_whole(&self, node: usize) -> bool {
+    pub(super) fn is_whole(&self, node: usize) -> bool {
         let core = self.nodes[node].core.as_ref();
         core.is_some_and(|core| core.inspect().groups.iter().all(|group| !group.repairing))
     }

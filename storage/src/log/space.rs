@@ -215,6 +215,16 @@ impl Space {
         is_due
     }
 
+    /// Segments that are spare or will be. Those that a frame on its way gives back count too: else each came back to a
+    /// pool that a new one has filled meanwhile, and every segment of the log was written twice. The last one doesn't wait
+    /// for them: that frame may need it.
+    fn spares_in_sight(&self) -> usize {
+        match self.spares.len() + self.preparing {
+            0 => 0,
+            sure => sure + self.retired.len(),
+        }
+    }
+
     /// When the next preparation is due, if one failed.
     pub(super) fn retry_at(&self) -> Option<Nanos> {
         self.shortage.as_ref().filter(|_| self.preparing == 0)?.retry_at
@@ -241,12 +251,20 @@ impl Space {
     }
 }
 
+/// A mark that says that all of a group's records before it are of no use.
+fn gives_up(record: &[u8]) -> bool {
+    RecordHeader::decode(record)
+        .is_ok_and(|(header, _)| header.kind == RecordKind::SnapshotMark && header.index == 0)
+}
+
 impl Log {
     /// Gives back the segments that nobody needs: writes what must survive them again, then retires them.
     pub(super) fn reclaim<M>(&mut self, _now: Nanos, out: &mut Effects<M>) {
         while self.space.oldest_is_released() {
             let next_first = self.space.live[1].first;
             let stale = self.space.latest.values().filter(|(lsn, _)| *lsn < next_first);
+            // What a group gave up lies before it: written again, the record would take what came since.
+            let stale = stale.filter(|(_, record)| !gives_up(record));
             let stale: Vec<Vec<u8>> = stale.map(|(_, record)| record.clone()).collect();
             for record in stale {
                 self.append_record(&record).expect("it was a record when it was written first");
@@ -280,7 +298,7 @@ impl Log {
         if self.space.spares.len() >= wanted {
             self.space.shortage = None;
         }
-        while self.space.spares.len() + self.space.preparing < wanted && self.space.may_prepare(now) {
+        while self.space.spares_in_sight() < wanted && self.space.may_prepare(now) {
             let file = FileId::segment(self.space.next_file);
             self.space.next_file += 1;
             self.space.preparing += 1;

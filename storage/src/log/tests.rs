@@ -497,10 +497,28 @@ fn segments_are_used_again() {
     let written = 400 * 4096;
     assert!(written > 20 * SEGMENT_BYTES);
     assert!(rig.disk.files.len() <= 5, "{} files", rig.disk.files.len());
+    let newest = rig.disk.files.keys().next_back().unwrap().number;
+    assert!(newest <= 5, "{newest} files were made");
     let recovered = rig.disk.recover().unwrap();
     assert_eq!(recovered.groups[&1].snapshot.as_ref().unwrap().0.index, 400);
     let vote = recovered.groups[&5].hard_state.unwrap();
     assert_eq!((vote.term, vote.vote), (9, Some(NodeId(3))), "the vote was carried along");
+}
+
+/// A damaged group of which nothing could be used said so once; since then it has new entries.
+#[test]
+fn what_was_given_up_once_is_not_given_up_again() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    rig.mark(1, 0, 0);
+    rig.settle();
+    rig.log.begin_new_segment();
+    for index in 1..=3 {
+        rig.entry(1, index, 1, b"since then");
+        rig.settle();
+    }
+    rig.rest();
+    let recovered = rig.disk.recover().unwrap();
+    assert_eq!(recovered.groups[&1].entries.len(), 3, "though the segment with the mark was given back");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What the records say, group by group.
 
 use super::LiveSegment;
-use crate::Lsn;
 use crate::frame::{FrameHeader, Touched};
 use crate::record::{Damage, HardState, LostFrames, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use crate::{Lsn, NUMBER_MAX};
 use flotilla_runtime::Slice;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,6 +18,8 @@ pub struct RecoveredGroup {
     pub entries: VecDeque<Slice>,
     /// What it lost and hasn't got back.
     pub damage: Option<Damage>,
+    /// Who is in it: the newest record, with its payload.
+    pub membership: Option<(RecordHeader, Slice)>,
     first: u64,
     /// Frames that touched it are lost here: what the entries were is known up to the first of them only. Entries behind
     /// it can't be attached (a lost one may have taken the place of others) until a life of the owner that knew of all of
@@ -40,7 +42,8 @@ pub(super) struct Groups {
 }
 
 impl RecoveredGroup {
-    fn last(&self) -> u64 {
+    /// The newest entry that is there, or covered by the snapshot.
+    pub fn last(&self) -> u64 {
         match (self.entries.len() as u64, &self.snapshot) {
             (0, Some((mark, _))) => mark.index,
             (0, None) => 0,
@@ -100,8 +103,13 @@ impl RecoveredGroup {
     /// Frames that touched the group are lost.
     fn lose(&mut self, frames: LostFrames, vote_lost: bool) {
         let from = self.last() + 1;
-        let damage = self.damage.get_or_insert(Damage { from, seen: None, vote_lost: false });
+        let damage =
+            self.damage.get_or_insert(Damage { from, seen: None, vote_lost: false, given_up: false });
         damage.vote_lost |= vote_lost;
+        if std::mem::take(&mut damage.given_up) {
+            // What was given up is over; this is another loss.
+            damage.from = from;
+        }
         self.lost.push(frames);
     }
 
@@ -132,7 +140,7 @@ impl RecoveredGroup {
         let vote_lost = self.damage.is_some_and(|damage| damage.vote_lost);
         self.entries.clear();
         self.snapshot = None;
-        self.damage = Some(Damage { from: 1, seen: None, vote_lost });
+        self.damage = Some(Damage { from: 1, seen: None, vote_lost, given_up: false });
     }
 }
 
@@ -161,6 +169,12 @@ impl Groups {
         for _ in 0..frame.records {
             let rest = payload.get(at..).ok_or("a frame holds fewer records than it says")?;
             let (header, body) = RecordHeader::decode(rest).map_err(|error| error.to_string())?;
+            if header.index > NUMBER_MAX || header.term > NUMBER_MAX {
+                return Err(format!(
+                    "a record of group {} with an index or a term that can't be",
+                    header.group
+                ));
+            }
             let end = at + RECORD_HEADER_BYTES + body.len();
             let record = payload.subslice(at, end);
             if header.kind != RecordKind::Entry {
@@ -182,6 +196,9 @@ impl Groups {
                 RecordKind::Repair => {
                     let (damage, known) = Damage::from_record(&header, body);
                     group.repair(damage, &known);
+                }
+                RecordKind::Membership => {
+                    group.membership = Some((header, record.subslice(RECORD_HEADER_BYTES, record.len())));
                 }
             }
             at += header.padded_len();

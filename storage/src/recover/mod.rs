@@ -26,6 +26,7 @@ mod reading;
 mod tests;
 
 pub use groups::RecoveredGroup;
+pub(crate) use reading::frames_behind;
 
 use crate::Lsn;
 use crate::error::StorageError;
@@ -33,7 +34,7 @@ use crate::frame::{FORMAT_VERSION, Touched};
 use crate::record::{Damage, LostFrames, RecordKind};
 use crate::segment::{FirstBlock, Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use flotilla_runtime::{FileId, Slice};
-use reading::{Reading, Segment, frames_behind};
+use reading::{Reading, Segment};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -157,6 +158,13 @@ impl Recovered {
         self.snapshots.push(why.to_string());
     }
 
+    /// No other node has a replica of the group: what is left is taken for all there is, if the operator gave up the rest.
+    /// Returns whether that is so.
+    pub fn accept_what_is_left(&mut self, group: u64) -> bool {
+        let Some(found) = self.groups.get_mut(&group) else { return false };
+        found.damage.take_if(|damage| damage.given_up).is_some()
+    }
+
     /// Takes a group out; one without records is empty, and damaged if the lost frames may have held some.
     pub fn take_group(&mut self, group: u64) -> RecoveredGroup {
         self.groups.remove(&group).unwrap_or_else(|| groups::unseen(group, &self.lost()))
@@ -222,7 +230,7 @@ impl Recovery {
     /// # Errors
     /// [`StorageError::Foreign`], [`StorageError::Version`].
     pub fn segment(&mut self, file: FileId, image: Slice) -> Result<(), StorageError> {
-        self.next_file = self.next_file.max(file.number + 1);
+        self.next_file = self.next_file.max(file.number.saturating_add(1));
         match SegmentHeader::parse(&image) {
             FirstBlock::OtherVersion(found) => {
                 Err(StorageError::Version { file, found, known: FORMAT_VERSION })

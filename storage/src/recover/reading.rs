@@ -194,7 +194,7 @@ impl Reading {
 }
 
 /// Every block from `offset` on that reads as a frame header, whatever lies between.
-pub(super) fn frames_behind(
+pub(crate) fn frames_behind(
     image: &Slice,
     offset: u64,
 ) -> impl Iterator<Item = (u64, FrameHeader)> + Clone + '_ {
