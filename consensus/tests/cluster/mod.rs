@@ -39,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) slow_disks: BTreeSet<usize>,
     /// Replicas whose disks have no room for another file.
     pub(crate) full_disks: BTreeSet<usize>,
+    /// How the frames of a replica begin: the channel, and the incarnation of its log.
+    pub(crate) beginnings: BTreeMap<usize, Vec<u8>>,
     /// Bytes of all frames so far.
     pub(crate) sent_bytes: usize,
     /// Syncs of each replica's disk so far.
@@ -132,6 +134,7 @@ impl Cluster {
             withheld,
             slow_disks,
             full_disks,
+            beginnings: BTreeMap::new(),
             sent_bytes: 0,
             syncs,
             slower_ppm,
@@ -254,6 +257,7 @@ impl Cluster {
             match effect {
                 Effect::Send { to, frame } => {
                     self.sent_bytes += frame.len();
+                    self.beginnings.insert(node, frame[..9].to_vec());
                     self.wire.push((node, usize::try_from(to.node.0).unwrap() - 1, frame));
                 }
                 Effect::Write { op, file, offset, block, .. } => {
