@@ -71,9 +71,12 @@ fn is_answer(kind: Kind) -> bool {
     )
 }
 
+/// Bytes before the first message of a frame: the channel, and the incarnation of the sender's log.
+const FRAME_BEGINNING: usize = 9;
+
 fn kinds(frame: &[u8]) -> Vec<Kind> {
     let mut found = Vec::new();
-    let mut at = 1;
+    let mut at = FRAME_BEGINNING;
     while frame.first() == Some(&CHANNEL_RAFT) && at < frame.len() {
         let Ok((message, next)) = decode(frame, at) else { break };
         found.push(message.header.kind);
