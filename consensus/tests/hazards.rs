@@ -11,7 +11,7 @@ use flotilla_runtime::{CoreId, NodeId, PeerId};
 
 /// A message from one replica to another that neither of them made up.
 fn forge(cluster: &mut Cluster, from: usize, to: usize, header: &Header) {
-    let mut outbox = Outbox::new(&[0]);
+    let mut outbox = Outbox::new(&cluster.beginnings[&from]);
     outbox.send(PeerId { node: NodeId(9), core: CoreId(0) }, header);
     let frame = outbox.drain().next().unwrap().1;
     cluster.wire.push((from, to, frame));

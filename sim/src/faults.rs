@@ -58,6 +58,7 @@ faults! {
     FullDisk "full-disk" "A disk is full.",
     Wipe "wipe" "A node that died comes back with empty disks.",
     Change "change" "A group's members change.",
+    Transfer "transfer" "A leadership is handed over, or a node is stopped the gentle way.",
 }
 
 impl fmt::Display for Fault {
@@ -118,6 +119,7 @@ impl Fault {
             Self::FullDisk => swarm.full_disks = 0,
             Self::Wipe => swarm.wipes = 0,
             Self::Change => swarm.changes = 0,
+            Self::Transfer => swarm.transfers = 0,
         }
     }
 }

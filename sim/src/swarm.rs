@@ -56,7 +56,7 @@ pub struct Swarm {
     pub keys: u64,
     /// The most commands that follow a client's first one at once.
     pub pipeline: u64,
-    /// Nodes send a client's command on to the leader.
+    /// Nodes send a client's command on to the leader, and followers serve reads.
     pub forwards: bool,
     /// Length of the phase in which everything goes wrong.
     pub safety: u64,
@@ -120,6 +120,10 @@ pub struct Swarm {
     pub snapshot_piece: usize,
     /// Mean time between changes of which disks are full, 0 for none.
     pub full_disks: u64,
+    /// Leaders serve reads under leases.
+    pub leases: bool,
+    /// Mean time between transfers of a leadership, 0 for none.
+    pub transfers: u64,
     /// Mean time between changes of the groups' members, 0 for none.
     pub changes: u64,
     /// Chance that a node that crashes comes back with an empty disk.
@@ -127,6 +131,12 @@ pub struct Swarm {
 }
 
 impl Swarm {
+    /// By how many millionths a clock may gain on another at most.
+    pub fn drift_between_ppm(&self) -> u32 {
+        let ppm = 2_000_000 * self.drift_ppm / (1_000_000 - self.drift_ppm) + 1;
+        u32::try_from(ppm).expect("clocks run at nearly the same rate")
+    }
+
     /// Draws a configuration.
     pub fn draw(rng: &mut Rng) -> Self {
         let mut maybe = |chance_percent: u64, low: u64, high: u64| {
@@ -188,6 +198,8 @@ impl Swarm {
             snapshot_bytes: few(maybe(50, 4_096, 60_000)).max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },
             full_disks: maybe(30, 100, 1500) * MS,
+            leases: maybe(40, 1, 1) == 1,
+            transfers: maybe(40, 50, 1500) * MS,
             changes: maybe(40, 50, 800) * MS,
             wipes: maybe(25, 50_000, 1_000_000),
         };
@@ -217,6 +229,7 @@ impl Swarm {
             rot: 0,
             pauses: 0,
             full_disks: 0,
+            transfers: 0,
             changes: 0,
             wipes: 0,
             delay: self.delay.min(500 * US),

@@ -70,6 +70,7 @@ enum Happening {
     Reset,
     Pause,
     Full,
+    Transfer,
     Change,
     Heal,
     Stop,
@@ -156,7 +157,18 @@ pub struct World {
 
 /// Runs one plan. A panic anywhere in it is a failure like others.
 pub fn simulate(plan: &Plan, detail: Detail) -> Outcome {
-    let mut world = World::new(plan, detail);
+    run_world(World::new(plan, plan.swarm(), detail))
+}
+
+/// Runs one seed, after `change` has had its way with what goes wrong in it.
+pub fn simulate_with(seed: u64, change: impl FnOnce(&mut Swarm)) -> Outcome {
+    let plan = Plan::new(seed);
+    let mut swarm = plan.swarm();
+    change(&mut swarm);
+    run_world(World::new(&plan, swarm, Detail::Faults))
+}
+
+fn run_world(mut world: World) -> Outcome {
     let failure = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(result) => result.err(),
         Err(panic) => {
@@ -178,10 +190,9 @@ pub fn simulate(plan: &Plan, detail: Detail) -> Outcome {
 }
 
 impl World {
-    fn new(plan: &Plan, detail: Detail) -> Self {
+    fn new(plan: &Plan, swarm: Swarm, detail: Detail) -> Self {
         let mut rng = Rng::new(plan.seed);
         rng.fork(1);
-        let swarm = plan.swarm();
         let mut node_rng = rng.fork(2);
         let mut cores = Vec::new();
         for node in 0..swarm.nodes {

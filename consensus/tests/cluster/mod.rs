@@ -39,8 +39,15 @@ pub(crate) struct Cluster {
     pub(crate) slow_disks: BTreeSet<usize>,
     /// Replicas whose disks have no room for another file.
     pub(crate) full_disks: BTreeSet<usize>,
+    /// How the frames of a replica begin: the channel, and the incarnation of its log.
+    pub(crate) beginnings: BTreeMap<usize, Vec<u8>>,
     /// Bytes of all frames so far.
     pub(crate) sent_bytes: usize,
+    /// Syncs of each replica's disk so far.
+    pub(crate) syncs: Vec<u32>,
+    /// By how many millionths each replica's clock is slower than the world's.
+    pub(crate) slower_ppm: Vec<u64>,
+    config: RaftConfig,
     now: Nanos,
 }
 
@@ -62,6 +69,7 @@ fn open(
     node: usize,
     (founders, nodes): (usize, usize),
     files: &BTreeMap<FileId, Vec<u8>>,
+    raft: RaftConfig,
     now: Nanos,
 ) -> Multi {
     let pool = BlockPool::heap();
@@ -73,7 +81,7 @@ fn open(
     let config = MultiConfig {
         me: peer(node).node,
         groups: vec![(GROUP, members)],
-        raft: RaftConfig::default(),
+        raft,
         log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(identity(node)) },
         channel: 0,
     };
@@ -96,19 +104,28 @@ fn has(frame: &[u8], kind: Kind) -> bool {
 
 impl Cluster {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self::with_spares(nodes, 0)
+        Self::with(nodes, RaftConfig::default())
+    }
+
+    pub(crate) fn with(nodes: usize, config: RaftConfig) -> Self {
+        Self::build((nodes, nodes), config)
     }
 
     /// The last `spares` nodes aren't in the group.
     pub(crate) fn with_spares(founders: usize, spares: usize) -> Self {
-        let nodes = founders + spares;
+        Self::build((founders, founders + spares), RaftConfig::default())
+    }
+
+    fn build((founders, nodes): (usize, usize), config: RaftConfig) -> Self {
         let replica = |node| {
             let files = BTreeMap::new();
-            Replica { multi: open(node, (founders, nodes), &files, 0), unsynced: Vec::new(), files }
+            let multi = open(node, (founders, nodes), &files, config, 0);
+            Replica { multi, unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
         let (cut_off, slow_disks, full_disks) = Default::default();
         let (wire, withheld) = Default::default();
+        let (syncs, slower_ppm) = (vec![0; nodes], vec![0; nodes]);
         let mut cluster = Self {
             replicas,
             founders,
@@ -117,7 +134,11 @@ impl Cluster {
             withheld,
             slow_disks,
             full_disks,
+            beginnings: BTreeMap::new(),
             sent_bytes: 0,
+            syncs,
+            slower_ppm,
+            config,
             now: 1,
         };
         (0..nodes).for_each(|node| cluster.flush(node));
@@ -125,6 +146,19 @@ impl Cluster {
         cluster.deliver();
         cluster.sent_bytes = 0;
         cluster
+    }
+
+    /// What the replica's clock shows.
+    fn clock(&self, node: usize) -> Nanos {
+        self.now - self.now / 1_000_000 * self.slower_ppm[node]
+    }
+
+    /// The replica does something, and its turn ends.
+    pub(crate) fn act<R>(&mut self, node: usize, act: impl FnOnce(&mut Multi, Nanos) -> R) -> R {
+        let now = self.clock(node);
+        let result = act(&mut self.replicas[node].multi, now);
+        self.flush(node);
+        result
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
@@ -145,16 +179,14 @@ impl Cluster {
     }
 
     pub(crate) fn try_to_propose(&mut self, node: usize, payload: &[u8]) -> Result<u64, Refused> {
-        let (now, multi) = (self.now, &mut self.replicas[node].multi);
+        let (now, multi) = (self.clock(node), &mut self.replicas[node].multi);
         let proposal = multi.propose(now, 0, 9, payload.len(), |writer| writer.put(payload));
         self.flush(node);
         proposal.map(|proposal| proposal.index)
     }
 
     pub(crate) fn read(&mut self, node: usize) -> flotilla_consensus::ReadTicket {
-        let ticket = self.replicas[node].multi.read(self.now, 0).unwrap();
-        self.flush(node);
-        ticket
+        self.act(node, |multi, now| multi.read(now, 0).unwrap())
     }
 
     pub(crate) fn change(
@@ -213,7 +245,8 @@ impl Cluster {
 
     fn flush(&mut self, node: usize) {
         let mut out = Effects::<()>::default();
-        self.replicas[node].multi.flush(self.now, &mut out);
+        let now = self.clock(node);
+        self.replicas[node].multi.flush(now, &mut out);
         self.carry_out(node, out);
     }
 
@@ -224,6 +257,7 @@ impl Cluster {
             match effect {
                 Effect::Send { to, frame } => {
                     self.sent_bytes += frame.len();
+                    self.beginnings.insert(node, frame[..9].to_vec());
                     self.wire.push((node, usize::try_from(to.node.0).unwrap() - 1, frame));
                 }
                 Effect::Write { op, file, offset, block, .. } => {
@@ -234,6 +268,10 @@ impl Cluster {
                 Effect::CreateFile { op, .. } if self.full_disks.contains(&node) => failed.push(op),
                 Effect::CreateFile { op, file, bytes } => {
                     replica.files.insert(file, vec![0; usize::try_from(bytes).unwrap()]);
+                    done.push(op);
+                }
+                Effect::RemoveFile { op, file } => {
+                    replica.files.remove(&file);
                     done.push(op);
                 }
                 other => unreachable!("{other:?}"),
@@ -250,6 +288,7 @@ impl Cluster {
     pub(crate) fn sync(&mut self, node: usize) {
         let replica = &mut self.replicas[node];
         let mut done = Vec::new();
+        self.syncs[node] += u32::from(!replica.unsynced.is_empty());
         for (op, file, offset, bytes) in std::mem::take(&mut replica.unsynced) {
             let at = usize::try_from(offset).unwrap();
             replica.files.get_mut(&file).unwrap()[at..at + bytes.len()].copy_from_slice(&bytes);
@@ -263,33 +302,40 @@ impl Cluster {
             return;
         }
         let mut out = Effects::<()>::default();
+        let now = self.clock(node);
         for op in done {
-            self.replicas[node].multi.disk(self.now, op, result, &mut out);
+            self.replicas[node].multi.disk(now, op, result, &mut out);
         }
-        self.replicas[node].multi.flush(self.now, &mut out);
+        self.replicas[node].multi.flush(now, &mut out);
         self.carry_out(node, out);
     }
 
     /// The replica's next timer fires.
     pub(crate) fn fire(&mut self, node: usize) {
-        self.now = self.now.max(self.raft(node).deadline());
+        let late = self.raft(node).deadline().saturating_sub(self.clock(node));
+        self.now += late * 1_000_000 / (1_000_000 - self.slower_ppm[node]) + u64::from(late > 0);
         let mut out = Effects::<()>::default();
-        self.replicas[node].multi.tick(self.now, &mut out);
-        self.replicas[node].multi.flush(self.now, &mut out);
+        let now = self.clock(node);
+        self.replicas[node].multi.tick(now, &mut out);
+        self.replicas[node].multi.flush(now, &mut out);
         self.carry_out(node, out);
     }
 
+    /// Whether the replica's timer is about to fire.
     pub(crate) fn is_due(&self, node: usize) -> bool {
-        self.raft(node).deadline() <= self.now
+        self.raft(node).deadline() <= self.clock(node)
+    }
+
+    /// The replica's timer fires, if it is due.
+    pub(crate) fn fire_if_due(&mut self, node: usize) {
+        if self.is_due(node) {
+            self.fire(node);
+        }
     }
 
     /// Every timer that is due fires.
     pub(crate) fn fire_due(&mut self) {
-        for node in 0..self.replicas.len() {
-            if self.raft(node).deadline() <= self.now {
-                self.fire(node);
-            }
-        }
+        (0..self.replicas.len()).for_each(|node| self.fire_if_due(node));
     }
 
     /// Everything on the wire arrives, and what follows from it, until it is quiet.
@@ -316,9 +362,20 @@ impl Cluster {
     fn arrive(&mut self, from: usize, to: usize, frame: &[u8]) {
         let withheld = self.withheld.is_some_and(|(at, kind)| at == to && has(frame, kind));
         if !withheld && !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
-            self.replicas[to].multi.receive(self.now, peer(from).node, &frame[1..]).unwrap();
+            let now = self.clock(to);
+            self.replicas[to].multi.receive(now, peer(from).node, &frame[1..]).unwrap();
             self.flush(to);
         }
+    }
+
+    /// What is on the wire now arrives: half a round trip. Returns how many frames that were.
+    pub(crate) fn hop(&mut self) -> usize {
+        let arriving = std::mem::take(&mut self.wire);
+        let frames = arriving.len();
+        for (from, to, frame) in arriving {
+            self.arrive(from, to, &frame);
+        }
+        frames
     }
 
     /// Time passes without anybody's timer firing.
@@ -353,13 +410,14 @@ impl Cluster {
     pub(crate) fn restart(&mut self, node: usize) {
         let nodes = self.replicas.len();
         self.wire.retain(|(from, to, _)| *from != node && *to != node);
-        let now = self.now;
+        let now = self.clock(node);
         let replica = &mut self.replicas[node];
         replica.unsynced.clear();
-        replica.multi = open(node, (self.founders, nodes), &replica.files, now);
+        replica.multi = open(node, (self.founders, nodes), &replica.files, self.config, now);
         self.flush(node);
         for other in (0..nodes).filter(|other| *other != node) {
             for up in [false, true] {
+                let now = self.clock(other);
                 self.replicas[other].multi.link_changed(now, peer(node), up);
             }
             self.flush(other);

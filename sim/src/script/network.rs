@@ -57,7 +57,14 @@ impl Traffic {
 fn is_answer(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::PreVote | Kind::Vote | Kind::Append | Kind::Heartbeat | Kind::Snapshot | Kind::Repair
+        Kind::PreVote
+            | Kind::Vote
+            | Kind::Append
+            | Kind::Heartbeat
+            | Kind::Snapshot
+            | Kind::Repair
+            | Kind::TimeoutNow
+            | Kind::ReadIndex
     )
 }
 

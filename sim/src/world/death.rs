@@ -57,6 +57,7 @@ impl World {
             this.core = None;
             this.effects = Effects::default();
             this.mesh_last.fill(0);
+            this.is_drained = false;
             let unfinished: Vec<Action> = std::mem::take(&mut this.unfinished).into_values().collect();
             this.disk.crash(&unfinished, self.swarm.loses, &mut this.rng, &mut self.tally);
             for connection in std::mem::take(&mut this.conns).into_values() {

@@ -4,11 +4,23 @@ use super::{Happening, MS, SECOND, World};
 use crate::faults::Fault;
 use crate::swarm::Swarm;
 use flotilla_consensus::Role;
+use flotilla_runtime::machine::Taken;
+use flotilla_runtime::{ConnId, Event};
 
 impl World {
     pub(super) fn schedule_faults(&mut self) {
-        let Swarm { resets, partitions, clogs, crashes, blackouts, pauses, full_disks, changes, .. } =
-            self.swarm;
+        let Swarm {
+            resets,
+            partitions,
+            clogs,
+            crashes,
+            blackouts,
+            pauses,
+            full_disks,
+            transfers,
+            changes,
+            ..
+        } = self.swarm;
         let faults = [
             (resets, Happening::Reset),
             (partitions, Happening::Partition),
@@ -17,6 +29,7 @@ impl World {
             (blackouts, Happening::Crash { all: true }),
             (pauses, Happening::Pause),
             (full_disks, Happening::Full),
+            (transfers, Happening::Transfer),
             (changes, Happening::Change),
         ];
         for (mean, fault) in faults {
@@ -39,7 +52,35 @@ impl World {
             Happening::Pause => self.pause(),
             Happening::Full => self.fill_disk(),
             Happening::Change => self.change_members(),
+            Happening::Transfer => self.transfer_fault(),
             _ => {}
+        }
+    }
+
+    /// An operator wants a group led by another node; or stops a node the gentle way, every fourth time.
+    fn transfer_fault(&mut self) {
+        self.after(self.swarm.transfers, Happening::Transfer);
+        let (node, to) = (self.some_node(), self.some_node() + 1);
+        let group = self.rng.between(0, u64::from(self.swarm.groups) - 1);
+        let drains = self.rng.between(0, 3) == 0;
+        if !self.node_lives(node) {
+            return;
+        }
+        self.tally.note(Fault::Transfer);
+        for at in self.of_node(node) {
+            if drains {
+                self.trace.line(self.now, || format!("{} is told to stop", self.cores[at]));
+                self.step(at, Event::Shutdown);
+            } else {
+                self.trace.line(self.now, || format!("{} hands group {group} to {to}", self.cores[at]));
+                // An operator who doesn't wait for the answer.
+                let conn = ConnId(u64::MAX);
+                let command = format!("FLOTILLA.TRANSFER {group} {to}\r\n");
+                let mut taken = Taken::default();
+                self.step(at, Event::Opened { conn });
+                self.step(at, Event::Client { conn, bytes: command.as_bytes(), taken: &mut taken });
+                self.step(at, Event::Closed { conn });
+            }
         }
     }
 

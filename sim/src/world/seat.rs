@@ -6,7 +6,9 @@ use crate::disk::{Action, Disk};
 use crate::rng::Rng;
 use crate::swarm::Swarm;
 use flotilla_runtime::{CoreId, Effects, NodeId, Now, PeerId};
-use flotilla_services::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect};
+use flotilla_services::config::{
+    Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, usual_priority,
+};
 use flotilla_services::core::{Core, Message};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +44,8 @@ pub(super) struct SimCore {
     pub(super) last_conn: u64,
     /// When the last message over the mesh to each core of the node arrives.
     pub(super) mesh_last: Vec<u64>,
+    /// It was told to stop, and has finished.
+    pub(super) is_drained: bool,
     pub(super) rng: Rng,
 }
 
@@ -69,6 +73,7 @@ impl SimCore {
             conns: BTreeMap::new(),
             last_conn: 0,
             mesh_last: vec![0; swarm.cores],
+            is_drained: false,
             rng,
         }
     }
@@ -109,7 +114,8 @@ fn config(swarm: &Swarm, node: u32) -> Config {
     let founders = u32::try_from(swarm.founders).expect("few nodes");
     let entry = |id: u32| {
         let port = PORT + PORTS_OF_A_NODE * u16::try_from(id).expect("few nodes");
-        NodeEntry { id, host: "sim".to_owned(), port, peer_port: port + 10_000, cores, joins: id > founders }
+        let (host, joins, priority) = ("sim".to_owned(), id > founders, usual_priority());
+        NodeEntry { id, host, port, peer_port: port + 10_000, cores, priority, joins }
     };
     Config {
         cluster: "sim".to_owned(),
@@ -127,7 +133,12 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             snapshot_piece_bytes: swarm.snapshot_piece,
             ..LogSettings::default()
         },
-        raft: RaftSettings { heartbeat_ms: swarm.heartbeat_ms, election_timeout_ms: swarm.election_ms },
+        raft: RaftSettings {
+            heartbeat_ms: swarm.heartbeat_ms,
+            election_timeout_ms: swarm.election_ms,
+            lease_reads: swarm.leases,
+            clock_drift_max_ppm: swarm.drift_between_ppm(),
+        },
         nodes: (1..=u32::try_from(swarm.nodes).expect("few nodes")).map(entry).collect(),
     }
 }

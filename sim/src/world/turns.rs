@@ -116,7 +116,14 @@ impl World {
                 self.trace.line(self.now, || format!("{} halts: {reason}", self.cores[at]));
                 self.crash(at / self.swarm.cores);
             }
-            Effect::Drained => {}
+            Effect::Drained => {
+                self.cores[at].is_drained = true;
+                let node = at / self.swarm.cores;
+                if self.of_node(node).all(|at| self.cores[at].is_drained) {
+                    self.trace.line(self.now, || format!("node {} has drained", node + 1));
+                    self.crash(node);
+                }
+            }
             disk => return self.begin_disk(at, disk),
         }
         Ok(())
