@@ -122,6 +122,8 @@ fn keys(script: &Script, node: usize) -> BTreeSet<String> {
 
 fn churn(weather: Weather, seed: u64) {
     let mut script = Script::new(Setup::new(5).seed(seed));
+    // A new group needs all its founders once; from then on a majority.
+    script.elected(2_000).unwrap();
     script.weather(weather);
     let mut clients: Vec<Client> = (0..3).map(|_| Client::default()).collect();
     for _ in 0..20 {
