@@ -242,12 +242,12 @@ impl Disk {
         }
     }
 
-    /// A sync failed: what was pending is lost, as on ext4.
-    pub fn lose_pending(&mut self) {
-        for file in self.files.values_mut() {
+    /// A sync of a file failed: what was pending in it is lost, as on ext4.
+    pub fn lose_pending(&mut self, of: FileId) {
+        if let Some(file) = self.files.get_mut(&of) {
             file.pending.clear();
         }
-        self.completed.clear();
+        self.completed.remove(&of);
     }
 
     /// The power goes: files being made may be there, renames and removals done; every write that wasn't synced is kept,

@@ -200,7 +200,16 @@ fn prove(jobs: Option<usize>, only: Option<&str>, json: bool) -> ExitCode {
     quiet_panics();
     let named = |bug: &Bug| only.is_none_or(|part| format!("{bug:?}").contains(part));
     let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(named).collect();
-    let proofs = flotilla_sim::prove::prove(&bugs, jobs.unwrap_or_else(processors));
+    let jobs = jobs.unwrap_or_else(processors);
+    if !json {
+        println!("{HEAD}");
+    }
+    let show = |proof: &flotilla_sim::prove::Proof| {
+        if !json {
+            println!("{}", proof.row());
+        }
+    };
+    let proofs = flotilla_sim::prove::prove(&bugs, jobs, show);
     if json {
         let rows = proofs.iter().map(|proof| {
             let seeds = proof.found.as_ref().map(|(seeds, _)| *seeds);
@@ -211,17 +220,25 @@ fn prove(jobs: Option<usize>, only: Option<&str>, json: bool) -> ExitCode {
             "{}",
             serde_json::json!({ "schema": "flotilla-sim-prove-1", "seeds_max": SEEDS_MAX, "bugs": rows })
         );
-    } else {
-        println!("{HEAD}");
-        proofs.iter().for_each(|proof| println!("{}", proof.row()));
     }
     let missed = proofs.iter().filter(|proof| proof.found.is_none()).count();
     if missed > 0 {
         eprintln!("{missed} of {} bugs weren't found within {SEEDS_MAX} seeds", proofs.len());
         return ExitCode::FAILURE;
     }
-    eprintln!("{} bugs, each found within {SEEDS_MAX} seeds", proofs.len());
-    ExitCode::SUCCESS
+    match flotilla_sim::prove::control(&proofs, jobs) {
+        Ok(seeds) => {
+            eprintln!(
+                "{} bugs, each found within {SEEDS_MAX} seeds; with none, the first {seeds} hold",
+                proofs.len()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(failed) => {
+            eprintln!("the control fails: with no bug planted");
+            report(&failed)
+        }
+    }
 }
 
 #[cfg(not(feature = "planted"))]

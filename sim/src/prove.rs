@@ -1,4 +1,4 @@
-//! Tests the tester: each bug that can be planted must be found within so many seeds.
+//! Tests the tester: each bug that can be planted must be found within so many seeds, which hold with nothing planted.
 //!
 //! Only a build with the feature `planted` can plant them ([`flotilla_runtime::planted`]).
 
@@ -33,12 +33,25 @@ impl Proof {
     }
 }
 
+/// The control: without a bug, the seeds that found the bugs must hold, or they say nothing about them. Returns how
+/// many they are.
+///
+/// # Errors
+/// The lowest seed that fails.
+#[cfg(feature = "planted")]
+pub fn control(proofs: &[Proof], jobs: usize) -> Result<u64, crate::run::Failed> {
+    flotilla_runtime::planted::plant(None);
+    let seeds = proofs.iter().filter_map(|proof| proof.found.as_ref()).map(|(seeds, _)| *seeds).max();
+    let seeds = seeds.unwrap_or(0);
+    crate::run::run(0, seeds, jobs).map(|_| seeds)
+}
+
 /// The head of the table.
 pub const HEAD: &str = "bug                         seeds   seed  found by               what goes wrong";
 
-/// Plants the bugs one after the other, in `jobs` threads, and looks for each of them.
+/// Plants the bugs one after the other, in `jobs` threads, and looks for each of them. `done` is told of each at once.
 #[cfg(feature = "planted")]
-pub fn prove(bugs: &[Bug], jobs: usize) -> Vec<Proof> {
+pub fn prove(bugs: &[Bug], jobs: usize, done: impl Fn(&Proof) + Sync) -> Vec<Proof> {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -49,6 +62,7 @@ pub fn prove(bugs: &[Bug], jobs: usize) -> Vec<Proof> {
             scope.spawn(|| {
                 while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let proof = Proof { bug: *bug, found: look_for(*bug) };
+                    done(&proof);
                     proofs.lock().expect("nothing panics with it").push(proof);
                 }
             });

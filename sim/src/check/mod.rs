@@ -99,7 +99,7 @@ impl Checks {
 
     /// The core's disk is another one, which is empty.
     pub fn wiped(&mut self, seat: Seat) {
-        self.shadows[seat.place] = Shadow::default();
+        self.shadows[seat.place].replace();
     }
 
     /// A core begins a new life: what it shows may be older than before, but not older than its disk.
@@ -176,6 +176,9 @@ impl Checks {
             let voters = &group.membership().1.configuration;
             return Err(format!("promise: {} leads term {term} of {voters} without their votes", name(seat)));
         }
+        if self.has_vote_of(seat, seat.node, number, term) {
+            self.votes_for(seat, number, term, seat.node)?;
+        }
         let history = self.committed.get(&number).map_or(&[][..], Vec::as_slice);
         for index in group.first_index..=history.len() as u64 {
             let committed = history[usize::try_from(index - 1).expect("histories are short")];
@@ -243,7 +246,7 @@ impl Checks {
         let number = group.group;
         let holds = |node: u32| {
             let place = (node as usize - 1) * self.cores + usize::from(seat.core);
-            self.shadows[place].group(number).is_some_and(|kept| kept.holds(index, print))
+            self.shadows[place].held(number, index, print)
         };
         if self.is_quorum(group, holds) {
             return Ok(());

@@ -41,7 +41,6 @@ impl Checks {
             let kept = self.shadows[seat.place].group(group);
             let (term, index) = (header.term, header.index);
             match header.kind {
-                Kind::Vote => self.votes_for(seat, group, term, seat.node)?,
                 Kind::VoteReply if header.flag => {
                     if kept.is_none_or(|kept| (kept.term, kept.vote) != (term, Some(to))) {
                         let what = kept.map(|kept| (kept.term, kept.vote));
@@ -67,7 +66,14 @@ impl Checks {
         Ok(())
     }
 
-    fn votes_for(&mut self, seat: Seat, group: u32, term: u64, candidate: u32) -> Result<(), String> {
+    /// A candidate's own vote binds it once it is on its disk, not when it asks for the others'.
+    pub(super) fn votes_for(
+        &mut self,
+        seat: Seat,
+        group: u32,
+        term: u64,
+        candidate: u32,
+    ) -> Result<(), String> {
         let vote = *self.votes.entry((seat.node, group, term)).or_insert(candidate);
         if vote == candidate {
             return Ok(());

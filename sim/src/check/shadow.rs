@@ -43,6 +43,9 @@ pub(super) struct Shadow {
     /// Durable frames behind a gap.
     waiting: BTreeMap<u64, Vec<Said>>,
     groups: BTreeMap<u32, Kept>,
+    /// What the disks before this one held: an acknowledgement that left them still counts, and whoever gave it doesn't vote
+    /// until it has the entry again.
+    lost: Vec<BTreeMap<u32, Kept>>,
     /// Something that was durable has gone bad once: what is missing may be missing.
     pub(super) is_rotten: bool,
 }
@@ -87,6 +90,19 @@ impl Kept {
 impl Shadow {
     pub(super) fn group(&self, group: u32) -> Option<&Kept> {
         self.groups.get(&group)
+    }
+
+    /// Whether the entry is durable here, or was on a disk that was replaced.
+    pub(super) fn held(&self, group: u32, index: u64, print: Print) -> bool {
+        let disks = std::iter::once(&self.groups).chain(&self.lost);
+        disks.filter_map(|disk| disk.get(&group)).any(|kept| kept.holds(index, print))
+    }
+
+    /// Another disk takes this one's place, an empty one.
+    pub(super) fn replace(&mut self) {
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.push(std::mem::take(&mut self.groups));
+        *self = Self { lost, ..Self::default() };
     }
 
     /// A write to a segment has become durable. Returns the entries that are durable now, each with the one before it.

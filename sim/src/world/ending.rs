@@ -6,6 +6,8 @@ use flotilla_runtime::FileKind;
 
 /// Segments that a core may have: in use at most, spare, and one each being made and being removed.
 const SEGMENTS_MAX: usize = 8 + 2 + 2;
+/// Files of snapshots for each group: the newest, one being made, one on its way here, one being removed.
+const SNAPSHOTS_MAX: usize = 4;
 
 impl World {
     pub(super) fn is_finished(&self) -> bool {
@@ -14,6 +16,7 @@ impl World {
             && self.clients.list.iter().all(|user| user.served > 0)
             && self.waiting() == 0
             && self.members_agree()
+            && self.leak().is_none()
     }
 
     /// Commands that wait somewhere for something.
@@ -22,21 +25,25 @@ impl World {
         living.map(|core| core.waiting()).sum()
     }
 
-    /// Segments that nobody needs are used again or removed.
-    ///
-    /// # Errors
-    /// What leaks.
-    pub(super) fn nothing_leaks(&self) -> Result<(), String> {
-        for this in &self.cores {
+    /// Files that should be gone: segments that nobody needs are used again or removed, and so are former snapshots. A disk
+    /// that stalls holds that up, so it is waited for.
+    pub(super) fn leak(&self) -> Option<String> {
+        self.cores.iter().find_map(|this| {
             let segments = this.disk.count(FileKind::Segment);
-            if segments > SEGMENTS_MAX {
-                return Err(format!("leak: {this} has {segments} segments"));
-            }
-        }
-        Ok(())
+            let snapshots = this.disk.count(FileKind::Snapshot) + this.disk.count(FileKind::Unfinished);
+            let groups = this.core.as_ref().map_or(0, |core| core.inspect().groups.len());
+            let is_much = segments > SEGMENTS_MAX || snapshots > SNAPSHOTS_MAX * groups;
+            is_much
+                .then(|| format!("leak: {this} has {segments} segments and {snapshots} files of snapshots"))
+        })
     }
 
     pub(super) fn what_is_wrong(&self) -> String {
+        if self.members_agree()
+            && let Some(leak) = self.leak()
+        {
+            return leak;
+        }
         let unserved = self.clients.list.iter().filter(|user| user.served == 0).count();
         let (is_final, waiting) = (self.clients.is_final(), self.waiting());
         let mut text =

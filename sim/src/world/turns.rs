@@ -205,8 +205,10 @@ impl World {
         let this = &mut self.cores[at];
         let result = match failed {
             Some((fault, error)) => {
-                if fault == Fault::SyncError {
-                    this.disk.lose_pending();
+                if let Action::Write { file, .. } | Action::Sync { file, .. } = &action
+                    && fault == Fault::SyncError
+                {
+                    this.disk.lose_pending(*file);
                 }
                 Err(error)
             }
