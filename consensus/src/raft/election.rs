@@ -29,6 +29,7 @@ impl Raft {
     }
 
     fn ask_for_votes(&mut self, cx: &mut Context<'_>) {
+        self.break_promise();
         self.term += 1;
         self.role = Role::Candidate;
         self.vote = Some(self.members[self.me].peer.node);
@@ -121,6 +122,7 @@ impl Raft {
     /// A message of a newer term: whatever we were, we follow.
     pub(super) fn enter_term(&mut self, cx: &mut Context<'_>, term: u64) {
         assert!(term > self.term, "terms never go back");
+        self.break_promise();
         self.term = term;
         self.vote = None;
         self.become_follower(cx);
@@ -151,8 +153,10 @@ impl Raft {
     pub(super) fn lead_on(&mut self, cx: &mut Context<'_>) {
         let since = cx.now.saturating_sub(self.config.election_timeout);
         let heard = self.progress.iter().enumerate();
-        let alive = heard.filter(|(place, progress)| *place == self.me || progress.heard >= since).count();
+        let alive =
+            heard.filter(|(place, progress)| *place == self.me || progress.last_heard() >= since).count();
         if alive < majority(self.members.len()) {
+            self.break_promise();
             self.leader_heard = None;
             self.become_follower(cx);
             return;
@@ -164,12 +168,13 @@ impl Raft {
                 self.send_heartbeat(cx, place);
             }
         }
+        self.offer_rest(cx);
     }
 
     /// The sender is behind: tell it, so that it steps down or catches up.
     pub(super) fn answer_the_past(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         let kind = match header.kind {
-            Kind::Append | Kind::Heartbeat => Kind::HeartbeatReply,
+            Kind::Append | Kind::Heartbeat | Kind::Rest => Kind::HeartbeatReply,
             _ => return,
         };
         let reply = self.header(kind);

@@ -18,15 +18,18 @@ mod election;
 mod read;
 mod repair;
 mod replication;
+mod rest;
 mod snapshot;
 
 use crate::log::RaftLog;
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
+use crate::multi::Pairs;
 use crate::progress::Progress;
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{Nanos, NodeId, PeerId, SplitMix64};
 use flotilla_storage::{Damage, HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
 use repair::Repairing;
+use rest::Rest;
 use std::collections::VecDeque;
 
 pub use repair::Asked;
@@ -46,6 +49,9 @@ pub struct RaftConfig {
     pub append_bytes_max: usize,
     /// Entries that are proposed and not committed; more are refused with [`Refused::Busy`].
     pub uncommitted_max: u64,
+    /// The same in bytes: one group's share of what may wait for the core's disk, so that a busy group leaves room for the
+    /// others.
+    pub uncommitted_bytes_max: u64,
 }
 
 impl Default for RaftConfig {
@@ -56,6 +62,7 @@ impl Default for RaftConfig {
             window: 4,
             append_bytes_max: 256 * 1024,
             uncommitted_max: 64 * 1024,
+            uncommitted_bytes_max: 8 << 20,
         }
     }
 }
@@ -126,6 +133,8 @@ pub struct Context<'a> {
     pub wal: &'a mut Log,
     /// The core's outgoing messages.
     pub outbox: &'a mut Outbox,
+    /// What the core's peers vouch for.
+    pub pairs: &'a Pairs,
 }
 
 /// One replica of one group.
@@ -173,6 +182,8 @@ pub struct Raft {
     rng: SplitMix64,
     /// Part of our log is lost: we aren't a voter.
     repairing: Option<Repairing>,
+    /// Whether the group is idle, and keeps still.
+    rest: Rest,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -243,6 +254,7 @@ impl Raft {
             leader_heard: None,
             rng,
             repairing,
+            rest: Rest::default(),
             log,
             members,
         };
@@ -295,13 +307,19 @@ impl Raft {
         &self.members
     }
 
-    /// The next instant at which [`Self::tick`] has something to do.
+    /// The next instant at which [`Self::tick`] has something to do; never, while it rests.
     pub fn deadline(&self) -> Nanos {
+        if self.is_resting() {
+            return Nanos::MAX;
+        }
         if self.role == Role::Leader { self.heartbeat_deadline } else { self.election_deadline }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
+        if self.is_resting() {
+            return;
+        }
         if self.role == Role::Leader {
             if cx.now >= self.heartbeat_deadline {
                 self.lead_on(cx);
@@ -352,6 +370,12 @@ impl Raft {
                         self.on_heartbeat(cx, from, header);
                     }
                     Kind::HeartbeatReply => self.on_heartbeat_reply(cx, from, header),
+                    Kind::Rest => {
+                        self.follow(cx, from);
+                        self.on_rest(cx, from, header);
+                    }
+                    Kind::RestReply => self.on_rest_reply(cx, from, header),
+                    Kind::Pulse => {}
                     Kind::Snapshot => self.follow(cx, from),
                     Kind::SnapshotReply => self.on_snapshot_reply(cx, from),
                     Kind::RepairReply => self.on_repair_reply(from, header),
@@ -382,7 +406,9 @@ impl Raft {
         if cx.wal.no_room_for(bytes_max).is_some() {
             return Err(Refused::NoRoom);
         }
-        if self.log.last_index() - self.commit >= self.config.uncommitted_max || cx.wal.is_full() {
+        let is_full = self.log.last_index() - self.commit >= self.config.uncommitted_max
+            || self.log.bytes_behind(self.commit) >= self.config.uncommitted_bytes_max;
+        if is_full || cx.wal.is_full() {
             return Err(Refused::Busy);
         }
         Ok(self.append_own(cx, schema, bytes_max, write))

@@ -35,7 +35,10 @@ pub(crate) struct Cluster {
     pub(crate) full_disks: BTreeSet<usize>,
     /// Bytes of all frames so far.
     pub(crate) sent_bytes: usize,
-    now: Nanos,
+    /// Messages of groups so far: all but pulses.
+    pub(crate) sent_messages: usize,
+    groups: u64,
+    pub(crate) now: Nanos,
 }
 
 fn peer(node: usize) -> PeerId {
@@ -51,21 +54,31 @@ fn no_space() -> DiskError {
     DiskError { operation: "create", file: "segment".to_owned(), offset: 0, errno: 28, reason }
 }
 
-fn open(node: usize, nodes: usize, files: &BTreeMap<FileId, Vec<u8>>, now: Nanos) -> Multi {
+fn open(node: usize, (nodes, groups): (usize, u64), files: &BTreeMap<FileId, Vec<u8>>, now: Nanos) -> Multi {
     let pool = BlockPool::heap();
     let mut recovery = Recovery::new(identity(node));
     for (file, content) in files {
         recovery.segment(*file, pool.copy_of(content)).unwrap();
     }
-    let members = (0..nodes).map(|node| Member { peer: peer(node) }).collect();
+    let members: Vec<Member> = (0..nodes).map(|node| Member { peer: peer(node) }).collect();
     let config = MultiConfig {
         me: peer(node).node,
-        groups: vec![(GROUP, members)],
+        groups: (0..groups).map(|number| (GroupId(GROUP.0 + number), members.clone())).collect(),
         raft: RaftConfig::default(),
         log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(identity(node)) },
         channel: 0,
     };
     Multi::open(config, pool, recovery.finish().unwrap(), node as u64 ^ now << 8, now)
+}
+
+fn messages(frame: &[u8]) -> usize {
+    let (mut at, mut count) = (1, 0);
+    while at < frame.len() {
+        let (message, next) = decode(frame, at).unwrap();
+        count += usize::from(message.header.kind != Kind::Pulse);
+        at = next;
+    }
+    count
 }
 
 fn has(frame: &[u8], kind: Kind) -> bool {
@@ -82,18 +95,39 @@ fn has(frame: &[u8], kind: Kind) -> bool {
 
 impl Cluster {
     pub(crate) fn new(nodes: usize) -> Self {
+        Self::with_groups(nodes, 1)
+    }
+
+    pub(crate) fn with_groups(nodes: usize, groups: u64) -> Self {
         let replica = |node| {
             let files = BTreeMap::new();
-            Replica { multi: open(node, nodes, &files, 0), unsynced: Vec::new(), files }
+            Replica { multi: open(node, (nodes, groups), &files, 0), unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
         let (cut_off, slow_disks, full_disks) = Default::default();
         let (wire, withheld) = Default::default();
-        Self { replicas, wire, cut_off, withheld, slow_disks, full_disks, sent_bytes: 0, now: 1 }
+        let (sent_bytes, sent_messages, now) = (0, 0, 1);
+        Self {
+            replicas,
+            wire,
+            cut_off,
+            withheld,
+            slow_disks,
+            full_disks,
+            sent_bytes,
+            sent_messages,
+            groups,
+            now,
+        }
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
-        self.replicas[node].multi.raft(0)
+        self.raft_at(node, 0)
+    }
+
+    /// The replica of the group at `place`.
+    pub(crate) fn raft_at(&self, node: usize, place: usize) -> &flotilla_consensus::Raft {
+        self.replicas[node].multi.raft(place)
     }
 
     /// The term and payload of every entry up to `last`.
@@ -110,9 +144,15 @@ impl Cluster {
     }
 
     pub(crate) fn try_to_propose(&mut self, node: usize, payload: &[u8]) -> Result<u64, Refused> {
-        let (now, multi) = (self.now, &mut self.replicas[node].multi);
-        let proposal = multi.propose(now, 0, 9, payload.len(), |writer| writer.put(payload));
+        let index = self.propose_at(node, 0, payload);
         self.flush(node);
+        index
+    }
+
+    /// In the group at `place`, without ending the turn.
+    pub(crate) fn propose_at(&mut self, node: usize, place: usize, payload: &[u8]) -> Result<u64, Refused> {
+        let (now, multi) = (self.now, &mut self.replicas[node].multi);
+        let proposal = multi.propose(now, place, 9, payload.len(), |writer| writer.put(payload));
         proposal.map(|proposal| proposal.index)
     }
 
@@ -122,7 +162,7 @@ impl Cluster {
         ticket
     }
 
-    fn flush(&mut self, node: usize) {
+    pub(crate) fn flush(&mut self, node: usize) {
         let mut out = Effects::<()>::default();
         self.replicas[node].multi.flush(self.now, &mut out);
         self.carry_out(node, out);
@@ -135,6 +175,7 @@ impl Cluster {
             match effect {
                 Effect::Send { to, frame } => {
                     self.sent_bytes += frame.len();
+                    self.sent_messages += messages(&frame);
                     self.wire.push((node, usize::try_from(to.node.0).unwrap() - 1, frame));
                 }
                 Effect::Write { op, file, offset, block, .. } => {
@@ -183,11 +224,27 @@ impl Cluster {
 
     /// The replica's next timer fires.
     pub(crate) fn fire(&mut self, node: usize) {
-        self.now = self.now.max(self.raft(node).deadline());
+        let deadline = self.raft(node).deadline();
+        if deadline != Nanos::MAX {
+            self.now = self.now.max(deadline);
+        }
+        self.tick(node);
+    }
+
+    fn tick(&mut self, node: usize) {
         let mut out = Effects::<()>::default();
         self.replicas[node].multi.tick(self.now, &mut out);
         self.replicas[node].multi.flush(self.now, &mut out);
         self.carry_out(node, out);
+    }
+
+    /// So much time passes, in which everything happens when it is due.
+    pub(crate) fn run(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds.div_ceil(5) {
+            self.pass(5);
+            (0..self.replicas.len()).for_each(|node| self.tick(node));
+            self.deliver();
+        }
     }
 
     /// Every timer that is due fires.
@@ -246,7 +303,7 @@ impl Cluster {
         let now = self.now;
         let replica = &mut self.replicas[node];
         replica.unsynced.clear();
-        replica.multi = open(node, nodes, &replica.files, now);
+        replica.multi = open(node, (nodes, self.groups), &replica.files, now);
         self.flush(node);
         for other in (0..nodes).filter(|other| *other != node) {
             for up in [false, true] {
