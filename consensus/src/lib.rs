@@ -5,7 +5,9 @@
 //! | [`raft`] | one group: elections, replication, commitment, reads (Ongaro's thesis, chapters 3, 6, 9) |
 //! | [`log`] | the group's entries in memory: whole records, shared with the frames that went to disk |
 //! | [`progress`] | what a leader knows of one follower: probe or replicate, window |
-//! | [`quorum`] | the arithmetic of majorities |
+//! | [`quorum`] | the arithmetic of majorities, of one set of voters and of two at once |
+//! | [`confchange`] | who votes and who learns, and how that changes: pure |
+//! | [`membership`] | a configuration with its addresses, as bytes |
 //! | [`message`] | what replicas say to each other, byte by byte |
 //! | [`multi`] | the groups of a core over one write-ahead log: one frame, one message per peer per turn |
 //!
@@ -18,13 +20,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod confchange;
 pub mod log;
+pub mod membership;
 pub mod message;
 pub mod multi;
 pub mod progress;
 pub mod quorum;
 pub mod raft;
 
+pub use membership::Membership;
 pub use message::{GroupId, Header, Kind, WireError};
 pub use multi::{Multi, MultiConfig, Replica, SnapshotMail};
-pub use raft::{Proposal, Raft, RaftConfig, ReadTicket, Refused, Role};
+pub use raft::{Change, ChangeRefused, Proposal, Raft, RaftConfig, ReadTicket, Refused, Role, Transition};

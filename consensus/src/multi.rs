@@ -10,11 +10,15 @@ mod timers;
 pub use pairs::Pairs;
 
 use crate::log::RaftLog;
+use crate::membership::Membership;
 use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
-use crate::raft::{Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored, Role};
+use crate::raft::{
+    Change, ChangeRefused, Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored, Role,
+    Transition,
+};
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{
-    BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId,
+    BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId, SplitMix64,
 };
 use flotilla_storage::{
     Damage, Log, LogConfig, LostFrames, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered,
@@ -34,7 +38,8 @@ const PINNED_LOOK_INTERVAL: Nanos = 5 * MILLISECOND;
 pub struct MultiConfig {
     /// This node.
     pub me: NodeId,
-    /// The groups with a replica on this core, each with its voters; ascending by id.
+    /// The groups with a replica on this core, each with the voters that it is founded with; ascending by id. Of a group that
+    /// this core has records of, the log knows better.
     pub groups: Vec<(GroupId, Vec<Member>)>,
     /// How each behaves.
     pub raft: RaftConfig,
@@ -102,26 +107,43 @@ impl Multi {
     ) -> Self {
         let mut wal = Log::open(config.log, pool, std::mem::take(&mut recovered.tail));
         let holes: Vec<LostFrames> = recovered.holes.iter().map(|hole| hole.frames).collect();
+        let me = PeerId { node: config.me, core: CoreId(config.log.identity.core) };
+        let incarnation = incarnation_of(&recovered, seed);
+        let outbox = Outbox::new(&[&[config.channel][..], &incarnation.to_le_bytes()].concat());
         let replicas = config.groups.into_iter().map(|(group, members)| {
-            let found = recovered.take_group(group.0);
+            let mut found = recovered.take_group(group.0);
+            let is_blank = is_blank(&found);
+            if is_blank {
+                // As far as it can know, it has lost everything.
+                found.damage = Some(Damage { from: 1, seen: None, vote_lost: true, given_up: false });
+            }
+            let is_recorded = found.membership.is_some();
+            if !is_blank {
+                give_up_rest(&mut wal, group, &found);
+            }
             log_damage(&mut wal, group, &found, &holes);
-            let raft = Raft::new(group, config.me, members, config.raft, restore(found), seed, now);
-            Replica { raft, dirty: false, unsynced: false, rests_on: Vec::new() }
+            let restored = restore(found, &members, incarnation);
+            let mut raft = Raft::new(group, me, config.raft, restored, seed, now);
+            members.iter().for_each(|member| raft.introduce(member.peer));
+            if !is_recorded {
+                raft.record_membership(&mut wal);
+            }
+            // Whoever isn't whole has a question for the others.
+            let dirty = raft.is_repairing();
+            Replica { raft, dirty, unsynced: false, rests_on: Vec::new() }
         });
         let replicas: Vec<Replica> = replicas.collect();
         for replica in &replicas {
             wal.release(replica.raft.group().0, replica.raft.log().snapshot().0);
         }
+        let dirty = (0..replicas.len()).filter(|place| replicas[*place].dirty).collect();
         let mut timers = Timers::new(replicas.len());
         for (place, replica) in replicas.iter().enumerate() {
             timers.arm(place, replica.raft.deadline());
         }
+        let mut pairs = Pairs::new(me, (config.raft.heartbeat, config.raft.election_timeout), seed, now);
         let members = replicas.iter().flat_map(|replica| replica.raft.members());
-        let (own, others): (Vec<PeerId>, Vec<PeerId>) =
-            members.map(|member| member.peer).partition(|peer| peer.node == config.me);
-        let core = own.first().map_or(CoreId(0), |own| own.core);
-        let times = (config.raft.heartbeat, config.raft.election_timeout);
-        let pairs = Pairs::new(others.into_iter(), core, times, seed, now);
+        members.for_each(|member| pairs.meet(member.peer));
         Self {
             ids: replicas.iter().map(|replica| replica.raft.group()).collect(),
             replicas,
@@ -130,8 +152,8 @@ impl Multi {
             pairs,
             broken: BTreeSet::new(),
             pinned_look: now,
-            outbox: Outbox::new(&[config.channel]),
-            dirty: Vec::new(),
+            outbox,
+            dirty,
             unsynced: Vec::new(),
             snapshot_mail: Vec::new(),
         }
@@ -194,7 +216,10 @@ impl Multi {
     ) -> R {
         let replica = &mut self.replicas[place];
         let (wal, outbox, pairs) = (&mut self.wal, &mut self.outbox, &self.pairs);
-        let result = act(&mut replica.raft, &mut Context { now, wal, outbox, pairs });
+        let mut cx = Context { now, wal, outbox, pairs };
+        let result = act(&mut replica.raft, &mut cx);
+        // Before the owner sees what is committed: its snapshot must have the members, too.
+        replica.raft.settle_members(&mut cx);
         self.touched(place);
         if !self.replicas[place].dirty {
             self.replicas[place].dirty = true;
@@ -210,6 +235,7 @@ impl Multi {
             replica.unsynced = true;
             self.unsynced.push(place);
         }
+        replica.raft.take_newcomers().into_iter().for_each(|peer| self.pairs.meet(peer));
         self.timers.arm(place, replica.raft.deadline());
         self.broken.extend(replica.raft.take_broken());
         let rests_on = if replica.raft.is_resting() { replica.raft.rests_on() } else { Vec::new() };
@@ -241,23 +267,25 @@ impl Multi {
         self.wal.tick(now, out);
     }
 
-    /// A frame of this channel from a peer, without its channel byte.
+    /// A frame of this channel from a peer, without its channel byte: the incarnation of the sender's log, then messages.
     ///
     /// # Errors
     /// [`WireError`] at the first message that makes no sense; the ones before it took effect.
     pub fn receive(&mut self, now: Nanos, from: NodeId, frame: &[u8]) -> Result<(), WireError> {
+        let cut_off = WireError::CutOff { at: 0, frame: frame.len() };
+        let (incarnation, frame) = frame.split_first_chunk().ok_or(cut_off)?;
+        let incarnation = u64::from_le_bytes(*incarnation);
         let mut at = 0;
         while at < frame.len() {
             let (message, next) = decode(frame, at)?;
             at = next;
             if message.header.kind == Kind::Pulse {
                 let core = CoreId(u16::try_from(message.header.index).unwrap_or(u16::MAX));
-                let roused = self.pairs.on_pulse(now, PeerId { node: from, core }, message.header.aux);
-                self.rouse(now, roused);
+                self.on_pulse(now, PeerId { node: from, core }, message.header.aux);
                 continue;
             }
             if let Some(place) = self.place_of(message.header.group) {
-                self.with(now, place, |raft, cx| raft.receive(cx, from, &message))?;
+                self.with(now, place, |raft, cx| raft.receive(cx, from, incarnation, &message))?;
                 let header = message.header;
                 let of_this_term = header.term == self.replicas[place].raft.term();
                 if matches!(header.kind, Kind::Snapshot | Kind::SnapshotReply) && of_this_term {
@@ -273,10 +301,25 @@ impl Multi {
         Ok(())
     }
 
+    fn on_pulse(&mut self, now: Nanos, peer: PeerId, epoch: u64) {
+        let was_silent = self.pairs.is_silent(now, peer);
+        let roused = self.pairs.on_pulse(now, peer, epoch);
+        self.rouse(now, roused);
+        if was_silent {
+            // Groups went to rest without it: their leaders must find out what it lacks.
+            let shared = (0..self.replicas.len()).filter(|place| self.shares(*place, peer)).collect();
+            self.rouse(now, shared);
+        }
+    }
+
+    fn shares(&self, place: usize, peer: PeerId) -> bool {
+        self.replicas[place].raft.members().iter().any(|member| member.peer == peer)
+    }
+
     /// The link to a peer came up or broke.
     pub fn link_changed(&mut self, now: Nanos, peer: PeerId, up: bool) {
         for place in 0..self.replicas.len() {
-            if self.replicas[place].raft.members().iter().any(|member| member.peer == peer) {
+            if self.shares(place, peer) {
                 self.with(now, place, |raft, cx| raft.link_changed(cx, peer.node, up));
             }
         }
@@ -295,6 +338,40 @@ impl Multi {
         write: impl FnOnce(&mut PayloadWriter<'_>),
     ) -> Result<Proposal, Refused> {
         self.with_leader(now, place, |raft, cx| raft.propose(cx, schema, bytes_max, write))
+    }
+
+    /// Makes a peer known that isn't in the group at `place` yet.
+    pub fn introduce(&mut self, place: usize, peer: PeerId) {
+        self.replicas[place].raft.introduce(peer);
+        self.touched(place);
+    }
+
+    /// Proposes another configuration of the group at `place`.
+    ///
+    /// # Errors
+    /// [`ChangeRefused`], and then nothing was done.
+    pub fn change(
+        &mut self,
+        now: Nanos,
+        place: usize,
+        changes: &[Change],
+        how: Transition,
+    ) -> Result<Proposal, ChangeRefused> {
+        self.with_leader(now, place, |raft, cx| raft.change(cx, changes, how))
+    }
+
+    /// Leaves the joint configuration of the group at `place`.
+    ///
+    /// # Errors
+    /// [`ChangeRefused`], and then nothing was done.
+    pub fn leave_joint(&mut self, now: Nanos, place: usize) -> Result<Proposal, ChangeRefused> {
+        self.with_leader(now, place, Raft::leave_joint)
+    }
+
+    /// The configuration that a snapshot from the leader holds, and the entry that brought it. Call it before the snapshot is
+    /// marked: a log that has the mark must have the configuration, too.
+    pub fn take_membership(&mut self, now: Nanos, place: usize, index: u64, membership: Membership) {
+        self.with(now, place, |raft, cx| raft.take_effect(cx, index, membership));
     }
 
     /// Begins a linearizable read of the group at `place`.
@@ -425,7 +502,29 @@ impl Multi {
     }
 }
 
-fn restore(found: RecoveredGroup) -> Restored {
+/// Whose log this is: as any of its groups remembers, or drawn now.
+fn incarnation_of(recovered: &Recovered, seed: u64) -> u64 {
+    let recorded = recovered.groups.values().filter_map(|found| found.membership.as_ref());
+    let recorded = recorded.filter_map(|(_, payload)| payload.first_chunk()).next();
+    recorded.map_or_else(|| SplitMix64::new(seed).next(), |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// The group has no record at all: it is new, or the disk was wiped.
+fn is_blank(found: &RecoveredGroup) -> bool {
+    let RecoveredGroup { hard_state, snapshot, entries, damage, membership, .. } = found;
+    hard_state.is_none()
+        && snapshot.is_none()
+        && entries.is_empty()
+        && damage.is_none()
+        && membership.is_none()
+}
+
+fn restore(mut found: RecoveredGroup, founders: &[Member], incarnation: u64) -> Restored {
+    let recorded = found.membership.take();
+    let recorded =
+        recorded.and_then(|(header, payload)| Some((header.index, Membership::decode(payload.get(8..)?)?)));
+    let assumed = || (0, Membership::of_voters(founders.iter().map(|member| member.peer)));
+    let membership = recorded.unwrap_or_else(assumed);
     let (snapshot_index, snapshot_term) =
         found.snapshot.as_ref().map_or((0, 0), |mark| (mark.0.index, mark.0.term));
     let mut log = RaftLog::new(snapshot_index, snapshot_term);
@@ -445,19 +544,23 @@ fn restore(found: RecoveredGroup) -> Restored {
         // Terms may be among what was lost.
         hard_state.term = hard_state.term.max(log.last_term());
     }
-    Restored { hard_state, log, damage: found.damage }
+    Restored { hard_state, log, damage: found.damage, membership, incarnation }
 }
 
-/// What a damaged group has is said in the log before anything is appended to it: its log goes on from there.
-fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup, holes: &[LostFrames]) {
-    let Some(damage) = &found.damage else { return };
-    if found.snapshot.is_none() && found.entries.is_empty() {
+/// If nothing of a damaged group can be used, nothing of it may come back.
+fn give_up_rest(wal: &mut Log, group: GroupId, found: &RecoveredGroup) {
+    if found.damage.is_some() && found.snapshot.is_none() && found.entries.is_empty() {
         let kind = RecordKind::SnapshotMark;
         wal.append(
             &RecordHeader { group: group.0, kind, schema: 0, index: 0, term: 0, length: 8 },
             &0_u64.to_le_bytes(),
         );
     }
+}
+
+/// What a damaged group has is said in the log before anything is appended to it: its log goes on from there.
+fn log_damage(wal: &mut Log, group: GroupId, found: &RecoveredGroup, holes: &[LostFrames]) {
+    let Some(damage) = &found.damage else { return };
     let (header, payload) = Damage::record(Some(damage), group.0, holes);
     wal.append(&header, &payload);
 }

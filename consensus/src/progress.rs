@@ -32,7 +32,8 @@ pub struct Progress {
     probe_again: bool,
     /// When it was last heard of, for check-quorum.
     pub heard: Nanos,
-    /// When its pulse last vouched for it while the group rested: for check-quorum alone, never for a read or a lease.
+    /// When its pulse last vouched for it while the group rested: whether it is alive is all that this says, never for a read or
+    /// a lease.
     pub vouched: Nanos,
     /// The index at which it agreed to rest, and its epoch then.
     pub rests: (u64, u64),
@@ -40,6 +41,8 @@ pub struct Progress {
     pub read_round: u64,
     /// Whether its acknowledgements count for commitment: not while it has to get back what it lost.
     pub counts: bool,
+    /// Whose messages are heard: the first that spoke in this term, or the last that asked for repair.
+    pub incarnation: Option<u64>,
     /// Its last question for what it must have.
     pub asked: Option<Asked>,
     /// The oldest append in flight at the last heartbeat, and for how many heartbeats it has been.
@@ -61,6 +64,7 @@ impl Progress {
             rests: (0, 0),
             read_round: 0,
             counts: true,
+            incarnation: None,
             asked: None,
             stalled: (0, 0),
         }

@@ -4,8 +4,8 @@
 
 mod cluster;
 
-use cluster::Cluster;
-use flotilla_consensus::{Kind, Refused, Role};
+use cluster::{Cluster, peer};
+use flotilla_consensus::{Change, Kind, Refused, Role, Transition};
 
 /// Three nodes whose groups are led by the first one and rest.
 fn resting(groups: u64) -> Cluster {
@@ -176,4 +176,71 @@ fn a_busy_group_leaves_room_for_the_others() {
     }
     let (raft, bytes) = (cluster.raft(0), 8 << 20);
     assert!(raft.log().bytes_behind(raft.commit()) < bytes && raft.commit() < raft.log().last_index());
+}
+
+fn rest(cluster: &Cluster, nodes: &[usize]) -> bool {
+    nodes.iter().all(|node| cluster.raft(*node).is_resting())
+}
+
+/// Whoever learns or leaves, or two sets of voters, keep a group awake; whoever joined is another pair.
+#[test]
+fn a_group_whose_members_change_keeps_awake() {
+    let mut cluster = Cluster::with_spares(3, 1);
+    cluster.elect(0);
+    cluster.run(1000);
+    assert!(rest(&cluster, &[0, 1, 2]) && !cluster.raft(3).is_resting());
+    cluster.change(0, &[Change::AddLearner(peer(3))], Transition::Auto).unwrap();
+    for _ in 0..20 {
+        cluster.run(100);
+        assert!((0..4).all(|node| !cluster.raft(node).is_resting()), "a learner only waits");
+    }
+    let promote = [Change::Promote(peer(3).node)];
+    cluster.change(0, &promote, Transition::Joint { auto_leave: false }).unwrap();
+    for _ in 0..20 {
+        cluster.run(100);
+        assert!((0..4).all(|node| !cluster.raft(node).is_resting()), "{}", cluster.configuration(0));
+    }
+    cluster.leave_joint(0).unwrap();
+    cluster.run(1000);
+    assert!(rest(&cluster, &[0, 1, 2, 3]), "the new one with its new pair, too");
+    cluster.change(0, &[Change::Remove(peer(1).node)], Transition::Auto).unwrap();
+    assert!(!cluster.raft(0).is_resting());
+    cluster.run(2000);
+    assert!(rest(&cluster, &[0, 2, 3]) && !cluster.raft(1).is_resting(), "it was told that it left");
+    // Nobody goes by what was promised to the group of before.
+    cluster.cut_off = [0].into();
+    cluster.run(2 * 400 + 20);
+    let next = leader(&cluster, &[2, 3]).unwrap();
+    cluster.run(500);
+    let index = cluster.propose(next, b"x");
+    cluster.deliver();
+    assert_eq!(cluster.raft(next).commit(), index);
+}
+
+/// It is removed and doesn't hear of it, whatever is said: the word that it rests on doesn't hold any more.
+#[test]
+fn whoever_was_removed_behind_its_back_is_roused() {
+    let mut cluster = resting(2);
+    cluster.withheld = Some((2, Kind::Append));
+    cluster.change(0, &[Change::Remove(peer(2).node)], Transition::Auto).unwrap();
+    cluster.run(3000);
+    assert!(rest(&cluster, &[0, 1]) && !cluster.raft(2).is_resting());
+    assert!(are_resting(&cluster, 0, 2), "the other group rests again");
+}
+
+/// A disk that was wiped under a resting group: nobody rests until the replica has everything, and its vote again.
+#[test]
+fn a_blank_replica_keeps_its_group_awake_until_it_is_whole() {
+    let mut cluster = resting(1);
+    let index = cluster.propose(0, b"x");
+    cluster.run(500);
+    cluster.withheld = Some((2, Kind::RepairReply));
+    cluster.swap_disk(2, Default::default());
+    for _ in 0..20 {
+        cluster.run(100);
+        assert!(cluster.raft(2).is_repairing() && (0..3).all(|node| !cluster.raft(node).is_resting()));
+    }
+    cluster.withheld = None;
+    cluster.run(3000);
+    assert!(rest(&cluster, &[0, 1, 2]) && cluster.raft(2).commit() == index);
 }

@@ -42,6 +42,7 @@ fn an_entry_is_acknowledged_only_from_the_disk() {
     assert_eq!(cluster.raft(0).commit(), before + 1, "two disks are one, also without the leader's own");
 }
 
+/// H-12: and the vote outlives the process: term, vote and entries are one stream, so nothing older is written over it.
 #[test]
 fn a_vote_isn_t_given_before_it_is_on_the_disk_and_never_twice_raft_c1() {
     let mut cluster = Cluster::new(3);
@@ -184,6 +185,12 @@ fn a_node_that_was_cut_off_disturbs_nobody_when_it_returns_raft_a2() {
         cluster.deliver();
     }
     assert_eq!((cluster.raft(2).role(), cluster.raft(2).term()), (Role::PreCandidate, term));
+    // It asks again, while the leader is alive and heard.
+    while !cluster.is_due(2) {
+        cluster.fire_due();
+        cluster.deliver();
+        cluster.pass(20);
+    }
     cluster.cut_off.clear();
     cluster.fire(2);
     cluster.deliver();

@@ -309,6 +309,47 @@ fn links_come_back_after_the_other_node_does() {
     assert_eq!(one.end(), Ok(()));
 }
 
+/// NET-03, NET-09: what is sent while the other node is away is lost at once: it never arrives later, and holds up nothing
+/// that is sent when the link stands again.
+#[test]
+fn what_was_sent_over_a_broken_link_never_arrives_net_03_net_09() {
+    let folder = tempfile::tempdir().unwrap();
+    let listeners: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let address = |node: usize| PeerAddress {
+        peer: PeerId { node: NodeId(u32::try_from(node + 1).unwrap()), core: CoreId(0) },
+        address: listeners[node].local_addr().unwrap(),
+    };
+    let (first, second) = (address(0), address(1));
+    let start = |number: u32, listener: TcpListener, other| {
+        Node::start(number, vec![listener], vec![other], folder.path(), 1 << 20)
+    };
+    let mut listeners = listeners.into_iter();
+    let one = start(1, listeners.next().unwrap(), second);
+    let two = start(2, listeners.next().unwrap(), first);
+    let mut client = one.connect(0);
+    client.ask_until("P before", "0 says before");
+    assert_eq!(two.end(), Ok(()));
+    client.ask_until("P gone", "no link");
+    for number in 0..20 {
+        assert_eq!(client.ask(&format!("P late {number}")), "no link");
+    }
+    let two = start(2, bind(second.address), first);
+    let mut other = one.connect(0);
+    other.ask_until("P again", "0 says again");
+    let asked = Instant::now();
+    other.say("P now\n");
+    let mut heard = other.hear();
+    while heard == "0 says again" {
+        heard = other.hear();
+    }
+    assert_eq!(heard, "0 says now");
+    assert!(asked.elapsed() < Duration::from_secs(1), "it took {:?}", asked.elapsed());
+    // Nothing of what was late has come: the next that this client hears is its own next answer.
+    assert_eq!(client.ask("E after all"), "after all");
+    assert_eq!(two.end(), Ok(()));
+    assert_eq!(one.end(), Ok(()));
+}
+
 #[test]
 fn a_client_that_reads_nothing_is_cut_off() {
     let folder = tempfile::tempdir().unwrap();

@@ -41,6 +41,9 @@ pub struct NodeEntry {
     /// How many cores it runs.
     #[serde(default = "one")]
     pub cores: u16,
+    /// It isn't among the nodes that the cluster is founded with: its replicas are empty until they are taken in.
+    #[serde(default)]
+    pub joins: bool,
 }
 
 /// Limits that bound a node's memory.
@@ -225,6 +228,9 @@ impl Config {
         }
         if !self.nodes.iter().any(|node| node.id == self.node) {
             return Err(invalid("node", self.node.to_string(), "isn't the id of any of the [[nodes]]"));
+        }
+        if self.nodes.iter().all(|node| node.joins) {
+            return Err(invalid("nodes.joins", "true".to_owned(), "somebody has to found the cluster"));
         }
         if self.nodes.len() > 16 {
             return Err(invalid("nodes", self.nodes.len().to_string(), "at most 16 nodes"));

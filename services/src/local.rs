@@ -21,6 +21,8 @@ pub struct LocalOptions {
     pub folder: PathBuf,
     /// How many nodes.
     pub nodes: u32,
+    /// How many of them, the last, aren't there from the start: [`LocalCluster::restart`] brings them up.
+    pub spares: u32,
     /// Cores of each.
     pub cores: u16,
     /// Raft groups.
@@ -44,6 +46,7 @@ impl LocalOptions {
             program,
             folder,
             nodes: 3,
+            spares: 0,
             cores: 1,
             groups: 1,
             port: 0,
@@ -120,10 +123,11 @@ impl LocalCluster {
             let node = cluster.write_config(entry, &entries)?;
             cluster.nodes.push(node);
         }
-        for node in 1..=cluster.options.nodes {
+        let founders = cluster.options.nodes - cluster.options.spares;
+        for node in 1..=founders {
             cluster.spawn(node)?;
         }
-        for node in 1..=cluster.options.nodes {
+        for node in 1..=founders {
             cluster.wait_ready(node)?;
         }
         Ok(cluster)
@@ -331,7 +335,8 @@ fn entries(options: &LocalOptions) -> Result<Vec<NodeEntry>, LocalError> {
             first => first + u16::try_from(id - 1).unwrap_or(0) * options.cores,
         };
         let peer_port = ports.take(options.cores)?;
-        entries.push(NodeEntry { id, host: "127.0.0.1".to_owned(), port, peer_port, cores: options.cores });
+        let (host, joins) = ("127.0.0.1".to_owned(), id > options.nodes - options.spares);
+        entries.push(NodeEntry { id, host, port, peer_port, cores: options.cores, joins });
     }
     Ok(entries)
 }

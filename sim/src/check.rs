@@ -1,7 +1,9 @@
 //! What must be true at every moment. One rule, one function, one sentence when it is broken.
 
 use flotilla_consensus::Role;
-use flotilla_services::core::Inspection;
+use flotilla_consensus::confchange::Configuration;
+use flotilla_consensus::quorum::VoteResult;
+use flotilla_services::core::{GroupInspection, Inspection};
 use std::collections::BTreeMap;
 
 /// What one life of a node has shown of one group so far.
@@ -21,6 +23,8 @@ pub struct Checks {
     /// The one history: term and checksum of every committed entry, by (group, index).
     committed: BTreeMap<(u32, u64), (u64, u32)>,
     seen: BTreeMap<(usize, u32), Seen>,
+    /// Configurations by (group, the index that brought them).
+    configurations: BTreeMap<(u32, u64), Configuration>,
     /// Entries committed anywhere.
     pub entries: u64,
     /// Terms with a leader.
@@ -63,6 +67,9 @@ impl Checks {
             if group.applied > group.commit || group.commit > group.last_index {
                 return Err(format!("order: node {} applied or committed what it doesn't have", node + 1));
             }
+            if group.changes().iter().filter(|index| **index > group.commit).count() > 1 {
+                return Err(format!("one change at a time: node {} has {:?}", node + 1, group.changes()));
+            }
             (seen.term, seen.commit, seen.applied) = (group.term, group.commit, group.applied);
             let from = seen.checked.max(group.first_index - 1) + 1;
             seen.checked = seen.checked.max(group.commit);
@@ -89,6 +96,42 @@ impl Checks {
                 }
             }
         }
+        for group in &inspection.groups {
+            self.look_at_members(node, group)?;
+        }
         Ok(())
     }
+
+    /// All have the same configurations, and majorities of consecutive ones meet.
+    fn look_at_members(&mut self, node: usize, group: &GroupInspection<'_>) -> Result<(), String> {
+        let (index, membership) = group.membership();
+        if group.repairing {
+            // It may have assumed the founders'.
+            return Ok(());
+        }
+        let key = (group.group, index);
+        match self.configurations.get(&key) {
+            Some(known) if *known == membership.configuration => return Ok(()),
+            Some(known) => {
+                return Err(format!(
+                    "configurations: node {} has {} from {index}, others {known}",
+                    node + 1,
+                    membership.configuration
+                ));
+            }
+            None => self.configurations.insert(key, membership.configuration.clone()),
+        };
+        let of_group = |range| self.configurations.range(range).map(|(_, configuration)| configuration);
+        let of_group: Vec<_> = of_group((group.group, 0)..=(group.group, u64::MAX)).collect();
+        for pair in of_group.windows(2) {
+            if (0..1_u32 << 10).any(|votes| wins(pair[0], votes) && wins(pair[1], !votes)) {
+                return Err(format!("configurations: {} and {} can both decide", pair[0], pair[1]));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wins(configuration: &Configuration, votes: u32) -> bool {
+    configuration.voters.vote_result(|id| Some(votes >> id & 1 == 1)) == VoteResult::Won
 }

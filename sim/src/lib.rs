@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`world`] | nodes, links, disks, clients and time, from one seed |
+//! | [`script`] | a world in which nothing goes wrong but what its test says |
 //! | [`swarm`] | what goes wrong in a seed, and how much of it |
 //! | [`disk`] | what is durable, and what a crash may do to the rest |
 //! | [`clients`] | users that remember what they saw |
@@ -18,6 +19,7 @@ pub mod disk;
 pub mod faultfs;
 pub mod linear;
 pub mod rng;
+pub mod script;
 pub mod swarm;
 pub mod trace;
 pub mod world;

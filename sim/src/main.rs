@@ -64,6 +64,7 @@ fn run(start: u64, seeds: u64, json: bool) -> ExitCode {
     let started = std::time::Instant::now();
     let (mut answered, mut committed, mut elections, mut crashes, mut rots, mut undecided) =
         (0, 0, 0, 0, 0, 0);
+    let (mut wipes, mut changes) = (0, 0);
     for seed in start..start + seeds {
         let outcome = simulate(seed, false);
         if outcome.failure.is_some() {
@@ -85,6 +86,8 @@ fn run(start: u64, seeds: u64, json: bool) -> ExitCode {
         elections += outcome.elections;
         crashes += outcome.crashes;
         rots += outcome.rots;
+        wipes += outcome.wipes;
+        changes += outcome.changes;
         undecided += outcome.undecided;
     }
     let seconds = started.elapsed().as_secs_f64();
@@ -92,13 +95,13 @@ fn run(start: u64, seeds: u64, json: bool) -> ExitCode {
     if json {
         let found = serde_json::json!({
             "schema": "flotilla-sim-1", "seeds": seeds, "start": start, "answered": answered, "committed": committed,
-            "elections": elections, "crashes": crashes, "rots": rots, "undecided": undecided, "seconds": seconds,
+            "elections": elections, "crashes": crashes, "rots": rots, "wipes": wipes, "changes": changes, "undecided": undecided, "seconds": seconds,
         });
         println!("{found}");
     } else {
         println!(
             "{seeds} seeds hold: {answered} commands answered, {committed} entries committed, {elections} elections, \
-             {crashes} crashes, {rots} rotten disks, {undecided} histories undecided; {seconds:.1} s, {per_minute:.0} seeds a minute"
+             {crashes} crashes, {rots} rotten disks, {wipes} wiped ones, {changes} changes of members, {undecided} histories undecided; {seconds:.1} s, {per_minute:.0} seeds a minute"
         );
     }
     ExitCode::SUCCESS

@@ -9,8 +9,10 @@ const US: u64 = 1_000;
 /// The configuration of one simulation. Times in nanoseconds, chances per million.
 #[derive(Clone, Debug)]
 pub struct Swarm {
-    /// Nodes.
+    /// Nodes, and how many of them the groups are founded with.
     pub nodes: u32,
+    /// See [`Self::nodes`].
+    pub founders: u32,
     /// Raft groups.
     pub groups: u32,
     /// Clients.
@@ -61,6 +63,10 @@ pub struct Swarm {
     pub snapshot_piece: usize,
     /// Mean time between changes of which disks are full, 0 for none.
     pub full_disks: u64,
+    /// Mean time between changes of the groups' members, 0 for none.
+    pub changes: u64,
+    /// Chance that a node that crashes comes back with an empty disk.
+    pub wipes: u64,
 }
 
 impl Swarm {
@@ -73,8 +79,9 @@ impl Swarm {
         };
         let nodes = [3, 3, 3, 3, 3, 3, 5, 5, 1, 3][usize::try_from(maybe(100, 0, 9)).expect("a digit")];
         let heartbeat_ms = maybe(100, 10, 60);
-        Self {
+        let mut swarm = Self {
             nodes,
+            founders: nodes,
             // Many, at times: most of them idle, and resting.
             groups: u32::try_from(maybe(100, 1, 3) + maybe(20, 3, 13)).expect("few"),
             clients: usize::try_from(maybe(100, 2, 8)).expect("few"),
@@ -102,7 +109,13 @@ impl Swarm {
             snapshot_bytes: usize::try_from(maybe(50, 4_096, 60_000)).expect("small").max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },
             full_disks: maybe(30, 100, 1500) * MS,
+            changes: maybe(40, 50, 800) * MS,
+            wipes: maybe(25, 50_000, 1_000_000),
+        };
+        if swarm.changes > 0 {
+            swarm.nodes += u32::try_from(maybe(100, 1, 2)).expect("few");
         }
+        swarm
     }
 
     /// The same without faults: what the liveness phase runs with.
@@ -120,6 +133,8 @@ impl Swarm {
             rot: 0,
             pauses: 0,
             full_disks: 0,
+            changes: 0,
+            wipes: 0,
             delay: self.delay.min(500 * US),
             disk: self.disk.min(500 * US),
             ..self.clone()

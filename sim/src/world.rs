@@ -5,6 +5,7 @@
 
 mod conversation;
 mod faults;
+mod members;
 
 use crate::check::Checks;
 use crate::clients::Clients;
@@ -45,6 +46,7 @@ enum Happening {
     Reset,
     Pause,
     Full,
+    Change,
     Heal,
     Stop,
 }
@@ -96,6 +98,10 @@ pub struct Outcome {
     pub crashes: u64,
     /// Disks that lost something.
     pub rots: u64,
+    /// Disks that were replaced by empty ones.
+    pub wipes: u64,
+    /// Changes of groups.
+    pub changes: u64,
     /// Histories that couldn't be decided.
     pub undecided: u64,
     /// The last lines of the trace.
@@ -123,6 +129,8 @@ pub struct World {
     /// The node whose disk lost something last, and how often one did.
     rotten: Option<usize>,
     rots: u64,
+    wipes: u64,
+    changes: u64,
 }
 
 /// Runs one seed.
@@ -137,6 +145,8 @@ pub fn simulate(seed: u64, print: bool) -> Outcome {
         elections: world.checks.elections,
         crashes: world.crashes,
         rots: world.rots,
+        wipes: world.wipes,
+        changes: world.changes,
         undecided: world.clients.undecided,
         tail: world.trace.tail(),
     }
@@ -184,6 +194,8 @@ impl World {
             crashes: 0,
             rotten: None,
             rots: 0,
+            wipes: 0,
+            changes: 0,
         }
     }
 
@@ -280,6 +292,7 @@ impl World {
                 self.net_fault(&happening)
             }
             Happening::Full => self.fill_disk(),
+            Happening::Change => self.change_members(),
             _ => {}
         }
         Ok(())
@@ -319,6 +332,11 @@ impl World {
         let this = &mut self.nodes[node];
         let core = this.core.as_mut().expect("only the living are stepped");
         core.step(now, event, &mut this.effects);
+        self.flush_soon(node);
+    }
+
+    fn flush_soon(&mut self, node: usize) {
+        let this = &mut self.nodes[node];
         if !this.flush_due {
             this.flush_due = true;
             let gather = this.rng.between(0, self.swarm.batch);
@@ -464,23 +482,7 @@ impl World {
         self.stopping
             && self.clients.is_final()
             && self.clients.list.iter().all(|user| user.served > 0)
-            && self.converged()
-    }
-
-    fn converged(&self) -> bool {
-        let states = self.nodes.iter().map(|node| {
-            let core = node.core.as_ref()?;
-            let groups = core.inspect().groups;
-            Some(
-                groups
-                    .iter()
-                    .map(|group| (group.applied, group.commit, group.state_hash(), group.repairing))
-                    .collect::<Vec<_>>(),
-            )
-        });
-        let states: Vec<_> = states.collect();
-        let whole = |groups: &Vec<(_, _, _, bool)>| groups.iter().all(|group| !group.3);
-        states.iter().all(|state| *state == states[0] && state.as_ref().is_some_and(whole))
+            && self.members_agree()
     }
 
     fn what_is_wrong(&self) -> String {
@@ -493,7 +495,7 @@ impl World {
             };
             for group in core.inspect().groups {
                 text.push_str(&format!(
-                    "; node {} group {}: {:?}{} term {} commit {} applied {} of {} state {:016x}",
+                    "; node {} group {}: {:?}{} term {} commit {} applied {} of {} state {:016x} {}",
                     number + 1,
                     group.group,
                     group.role,
@@ -502,7 +504,8 @@ impl World {
                     group.commit,
                     group.applied,
                     group.last_index,
-                    group.state_hash()
+                    group.state_hash(),
+                    group.membership().1.configuration
                 ));
             }
         }
@@ -513,7 +516,14 @@ impl World {
 fn config(swarm: &Swarm, node: u32) -> Config {
     let entry = |id: u32| {
         let port = 7000 + u16::try_from(id).expect("few nodes");
-        NodeEntry { id, host: "sim".to_owned(), port, peer_port: port + 10_000, cores: 1 }
+        NodeEntry {
+            id,
+            host: "sim".to_owned(),
+            port,
+            peer_port: port + 10_000,
+            cores: 1,
+            joins: id > swarm.founders,
+        }
     };
     Config {
         cluster: "sim".to_owned(),

@@ -23,6 +23,8 @@ pub enum RecordKind {
     /// The replica lost part of its log, from `index` on, and doesn't vote until it has got it back; or it has.
     /// The last one counts.
     Repair,
+    /// Who is in the group as of `index`, and whose log this is. The last one counts.
+    Membership,
 }
 
 impl RecordKind {
@@ -32,6 +34,7 @@ impl RecordKind {
             Self::HardState => 2,
             Self::SnapshotMark => 3,
             Self::Repair => 4,
+            Self::Membership => 5,
         }
     }
 
@@ -41,6 +44,7 @@ impl RecordKind {
             2 => Self::HardState,
             3 => Self::SnapshotMark,
             4 => Self::Repair,
+            5 => Self::Membership,
             _ => return None,
         })
     }

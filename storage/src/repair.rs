@@ -138,7 +138,7 @@ impl Gone {
             }
             RecordKind::HardState => lost.vote = true,
             // What they said is lost; what that means for the entries, the rest of the log tells.
-            RecordKind::SnapshotMark | RecordKind::Repair => {}
+            RecordKind::SnapshotMark | RecordKind::Repair | RecordKind::Membership => {}
         }
     }
 

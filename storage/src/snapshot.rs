@@ -9,7 +9,7 @@
 //! A part starts at a multiple of 4 KiB and holds a piece of a shard. All pieces of a shard show it as it was at `index`;
 //! the shards may be taken at different indices, so that taking a snapshot never stops the group: the snapshot as a whole
 //! is good for the *first* shard's index, and whoever restores it applies an entry to a shard only if it is newer than
-//! that shard's. The last part is an end mark without payload. The bytes of the file are also what is sent to a follower.
+//! that shard's. The last part is an end mark, whose payload is the owner's. The bytes of the file are also what is sent to a follower.
 
 use crate::error::StorageError;
 use flotilla_runtime::block::round_up;

@@ -42,6 +42,7 @@ struct Shape {
 }
 
 impl Name {
+    /// One request after the other, as NET-11 of the labs has it, is `set_1`.
     fn shape(self) -> Shape {
         let shape = |name, clients, pipeline, reads_percent| Shape {
             name,

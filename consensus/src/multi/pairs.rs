@@ -6,6 +6,18 @@
 //! are. Anything that happens to a resting replica (a proposal, a read, any message but a pulse, a link's loss) rouses it
 //! first, and then Raft's own rules hold as if it had never rested.
 //!
+//! **Who may rest.** Only a group that is settled, as its leader and each follower see it for themselves (one predicate,
+//! `Raft::may_rest`), because a resting leader tells nobody anything:
+//! - all entries are committed and on disk on both sides, and no read round waits: nothing is left to send;
+//! - everybody there is whole and has all that (a replica that is blank, repairing or behind is told things over and over);
+//! - the members are steady: one set of voters, which is everybody; no change in the log that isn't in effect, nobody who
+//!   learns or was just removed. A voter that comes back from anywhere campaigns or asks for repair, and its first pulse
+//!   rouses the group anyway; a learner only waits, and whoever was removed has to be told;
+//! - a voter that is away (unheard of for an election timeout) keeps nobody awake, as long as the others are a quorum.
+//!
+//! Another configuration in effect is another group: that rouses the replica, breaks its word towards the members there were
+//! (whoever left must not go by it) and makes pairs with the new ones.
+//!
 //! **What a pulse says.** It carries its sender's *epoch* towards the receiver: "every rest that we agreed on in this
 //! epoch still stands on my side: where I led, I still lead in that term; where I followed you, I still do". A replica
 //! that leaves the term in which it promised that (or stops leading in it) ends the epoch: its core takes a new one, says
@@ -24,7 +36,7 @@
 //! offers again. A follower that rests under a leader that doesn't, hears from it all the time. A leader that rests while
 //! its follower is awake (roused by a third node's vote request) is roused by that follower's own pre-vote at the latest,
 //! and speaks. A leader that was deposed while it rested ends its epochs, so nobody goes on believing in it. A node that
-//! is away keeps nobody awake: groups rest with a majority, and its first message, or its link, rouses them.
+//! is away keeps nobody awake: groups rest with a quorum, and its first message or pulse, or its link, rouses them.
 
 use crate::message::{GroupId, Header, Kind, Outbox};
 use flotilla_runtime::{CoreId, Nanos, PeerId, SplitMix64};
@@ -43,29 +55,30 @@ struct Pair {
     resting: BTreeSet<usize>,
 }
 
-/// All the peers that this core shares groups with.
+/// All the peers that this core shares groups with, or did. A core's pulse to a node that is gone for good costs next to
+/// nothing.
 #[derive(Debug)]
 pub struct Pairs {
     peers: BTreeMap<PeerId, Pair>,
-    core: CoreId,
+    me: PeerId,
+    rng: SplitMix64,
     interval: Nanos,
     timeout: Nanos,
     pulse_deadline: Nanos,
 }
 
 impl Pairs {
-    pub(super) fn new(
-        peers: impl Iterator<Item = PeerId>,
-        core: CoreId,
-        (interval, timeout): (Nanos, Nanos),
-        seed: u64,
-        now: Nanos,
-    ) -> Self {
-        let mut rng = SplitMix64::new(seed ^ 0x7061_6972_7300_0001);
-        let peers: BTreeSet<PeerId> = peers.collect();
-        let mut pair = || Pair { epoch: rng.next() | 1, theirs: 0, heard: 0, resting: BTreeSet::new() };
-        let peers = peers.into_iter().map(|peer| (peer, pair())).collect();
-        Self { peers, core, interval, timeout, pulse_deadline: now }
+    pub(super) fn new(me: PeerId, (interval, timeout): (Nanos, Nanos), seed: u64, now: Nanos) -> Self {
+        let rng = SplitMix64::new(seed ^ 0x7061_6972_7300_0001);
+        Self { peers: BTreeMap::new(), me, rng, interval, timeout, pulse_deadline: now }
+    }
+
+    /// A group has a member there, or may come to: we are a pair. Until its first pulse nobody rests on it.
+    pub(super) fn meet(&mut self, peer: PeerId) {
+        if peer.node != self.me.node && !self.peers.contains_key(&peer) {
+            let epoch = self.rng.next() | 1;
+            self.peers.insert(peer, Pair { epoch, theirs: 0, heard: 0, resting: BTreeSet::new() });
+        }
     }
 
     /// Our epoch towards a peer.
@@ -77,6 +90,11 @@ impl Pairs {
     pub(crate) fn is_current(&self, now: Nanos, peer: PeerId, epoch: u64) -> bool {
         let alive = |pair: &Pair| pair.theirs == epoch && now < pair.heard + self.timeout;
         epoch != 0 && self.peers.get(&peer).is_some_and(alive)
+    }
+
+    /// Whether no pulse of the peer came for an election timeout.
+    pub(super) fn is_silent(&self, now: Nanos, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|pair| now >= pair.heard + self.timeout)
     }
 
     /// When the peer's last pulse came; 0 before the first.
@@ -102,7 +120,7 @@ impl Pairs {
     pub(super) fn end_epoch(&mut self, peer: PeerId, outbox: &mut Outbox) -> BTreeSet<usize> {
         let Some(pair) = self.peers.get_mut(&peer) else { return BTreeSet::new() };
         pair.epoch = pair.epoch.wrapping_add(2);
-        pulse(peer, pair.epoch, self.core, outbox);
+        pulse(peer, pair.epoch, self.me.core, outbox);
         std::mem::take(&mut pair.resting)
     }
 
@@ -119,7 +137,7 @@ impl Pairs {
         if now >= self.pulse_deadline {
             self.pulse_deadline = now + self.interval;
             for (peer, pair) in &self.peers {
-                pulse(*peer, pair.epoch, self.core, outbox);
+                pulse(*peer, pair.epoch, self.me.core, outbox);
             }
         }
         let silent = self.peers.values_mut().filter(|pair| now >= pair.heard + self.timeout);

@@ -3,7 +3,6 @@
 use super::{Context, Deferred, Raft, Role};
 use crate::message::{Header, Kind};
 use crate::progress::Progress;
-use crate::quorum::majority;
 
 /// Heartbeats that may pass without an answer to the oldest append before the leader probes again.
 const STALLED_HEARTBEATS: u8 = 4;
@@ -94,7 +93,8 @@ impl Raft {
         self.vote = Some(candidate);
         self.reset_election_deadline(cx.now);
         self.record_hard_state(cx);
-        self.deferred.push_back((cx.wal.open_lsn(), Deferred::Reply { to: from, header: reply }));
+        self.deferred
+            .push_back((cx.wal.open_lsn(), Deferred::Reply { to: self.members[from].peer, header: reply }));
     }
 
     pub(super) fn on_vote_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
@@ -133,6 +133,7 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = None;
         self.progress.clear();
+        self.forget_departing();
         self.clear_votes();
         (self.matched, self.acknowledged, self.ack_due) = (0, 0, false);
         self.reset_election_deadline(cx.now);
@@ -152,23 +153,23 @@ impl Raft {
     /// A heartbeat is due: a leader that no majority has answered for an election timeout isn't one any more.
     pub(super) fn lead_on(&mut self, cx: &mut Context<'_>) {
         let since = cx.now.saturating_sub(self.config.election_timeout);
-        let heard = self.progress.iter().enumerate();
-        let alive =
-            heard.filter(|(place, progress)| *place == self.me || progress.last_heard() >= since).count();
-        if alive < majority(self.members.len()) {
-            self.break_promise();
-            self.leader_heard = None;
-            self.become_follower(cx);
-            return;
+        if !self.is_quorum(|place| place == self.me || self.progress[place].last_heard() >= since) {
+            return self.step_down(cx);
         }
         self.heartbeat_deadline = cx.now + self.config.heartbeat;
-        for place in 0..self.members.len() {
-            if place != self.me {
-                self.progress[place].note_heartbeat(STALLED_HEARTBEATS);
-                self.send_heartbeat(cx, place);
-            }
+        for place in self.receivers() {
+            self.progress[place].note_heartbeat(STALLED_HEARTBEATS);
+            self.send_heartbeat(cx, place);
         }
+        self.bid_farewell();
         self.offer_rest(cx);
+    }
+
+    /// Leads no more, and knows of nobody who does.
+    pub(super) fn step_down(&mut self, cx: &mut Context<'_>) {
+        self.break_promise();
+        self.leader_heard = None;
+        self.become_follower(cx);
     }
 
     /// The sender is behind: tell it, so that it steps down or catches up.
@@ -193,14 +194,12 @@ impl Raft {
     }
 
     fn has_won(&self) -> bool {
-        self.votes.iter().filter(|vote| **vote == Some(true)).count() >= majority(self.members.len())
+        self.is_quorum(|place| self.votes[place] == Some(true))
     }
 
     pub(super) fn broadcast(&self, cx: &mut Context<'_>, header: &Header) {
-        for place in 0..self.members.len() {
-            if place != self.me {
-                self.send(cx, place, header);
-            }
+        for place in self.group_of.others {
+            self.send(cx, place, header);
         }
     }
 }

@@ -15,6 +15,7 @@
 //! §6.2, ReadIndex §6.4), and etcd's field experience for the details.
 
 mod election;
+mod membership;
 mod read;
 mod repair;
 mod replication;
@@ -22,16 +23,19 @@ mod rest;
 mod snapshot;
 
 use crate::log::RaftLog;
+use crate::membership::Membership;
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
 use crate::multi::Pairs;
 use crate::progress::Progress;
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{Nanos, NodeId, PeerId, SplitMix64};
 use flotilla_storage::{Damage, HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
+use membership::Members;
 use repair::Repairing;
 use rest::Rest;
 use std::collections::VecDeque;
 
+pub use membership::{Change, ChangeRefused, Transition};
 pub use repair::Asked;
 
 /// How a group behaves. The same on every replica.
@@ -118,7 +122,7 @@ pub struct ReadTicket {
     pub term: u64,
 }
 
-/// A voter of the group, and the core of its node where its replica lives.
+/// A replica of the group, and the core of its node where it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Node and core.
@@ -142,9 +146,12 @@ pub struct Context<'a> {
 pub struct Raft {
     group: GroupId,
     config: RaftConfig,
+    /// Everybody heard of: whoever is in the group, was, or may come to be. A place here is a replica's number.
     members: Vec<Member>,
     /// This replica's place in `members`.
     me: usize,
+    /// Who of them decides, and who gets entries.
+    group_of: Members,
 
     term: u64,
     vote: Option<NodeId>,
@@ -191,7 +198,7 @@ enum Deferred {
     /// Our vote for ourselves in this term.
     OwnVote { term: u64 },
     /// A granted vote.
-    Reply { to: usize, header: Header },
+    Reply { to: PeerId, header: Header },
     /// The record that this replica has again what it had lost.
     Repaired,
 }
@@ -205,33 +212,35 @@ pub struct Restored {
     pub log: RaftLog,
     /// What was lost.
     pub damage: Option<Damage>,
+    /// The newest configuration recorded, or assumed, and the entry that brought it.
+    pub membership: (u64, Membership),
+    /// Drawn when the core's log was created: a node whose disk was wiped is told apart from its former self.
+    pub incarnation: u64,
 }
 
 impl Raft {
     /// A replica as its disk left it; a follower, whatever it was.
     ///
     /// # Panics
-    /// If `me` isn't among `members`.
+    /// If the log is ahead of its term.
     pub fn new(
         group: GroupId,
-        me: NodeId,
-        members: Vec<Member>,
+        me: PeerId,
         config: RaftConfig,
         restored: Restored,
         seed: u64,
         now: Nanos,
     ) -> Self {
-        let place = members.iter().position(|member| member.peer.node == me);
-        let me = place.expect("a replica is a member of its own group");
-        let Restored { hard_state, log, damage } = restored;
+        let Restored { hard_state, log, damage, membership, incarnation } = restored;
         let mut rng = SplitMix64::new(seed ^ group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let repairing = damage.map(|damage| Repairing::new(&damage, members.len(), rng.next()));
+        let repairing = damage.map(|damage| Repairing::new(&damage, rng.next()));
         assert!(log.last_term() <= hard_state.term, "a log never runs ahead of its term");
         let commit = hard_state.commit.clamp(log.snapshot().0, log.last_index());
         let mut raft = Self {
             group,
             config,
-            me,
+            me: 0,
+            group_of: Members::new(membership.0, membership.1, incarnation),
             term: hard_state.term,
             vote: hard_state.vote,
             role: Role::Follower,
@@ -243,7 +252,7 @@ impl Raft {
             matched: 0,
             acknowledged: 0,
             ack_due: false,
-            votes: vec![None; members.len()],
+            votes: vec![None],
             progress: Vec::new(),
             term_start: 0,
             round_sent: 0,
@@ -256,8 +265,9 @@ impl Raft {
             repairing,
             rest: Rest::default(),
             log,
-            members,
+            members: vec![Member { peer: me }],
         };
+        raft.restore_members();
         raft.reset_election_deadline(now);
         raft
     }
@@ -302,7 +312,7 @@ impl Raft {
         &self.log
     }
 
-    /// The voters.
+    /// Everybody that this replica may hear or speak to, itself included.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
@@ -320,6 +330,7 @@ impl Raft {
         if self.is_resting() {
             return;
         }
+        self.settle_members(cx);
         if self.role == Role::Leader {
             if cx.now >= self.heartbeat_deadline {
                 self.lead_on(cx);
@@ -327,13 +338,17 @@ impl Raft {
         } else if cx.now >= self.election_deadline {
             if self.is_repairing() {
                 self.ask_for_repair(cx);
-            } else {
+            } else if self.is_voter() {
                 self.ask_for_pre_votes(cx);
+            } else {
+                // Nothing to campaign for; and whom it followed may lead no more.
+                self.leader = None;
+                self.reset_election_deadline(cx.now);
             }
         }
     }
 
-    /// A message from a member of the group.
+    /// A message from a member of the group, or somebody who was or will be one. `incarnation` is the sender's.
     ///
     /// # Errors
     /// [`WireError`] if the message makes no sense; nothing was changed by the part that doesn't.
@@ -341,18 +356,20 @@ impl Raft {
         &mut self,
         cx: &mut Context<'_>,
         from: NodeId,
+        incarnation: u64,
         message: &Message<'_>,
     ) -> Result<(), WireError> {
-        let Some(from) = self.members.iter().position(|member| member.peer.node == from) else {
-            return Ok(());
-        };
+        let Some(from) = self.place_of(from) else { return Ok(()) };
         let header = &message.header;
+        if self.is_of_a_former_self(from, incarnation, header.kind) {
+            return Ok(());
+        }
         match header.kind {
             Kind::PreVote => self.on_pre_vote(cx, from, header),
             Kind::PreVoteReply => self.on_pre_vote_reply(cx, from, header),
             Kind::Vote => self.on_vote(cx, from, header),
-            Kind::Repair => self.on_repair(cx, from, header),
-            Kind::RepairReply if header.term <= self.term => self.on_repair_reply(from, header),
+            Kind::Repair => self.on_repair(cx, from, incarnation, header),
+            Kind::RepairReply if header.term <= self.term => self.on_repair_reply(cx, from, message),
             _ if header.term < self.term => self.answer_the_past(cx, from, header),
             kind => {
                 if header.term > self.term {
@@ -378,7 +395,7 @@ impl Raft {
                     Kind::Pulse => {}
                     Kind::Snapshot => self.follow(cx, from),
                     Kind::SnapshotReply => self.on_snapshot_reply(cx, from),
-                    Kind::RepairReply => self.on_repair_reply(from, header),
+                    Kind::RepairReply => self.on_repair_reply(cx, from, message),
                     Kind::RepairAck => self.on_repair_ack(cx, from, header),
                     Kind::PreVote | Kind::PreVoteReply | Kind::Vote | Kind::Repair => {
                         unreachable!("handled above")
@@ -432,6 +449,7 @@ impl Raft {
         };
         let record = cx.wal.append_with(header, bytes_max, write);
         self.log.push(self.term, record);
+        self.note_entry(index, schema);
         self.appended(cx.wal.open_lsn(), index);
         Proposal { index, term: self.term }
     }
@@ -453,7 +471,7 @@ impl Raft {
             match promise {
                 Deferred::OwnVote { term } => self.count_own_vote(cx, term),
                 Deferred::Reply { to, header } if header.term == self.term => {
-                    cx.outbox.send(self.members[to].peer, &header);
+                    cx.outbox.send(to, &header);
                 }
                 Deferred::Reply { .. } => {}
                 Deferred::Repaired => self.repaired(),
@@ -471,6 +489,7 @@ impl Raft {
 
     /// Sends what this turn gathered: appends and read rounds (leader), acknowledgements (follower).
     pub fn flush(&mut self, cx: &mut Context<'_>) {
+        self.settle_members(cx);
         if self.role == Role::Leader {
             self.send_appends(cx);
             self.start_read_round(cx);
@@ -483,8 +502,8 @@ impl Raft {
 
     /// The link to a member stands again, or broke: what was in flight may be lost.
     pub fn link_changed(&mut self, cx: &mut Context<'_>, node: NodeId, up: bool) {
-        let Some(place) = self.members.iter().position(|member| member.peer.node == node) else { return };
-        if self.role == Role::Leader && place != self.me {
+        let Some(place) = self.place_of(node) else { return };
+        if self.role == Role::Leader && self.group_of.others.has(place) {
             let progress = &mut self.progress[place];
             progress.probe_from(progress.matched + 1);
             if up {

@@ -4,7 +4,6 @@
 //! came. Rounds are numbered; one is in the air at a time, and everything that arrives meanwhile shares the next.
 
 use super::{Context, Raft, ReadTicket, Refused, Role};
-use crate::quorum::reached_by_majority;
 
 impl Raft {
     /// A linearizable read arrives.
@@ -16,7 +15,7 @@ impl Raft {
             return Err(Refused::NotLeader(self.leader()));
         }
         // Alone, we are the majority, and need to ask nobody.
-        let alone = self.members.len() == 1;
+        let alone = self.is_quorum(|place| place == self.me);
         self.round_wanted = if alone { self.round_confirmed } else { self.round_sent + 1 };
         Ok(ReadTicket {
             round: self.round_wanted,
@@ -38,21 +37,16 @@ impl Raft {
             return;
         }
         self.round_sent = self.round_wanted;
-        for place in 0..self.members.len() {
-            if place != self.me {
-                self.send_heartbeat(cx, place);
-            }
+        for place in self.group_of.others {
+            self.send_heartbeat(cx, place);
         }
         self.confirm_reads();
     }
 
     pub(super) fn confirm_reads(&mut self) {
         self.progress[self.me].read_round = self.round_sent;
-        let mut rounds: [u64; 16] = [0; 16];
-        let members = self.members.len();
-        for (value, progress) in rounds.iter_mut().zip(&self.progress) {
-            *value = progress.read_round;
-        }
-        self.round_confirmed = reached_by_majority(&mut rounds[..members]);
+        let confirmed = self.reached(|place| self.progress[place].read_round);
+        // Another configuration may have confirmed less: what was confirmed stays so.
+        self.round_confirmed = self.round_confirmed.max(confirmed);
     }
 }

@@ -11,6 +11,13 @@
 //! 2. if a vote may be lost: every other member has told its term. Whoever holds such a vote was a candidate, so it is
 //!    in that vote's term or in a later one: the replica goes to the highest of them, and counts its vote there as given.
 //!
+//! A replica whose log was created anew has lost everything, as far as it can know: its disk may have been wiped. It begins
+//! like that, too. In a new group nobody leads, so there is a third way: every other member said, after it had asked, that it
+//! has never voted and has no entry. Then no former self of this replica can have helped anybody to anything. A replica that
+//! isn't a voter needs nobody's term: the votes it may have given when it was one are of no use to anybody, since a whole
+//! configuration without it was committed since. With a leader's answer comes the configuration in effect. `docs/raft.md`
+//! has the argument.
+//!
 //! Then it logs that it is whole, and once that is durable it is a voter as any other. The answers carry the number that
 //! this life of the replica drew, so those to a former life don't count.
 //!
@@ -18,10 +25,12 @@
 //! from behind the damage, so nothing has to be told apart.
 
 use super::{Context, Deferred, Raft, Role};
-use crate::message::{Header, Kind};
+use crate::membership::Membership;
+use crate::message::{Header, Kind, Message};
 use crate::progress::Progress;
 use flotilla_runtime::Nanos;
 use flotilla_storage::Damage;
+use std::collections::BTreeMap;
 
 /// What a damaged replica still has to learn.
 #[derive(Debug)]
@@ -29,8 +38,8 @@ pub(super) struct Repairing {
     /// Of this life: what the answers are to.
     nonce: u64,
     vote_lost: bool,
-    /// The terms that the members have told.
-    terms: Vec<Option<u64>>,
+    /// The terms that the others have told, by place, and whether they have never voted and have no entry.
+    told: BTreeMap<usize, (u64, bool)>,
     /// (Term, index): how far this replica must have the log of that term's leader.
     target: Option<(u64, u64)>,
     /// When and in which term the question was asked last.
@@ -40,15 +49,20 @@ pub(super) struct Repairing {
 }
 
 impl Repairing {
-    pub(super) fn new(damage: &Damage, members: usize, nonce: u64) -> Self {
+    pub(super) fn new(damage: &Damage, nonce: u64) -> Self {
         Self {
             nonce,
             vote_lost: damage.vote_lost,
-            terms: vec![None; members],
+            told: BTreeMap::new(),
             target: None,
             asked: None,
             is_over: false,
         }
+    }
+
+    /// Somebody else has this place now.
+    pub(super) fn forget(&mut self, place: usize) {
+        self.told.remove(&place);
     }
 }
 
@@ -64,6 +78,13 @@ pub struct Asked {
     is_answered: bool,
 }
 
+impl Asked {
+    /// Nothing is left to say to it.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+}
+
 impl Raft {
     /// Whether this replica lost part of its log and isn't a voter until it has got it back.
     pub fn is_repairing(&self) -> bool {
@@ -77,13 +98,39 @@ impl Raft {
         let Some(repairing) = &mut self.repairing else { return };
         repairing.asked = Some((cx.now, term));
         let header = Header { aux: repairing.nonce, ..self.header(Kind::Repair) };
-        self.broadcast(cx, &header);
+        // Whoever leads may not be in the group as we know it.
+        for place in (0..self.members.len()).filter(|place| *place != self.me) {
+            self.send(cx, place, &header);
+        }
+    }
+
+    /// It has never voted, campaigned or taken an entry.
+    fn is_pristine(&self) -> bool {
+        self.term == 0 && self.log.last_index() == 0
+    }
+
+    /// Leader: what the former self of a replica acknowledged on a disk that was wiped since, and what comes late. Anybody else
+    /// can take what comes: votes stay given.
+    pub(super) fn is_of_a_former_self(&mut self, from: usize, incarnation: u64, kind: Kind) -> bool {
+        let answers = matches!(
+            kind,
+            Kind::AppendReply
+                | Kind::HeartbeatReply
+                | Kind::SnapshotReply
+                | Kind::RepairAck
+                | Kind::RestReply
+        );
+        match self.progress.get_mut(from) {
+            Some(progress) if answers => *progress.incarnation.get_or_insert(incarnation) != incarnation,
+            _ => false,
+        }
     }
 
     /// A member asks. Everybody tells its term; a leader tells what is needed as soon as it is sure that it leads.
-    pub(super) fn on_repair(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+    pub(super) fn on_repair(&mut self, cx: &mut Context<'_>, from: usize, incarnation: u64, header: &Header) {
         if self.role != Role::Leader {
-            let reply = Header { aux: header.aux, ..self.header(Kind::RepairReply) };
+            let pristine = u64::from(self.is_pristine());
+            let reply = Header { aux: header.aux, commit: pristine, ..self.header(Kind::RepairReply) };
             return self.send(cx, from, &reply);
         }
         let last = self.log.last_index();
@@ -97,6 +144,7 @@ impl Raft {
                 let round = self.round_wanted;
                 progress.asked = Some(Asked { nonce: header.aux, index: last, round, is_answered: false });
                 progress.counts = false;
+                progress.incarnation = Some(incarnation);
             }
         }
     }
@@ -111,18 +159,27 @@ impl Raft {
             asked.is_answered = true;
             let (nonce, index) = (asked.nonce, asked.index);
             let reply = Header { flag: true, aux: nonce, index, ..self.header(Kind::RepairReply) };
-            self.send(cx, place, &reply);
+            let (since, membership) = self.membership();
+            let body = [&since.to_le_bytes()[..], &membership.encode()].concat();
+            cx.outbox.send_body(self.members[place].peer, &reply, &body);
         }
     }
 
-    pub(super) fn on_repair_reply(&mut self, from: usize, header: &Header) {
+    pub(super) fn on_repair_reply(&mut self, cx: &mut Context<'_>, from: usize, message: &Message<'_>) {
+        let header = &message.header;
         let Some(repairing) = &mut self.repairing else { return };
         if header.aux != repairing.nonce {
             return;
         }
-        repairing.terms[from] = repairing.terms[from].max(Some(header.term));
-        if header.flag && header.term == self.term {
+        let told = repairing.told.entry(from).or_insert((0, true));
+        *told = (told.0.max(header.term), told.1 && header.commit == 1);
+        if !header.flag || header.term != self.term {
+            return;
+        }
+        let Some((since, membership)) = message.body.split_first_chunk() else { return };
+        if let Some(membership) = Membership::decode(membership) {
             repairing.target = Some((header.term, header.index));
+            self.take_effect(cx, u64::from_le_bytes(*since), membership);
         }
     }
 
@@ -141,14 +198,19 @@ impl Raft {
     /// Logs that this replica is whole, if it is.
     pub(super) fn finish_repair(&mut self, cx: &mut Context<'_>) {
         let agreed = self.durable.min(self.matched);
-        let (me, term, patience) = (self.me, self.term, self.config.election_timeout);
+        let (term, patience) = (self.term, self.config.election_timeout);
+        let (is_voter, is_pristine, others) = (self.is_voter(), self.is_pristine(), self.group_of.others);
         let Some(repairing) = &mut self.repairing else { return };
         let has_log = repairing.target.is_some_and(|(of, index)| of == term && index <= agreed);
-        let told = repairing.terms.iter().enumerate().all(|(place, told)| place == me || told.is_some());
+        let told = |place| repairing.told.get(&place);
+        let has_terms = !repairing.vote_lost || !is_voter || others.iter().all(|place| told(place).is_some());
+        let is_new = is_voter
+            && is_pristine
+            && self.group_of.others.iter().all(|place| told(place).is_some_and(|it| it.1));
         if repairing.is_over {
             return;
         }
-        if !has_log || (repairing.vote_lost && !told) {
+        if !(is_new || has_log && has_terms) {
             // Another leader has another answer, and answers get lost.
             if repairing.asked.is_none_or(|(at, of)| of != term || cx.now >= at + patience) {
                 self.ask_for_repair(cx);
@@ -156,8 +218,8 @@ impl Raft {
             return;
         }
         repairing.is_over = true;
-        if repairing.vote_lost {
-            let highest = repairing.terms.iter().copied().flatten().max().unwrap_or(0);
+        if repairing.vote_lost && !is_new {
+            let highest = repairing.told.values().map(|told| told.0).max().unwrap_or(0);
             if highest > self.term {
                 self.enter_term(cx, highest);
             }

@@ -2,17 +2,13 @@
 
 use super::{Context, Raft, Role};
 use crate::message::{Header, Kind, Message, WireError};
-use crate::progress::Mode;
-use crate::quorum::reached_by_majority;
+use crate::progress::{Mode, Progress};
 use flotilla_storage::{RecordHeader, RecordKind};
 
 impl Raft {
     /// Leader: sends every follower what its window allows.
     pub(super) fn send_appends(&mut self, cx: &mut Context<'_>) {
-        for place in 0..self.members.len() {
-            if place == self.me {
-                continue;
-            }
+        for place in self.receivers() {
             // A probe goes even when there is nothing to send: a follower that came back learns only from an append
             // how far its log agrees, and with that what is committed.
             while (self.progress[place].next <= self.log.last_index()
@@ -136,6 +132,7 @@ impl Raft {
         }
         let slice = cx.wal.append_record(record).map_err(|error| bad(error.to_string()))?;
         self.log.push(parsed.term, slice);
+        self.note_entry(index, parsed.schema);
         self.appended(cx.wal.open_lsn(), index);
         Ok(true)
     }
@@ -145,6 +142,7 @@ impl Raft {
     fn cut_off(&mut self, index: u64) {
         assert!(index > self.commit, "a committed entry is never replaced (group {}, {index})", self.group.0);
         self.log.truncate(index);
+        self.note_cut(index);
         self.durable = self.durable.min(index - 1);
         for (_, end) in &mut self.pending {
             *end = (*end).min(index - 1);
@@ -206,13 +204,8 @@ impl Raft {
     /// An index that a majority has on disk is committed, if its entry is of our term (§5.4.2).
     pub(super) fn advance_commit(&mut self) {
         self.progress[self.me].matched = self.durable;
-        let mut matched: [u64; 16] = [0; 16];
-        let members = self.members.len();
-        assert!(members <= matched.len(), "at most 16 voters");
-        for (value, progress) in matched.iter_mut().zip(&self.progress) {
-            *value = if progress.counts { progress.matched } else { 0 };
-        }
-        let index = reached_by_majority(&mut matched[..members]);
+        let counted = |progress: &Progress| if progress.counts { progress.matched } else { 0 };
+        let index = self.reached(|place| counted(&self.progress[place]));
         if index > self.commit && self.log.term(index) == Some(self.term) {
             self.commit = index;
         }

@@ -1,14 +1,14 @@
 //! An idle group keeps still: see [`crate::multi`]'s pairs for what that rests on, and why it is safe.
 
+use super::repair::Asked;
 use super::{Context, Raft, Role};
 use crate::message::{Header, Kind};
 use crate::multi::Pairs;
 use crate::progress::Mode;
-use crate::quorum::majority;
 use flotilla_runtime::{Nanos, PeerId};
 
 /// What a replica has to do with resting.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Rest {
     /// No timer, no heartbeat.
     is_resting: bool,
@@ -18,17 +18,20 @@ pub(super) struct Rest {
     offered: u64,
     /// In this term we offered rest, or agreed to it: who may go by our word.
     promised: To,
-    /// That word doesn't hold any more, and they don't know yet.
-    broken: To,
+    /// That word doesn't hold any more for these, and they don't know yet.
+    broken: Vec<PeerId>,
+    /// Peers that got a place: their cores and ours have to know of each other.
+    newcomers: Vec<PeerId>,
 }
 
 /// Some of the members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 enum To {
     #[default]
     Nobody,
-    /// The one at this place.
-    One(usize),
+    /// Our leader.
+    One(PeerId),
+    /// All others in the group.
     All,
 }
 
@@ -41,26 +44,25 @@ impl Raft {
     /// Those whose pulses a resting replica goes by.
     pub(crate) fn rests_on(&self) -> Vec<PeerId> {
         let agreed = |place: &usize| match self.role {
-            Role::Leader => *place != self.me && self.progress[*place].rests.0 == self.log.last_index(),
+            Role::Leader => self.progress[*place].rests.0 == self.log.last_index(),
             _ => self.leader == Some(*place),
         };
-        let places = (0..self.members.len()).filter(agreed);
-        places.map(|place| self.members[place].peer).collect()
+        self.group_of.others.iter().filter(agreed).map(|place| self.members[place].peer).collect()
     }
 
     /// Those to whom its word doesn't hold any more. Asked once: the answer is acted upon.
     pub(crate) fn take_broken(&mut self) -> Vec<PeerId> {
-        if self.rest.broken == To::Nobody {
-            return Vec::new();
-        }
-        let is_meant = |place: &usize| match self.rest.broken {
-            To::Nobody => false,
-            To::One(one) => *place == one,
-            To::All => *place != self.me,
-        };
-        let peers = (0..self.members.len()).filter(is_meant).map(|place| self.members[place].peer).collect();
-        self.rest.broken = To::Nobody;
-        peers
+        std::mem::take(&mut self.rest.broken)
+    }
+
+    /// A peer has a place now.
+    pub(super) fn note_newcomer(&mut self, peer: PeerId) {
+        self.rest.newcomers.push(peer);
+    }
+
+    /// Those who got a place since this was asked last.
+    pub(crate) fn take_newcomers(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.rest.newcomers)
     }
 
     /// Something happens to the group: Raft's own timers run again, as if heartbeats had come instead of pulses.
@@ -89,11 +91,11 @@ impl Raft {
     pub(super) fn offer_rest(&mut self, cx: &mut Context<'_>) {
         let last = self.log.last_index();
         let was_idle = std::mem::replace(&mut self.rest.last_seen, last) == last;
-        if !was_idle || !self.could_rest(cx.now) {
+        if !was_idle || !self.may_rest(cx.now) {
             return;
         }
         (self.rest.offered, self.rest.promised) = (last, To::All);
-        for place in (0..self.members.len()).filter(|place| *place != self.me) {
+        for place in self.group_of.others {
             let peer = self.members[place].peer;
             let offer = Header {
                 index: last,
@@ -106,27 +108,38 @@ impl Raft {
         self.rest_if_all_agree(cx);
     }
 
-    /// Leader: whether all is done, and known to everybody who is there.
-    fn could_rest(&self, now: Nanos) -> bool {
+    /// Whether nothing is left to do, as far as this replica can tell. [`crate::multi`]'s pairs say why each of these.
+    fn may_rest(&self, now: Nanos) -> bool {
         let last = self.log.last_index();
-        let mut there = 1;
-        for (place, progress) in self.progress.iter().enumerate() {
-            if place == self.me || self.is_away(place, now) {
-                continue;
-            }
-            there += 1;
-            if progress.mode != Mode::Replicate || progress.matched != last || !progress.counts {
-                return false;
-            }
-        }
-        self.role == Role::Leader
-            && !self.is_repairing()
+        let is_done = !self.is_repairing()
+            && self.has_steady_members()
             && self.commit == last
             && self.durable == last
-            && !self.has_unsynced()
-            && self.round_wanted <= self.round_confirmed
-            && self.progress.iter().all(|progress| progress.asked.is_none())
-            && there >= majority(self.members.len())
+            && !self.has_unsynced();
+        let others = self.group_of.others;
+        is_done
+            && match self.role {
+                Role::Leader => {
+                    let is_there = |place: usize| place == self.me || !self.is_away(place, now);
+                    self.round_wanted <= self.round_confirmed
+                        && self.is_quorum(is_there)
+                        && others.iter().all(|place| !is_there(place) || self.has_all(place))
+                }
+                Role::Follower => {
+                    let follows = self.leader.is_some_and(|leader| others.has(leader));
+                    follows && self.matched == last && !self.ack_due
+                }
+                Role::PreCandidate | Role::Candidate => false,
+            }
+    }
+
+    /// Leader: it is whole, and nothing has to be sent to it.
+    fn has_all(&self, place: usize) -> bool {
+        let progress = &self.progress[place];
+        progress.mode == Mode::Replicate
+            && progress.matched == self.log.last_index()
+            && progress.counts
+            && progress.asked.as_ref().is_none_or(Asked::is_answered)
     }
 
     /// Nothing was heard of it for an election timeout: it keeps nobody awake.
@@ -137,12 +150,10 @@ impl Raft {
     /// Follower: agrees, if that is how things stand here too.
     pub(super) fn on_rest(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         self.commit = self.commit.max(header.commit.min(self.matched));
-        let index = header.index;
-        let as_here = [self.log.last_index(), self.durable, self.matched, self.commit] == [index; 4];
-        let peer = self.members[from].peer;
-        let idle = !self.is_repairing() && !self.has_unsynced() && !self.ack_due;
-        if as_here && idle && cx.pairs.is_current(cx.now, peer, header.aux) {
-            (self.rest.is_resting, self.rest.promised) = (true, To::One(from));
+        let (index, peer) = (header.index, self.members[from].peer);
+        let as_here = self.log.last_index() == index && self.may_rest(cx.now);
+        if as_here && cx.pairs.is_current(cx.now, peer, header.aux) {
+            (self.rest.is_resting, self.rest.promised) = (true, To::One(peer));
             let reply = Header { index, aux: cx.pairs.epoch(peer), ..self.header(Kind::RestReply) };
             self.send(cx, from, &reply);
         }
@@ -166,20 +177,20 @@ impl Raft {
             let (index, epoch) = self.progress[place].rests;
             index == last && cx.pairs.is_current(cx.now, self.members[place].peer, epoch)
         };
-        let mut others = (0..self.members.len()).filter(|place| *place != self.me);
-        if others.all(|place| self.is_away(place, cx.now) || agrees(place)) && self.could_rest(cx.now) {
+        let mut others = self.group_of.others.iter();
+        if others.all(|place| self.is_away(place, cx.now) || agrees(place)) && self.may_rest(cx.now) {
             self.rest.is_resting = true;
         }
     }
 
-    /// The term in which we promised is over for us, or our leadership is.
+    /// The term in which we promised is over for us, or our leadership is, or the group is another.
     pub(super) fn break_promise(&mut self) {
-        let broken = match (self.rest.broken, self.rest.promised) {
-            (broken, To::Nobody) => broken,
-            (To::Nobody, promised) => promised,
-            (broken, promised) if broken == promised => broken,
-            _ => To::All,
-        };
-        self.rest = Rest { broken, ..Rest::default() };
+        let Rest { promised, mut broken, newcomers, .. } = std::mem::take(&mut self.rest);
+        match promised {
+            To::Nobody => {}
+            To::One(peer) => broken.push(peer),
+            To::All => broken.extend(self.group_of.others.iter().map(|place| self.members[place].peer)),
+        }
+        self.rest = Rest { broken, newcomers, ..Rest::default() };
     }
 }

@@ -16,6 +16,7 @@ impl Raft {
     pub fn compact(&mut self, index: u64) {
         assert!(index <= self.commit, "a snapshot holds only committed entries");
         self.log.compact(index);
+        self.forget_members(index);
     }
 
     /// Appends all entries to the write-ahead log once more. What was durable stays so: the old copies go only when the new
@@ -28,16 +29,18 @@ impl Raft {
 
     /// Leader: the followers that need entries which are gone.
     pub fn wanting_snapshot(&self) -> impl Iterator<Item = NodeId> {
-        let wanting = self.progress.iter().zip(&self.members);
-        wanting.filter(|(progress, _)| progress.mode == Mode::Snapshot).map(|(_, member)| member.peer.node)
+        let tracked = self.group_of.others.iter().filter(|place| *place < self.progress.len());
+        let wanting = tracked.filter(|place| self.progress[*place].mode == Mode::Snapshot);
+        wanting.map(|place| self.members[place].peer.node)
     }
 
     /// Leader: how far the slowest follower has come that was heard of since `since`; for not forgetting what it is
     /// about to need. Anybody else: everything.
     pub fn slowest_since(&self, since: Nanos) -> u64 {
-        let others = self.progress.iter().enumerate().filter(|(place, _)| *place != self.me);
-        let alive = others.filter(|(_, progress)| progress.heard >= since && progress.mode != Mode::Snapshot);
-        alive.map(|(_, progress)| progress.matched).min().unwrap_or(u64::MAX)
+        let others = self.group_of.others.iter().filter_map(|place| self.progress.get(place));
+        let alive =
+            others.filter(|progress| progress.last_heard() >= since && progress.mode != Mode::Snapshot);
+        alive.map(|progress| progress.matched).min().unwrap_or(u64::MAX)
     }
 
     /// Leader: sends a part to a follower. `header` fields beyond group, kind and term are the caller's.
@@ -68,11 +71,13 @@ impl Raft {
             self.log.compact(index);
         } else {
             self.log.reset(index, term);
+            self.note_cut(0);
             self.durable = 0;
             self.pending.clear();
         }
         self.pending.push_back((lsn, self.log.last_index()));
         self.commit = index;
+        self.forget_members(index);
         self.matched = self.matched.max(index);
         self.ack_due = true;
     }

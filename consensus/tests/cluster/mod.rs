@@ -4,7 +4,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use flotilla_consensus::message::decode;
-use flotilla_consensus::{GroupId, Kind, Multi, MultiConfig, RaftConfig, Refused, Role, raft::Member};
+use flotilla_consensus::{
+    Change, ChangeRefused, GroupId, Kind, Multi, MultiConfig, RaftConfig, Refused, Role, Transition,
+    raft::Member,
+};
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{
     BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, FileId, Nanos, NodeId, OpId, PeerId,
@@ -13,6 +16,8 @@ use flotilla_storage::{Identity, LogConfig, RecordHeader, Recovery};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) const GROUP: GroupId = GroupId(1);
+/// The channel's byte and the sender's incarnation.
+const FRAME_HEADER_BYTES: usize = 9;
 
 struct Replica {
     multi: Multi,
@@ -23,6 +28,7 @@ struct Replica {
 
 pub(crate) struct Cluster {
     replicas: Vec<Replica>,
+    founders: usize,
     /// Frames on their way: (from, to, bytes).
     pub(crate) wire: Vec<(usize, usize, Vec<u8>)>,
     /// Replicas whose frames don't arrive and don't leave.
@@ -33,6 +39,8 @@ pub(crate) struct Cluster {
     pub(crate) slow_disks: BTreeSet<usize>,
     /// Replicas whose disks have no room for another file.
     pub(crate) full_disks: BTreeSet<usize>,
+    /// How the frames of a replica begin: the channel, and the incarnation of its log.
+    pub(crate) beginnings: BTreeMap<usize, Vec<u8>>,
     /// Bytes of all frames so far.
     pub(crate) sent_bytes: usize,
     /// Messages of groups so far: all but pulses.
@@ -41,7 +49,7 @@ pub(crate) struct Cluster {
     pub(crate) now: Nanos,
 }
 
-fn peer(node: usize) -> PeerId {
+pub(crate) fn peer(node: usize) -> PeerId {
     PeerId { node: NodeId(u32::try_from(node + 1).unwrap()), core: CoreId(0) }
 }
 
@@ -54,13 +62,19 @@ fn no_space() -> DiskError {
     DiskError { operation: "create", file: "segment".to_owned(), offset: 0, errno: 28, reason }
 }
 
-fn open(node: usize, (nodes, groups): (usize, u64), files: &BTreeMap<FileId, Vec<u8>>, now: Nanos) -> Multi {
+/// `founders` vote from the start; the others are known, and not in the groups.
+fn open(
+    node: usize,
+    (founders, nodes, groups): (usize, usize, u64),
+    files: &BTreeMap<FileId, Vec<u8>>,
+    now: Nanos,
+) -> Multi {
     let pool = BlockPool::heap();
     let mut recovery = Recovery::new(identity(node));
     for (file, content) in files {
         recovery.segment(*file, pool.copy_of(content)).unwrap();
     }
-    let members: Vec<Member> = (0..nodes).map(|node| Member { peer: peer(node) }).collect();
+    let members: Vec<Member> = (0..founders).map(|node| Member { peer: peer(node) }).collect();
     let config = MultiConfig {
         me: peer(node).node,
         groups: (0..groups).map(|number| (GroupId(GROUP.0 + number), members.clone())).collect(),
@@ -68,11 +82,13 @@ fn open(node: usize, (nodes, groups): (usize, u64), files: &BTreeMap<FileId, Vec
         log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(identity(node)) },
         channel: 0,
     };
-    Multi::open(config, pool, recovery.finish().unwrap(), node as u64 ^ now << 8, now)
+    let mut multi = Multi::open(config, pool, recovery.finish().unwrap(), node as u64 ^ now << 8, now);
+    (founders..nodes).for_each(|node| multi.introduce(0, peer(node)));
+    multi
 }
 
 fn messages(frame: &[u8]) -> usize {
-    let (mut at, mut count) = (1, 0);
+    let (mut at, mut count) = (FRAME_HEADER_BYTES, 0);
     while at < frame.len() {
         let (message, next) = decode(frame, at).unwrap();
         count += usize::from(message.header.kind != Kind::Pulse);
@@ -82,7 +98,7 @@ fn messages(frame: &[u8]) -> usize {
 }
 
 fn has(frame: &[u8], kind: Kind) -> bool {
-    let mut at = 1;
+    let mut at = FRAME_HEADER_BYTES;
     while at < frame.len() {
         let (message, next) = decode(frame, at).unwrap();
         if message.header.kind == kind {
@@ -95,30 +111,46 @@ fn has(frame: &[u8], kind: Kind) -> bool {
 
 impl Cluster {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self::with_groups(nodes, 1)
+        Self::open(nodes, 0, 1)
     }
 
     pub(crate) fn with_groups(nodes: usize, groups: u64) -> Self {
+        Self::open(nodes, 0, groups)
+    }
+
+    /// The last `spares` nodes aren't in the group.
+    pub(crate) fn with_spares(founders: usize, spares: usize) -> Self {
+        Self::open(founders, spares, 1)
+    }
+
+    fn open(founders: usize, spares: usize, groups: u64) -> Self {
+        let nodes = founders + spares;
         let replica = |node| {
             let files = BTreeMap::new();
-            Replica { multi: open(node, (nodes, groups), &files, 0), unsynced: Vec::new(), files }
+            Replica { multi: open(node, (founders, nodes, groups), &files, 0), unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
         let (cut_off, slow_disks, full_disks) = Default::default();
         let (wire, withheld) = Default::default();
-        let (sent_bytes, sent_messages, now) = (0, 0, 1);
-        Self {
+        let mut cluster = Self {
             replicas,
+            founders,
             wire,
             cut_off,
             withheld,
             slow_disks,
             full_disks,
-            sent_bytes,
-            sent_messages,
+            beginnings: BTreeMap::new(),
+            sent_bytes: 0,
+            sent_messages: 0,
             groups,
-            now,
-        }
+            now: 1,
+        };
+        (0..nodes).for_each(|node| cluster.flush(node));
+        // They find out that the groups are new.
+        cluster.deliver();
+        cluster.sent_bytes = 0;
+        cluster
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
@@ -162,6 +194,60 @@ impl Cluster {
         ticket
     }
 
+    pub(crate) fn change(
+        &mut self,
+        node: usize,
+        changes: &[Change],
+        how: Transition,
+    ) -> Result<u64, ChangeRefused> {
+        let proposal = self.replicas[node].multi.change(self.now, 0, changes, how);
+        self.flush(node);
+        proposal.map(|proposal| proposal.index)
+    }
+
+    pub(crate) fn leave_joint(&mut self, node: usize) -> Result<u64, ChangeRefused> {
+        let proposal = self.replicas[node].multi.leave_joint(self.now, 0);
+        self.flush(node);
+        proposal.map(|proposal| proposal.index)
+    }
+
+    /// Who votes, as a node has it; in etcd's words.
+    pub(crate) fn configuration(&self, node: usize) -> String {
+        self.raft(node).membership().1.configuration.to_string()
+    }
+
+    /// The node has a snapshot of everything committed, and forgets its log.
+    pub(crate) fn compact(&mut self, node: usize) {
+        let (index, multi) = (self.raft(node).commit(), &mut self.replicas[node].multi);
+        let term = multi.raft(0).log().term(index).unwrap();
+        multi.mark_snapshot(0, index, term, &1_u64.to_le_bytes());
+        multi.compact(0, index);
+        self.flush(node);
+    }
+
+    /// A follower gets the leader's snapshot, as their owners would carry it.
+    pub(crate) fn install(&mut self, from: usize, to: usize) {
+        let (index, term) = self.raft(from).log().snapshot();
+        let (since, membership) = self.raft(from).membership_at(index);
+        let membership = membership.clone();
+        let multi = &mut self.replicas[to].multi;
+        multi.take_membership(self.now, 0, since, membership);
+        let lsn = multi.mark_snapshot(0, index, term, &1_u64.to_le_bytes());
+        multi.install_snapshot(self.now, 0, index, term, lsn);
+        self.flush(to);
+    }
+
+    /// Everything that the node's disk holds now, and a way back to it.
+    pub(crate) fn disk(&self, node: usize) -> BTreeMap<FileId, Vec<u8>> {
+        self.replicas[node].files.clone()
+    }
+
+    /// The node's disk is another: an empty one, or what it was before. The node starts again.
+    pub(crate) fn swap_disk(&mut self, node: usize, files: BTreeMap<FileId, Vec<u8>>) {
+        self.replicas[node].files = files;
+        self.restart(node);
+    }
+
     pub(crate) fn flush(&mut self, node: usize) {
         let mut out = Effects::<()>::default();
         self.replicas[node].multi.flush(self.now, &mut out);
@@ -175,6 +261,7 @@ impl Cluster {
             match effect {
                 Effect::Send { to, frame } => {
                     self.sent_bytes += frame.len();
+                    self.beginnings.insert(node, frame[..FRAME_HEADER_BYTES].to_vec());
                     self.sent_messages += messages(&frame);
                     self.wire.push((node, usize::try_from(to.node.0).unwrap() - 1, frame));
                 }
@@ -247,24 +334,45 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn is_due(&self, node: usize) -> bool {
+        self.raft(node).deadline() <= self.now
+    }
+
     /// Every timer that is due fires.
     pub(crate) fn fire_due(&mut self) {
         for node in 0..self.replicas.len() {
-            if self.raft(node).deadline() <= self.now {
-                self.fire(node);
+            if self.replicas[node].multi.deadline().is_some_and(|due| due <= self.now) {
+                self.tick(node);
             }
         }
     }
 
     /// Everything on the wire arrives, and what follows from it, until it is quiet.
     pub(crate) fn deliver(&mut self) {
-        while !self.wire.is_empty() {
+        self.deliver_some(usize::MAX);
+    }
+
+    /// At most so many frames arrive.
+    pub(crate) fn deliver_some(&mut self, mut frames: usize) {
+        while !self.wire.is_empty() && frames > 0 {
+            frames -= 1;
             let (from, to, frame) = self.wire.remove(0);
-            let withheld = self.withheld.is_some_and(|(at, kind)| at == to && has(&frame, kind));
-            if !withheld && !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
-                self.replicas[to].multi.receive(self.now, peer(from).node, &frame[1..]).unwrap();
-                self.flush(to);
-            }
+            self.arrive(from, to, &frame);
+        }
+    }
+
+    /// What is on the wire to this replica arrives; the rest stays.
+    pub(crate) fn deliver_to(&mut self, node: usize) {
+        for (from, to, frame) in self.wire.extract_if(.., |(_, to, _)| *to == node).collect::<Vec<_>>() {
+            self.arrive(from, to, &frame);
+        }
+    }
+
+    fn arrive(&mut self, from: usize, to: usize, frame: &[u8]) {
+        let withheld = self.withheld.is_some_and(|(at, kind)| at == to && has(frame, kind));
+        if !withheld && !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
+            self.replicas[to].multi.receive(self.now, peer(from).node, &frame[1..]).unwrap();
+            self.flush(to);
         }
     }
 
@@ -303,7 +411,7 @@ impl Cluster {
         let now = self.now;
         let replica = &mut self.replicas[node];
         replica.unsynced.clear();
-        replica.multi = open(node, (nodes, self.groups), &replica.files, now);
+        replica.multi = open(node, (self.founders, nodes, self.groups), &replica.files, now);
         self.flush(node);
         for other in (0..nodes).filter(|other| *other != node) {
             for up in [false, true] {

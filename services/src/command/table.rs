@@ -95,6 +95,7 @@ static TABLE: &[Spec] = commands! {
     5 "expire" -3 WRITE_FAST 1 1 1 W, "Sets the time to live of a key in seconds.";
     6 "expireat" -3 WRITE_FAST 1 1 1 W, "Sets when a key expires, in seconds since 1970.";
     62 "expiretime" 2 READ_FAST 1 1 1 R, "When a key expires, in seconds since 1970.";
+    119 "flotilla.member" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes who has replicas of the groups on this core.";
     7 "flushall" -1 WRITE 0 0 0 W, "Deletes every key that this core leads.";
     8 "flushdb" -1 WRITE 0 0 0 W, "Deletes every key that this core leads.";
     107 "function" -2 PLAIN 0 0 0 Kind::Server, "FUNCTION FLUSH: accepted and without effect.";

@@ -295,6 +295,12 @@ impl Core {
             return self.connections.reply(conn, |reply| reply.error(&rejected.to_string()));
         }
         match spec.kind {
+            _ if spec.name == "flotilla.member" => {
+                let Some(connection) = self.connections.map.get(&conn) else { return };
+                let (protocol, mut bytes) = (connection.state.protocol, Vec::new());
+                self.member_command(now, args, &mut ReplyWriter::new(&mut bytes, protocol));
+                self.connections.reply(conn, |reply| reply.raw(&bytes));
+            }
             Kind::Read | Kind::Write => self.data_command(now, conn, spec, args, out),
             Kind::Connection | Kind::Server | Kind::Cluster => self.plain_command(now, conn, spec, args),
         }
@@ -342,11 +348,11 @@ impl Core {
             self.execute(now, Origin::Local { conn, sequence }, spec, args, in_order, out);
         } else if led_here {
             let sequence = self.connections.promise(conn, 1, spec.is_write());
-            self.send_to_core(core, &Outgoing { conn, sequence, protocol, spec, args }, out);
+            self.send_to_core(now, core, &Outgoing { conn, sequence, protocol, spec, args }, out);
         } else if let (Some(leader), Redirect::Forward) = (leader, self.config.redirect) {
             let sequence = self.connections.promise(conn, 1, spec.is_write());
             let peer = self.peer_of(leader, number);
-            self.send_to_peer(peer, &Outgoing { conn, sequence, protocol, spec, args });
+            self.send_to_peer(now, peer, &Outgoing { conn, sequence, protocol, spec, args });
         } else {
             let error = self.moved(Some(slot));
             self.connections.reply(conn, |reply| reply.error(&error));

@@ -23,8 +23,9 @@ use flotilla_runtime::{Effects, Nanos, Now};
 use flotilla_storage::RecordHeader;
 use std::collections::{BTreeMap, VecDeque};
 
-/// A deposed leader's writer is cut off (outcome unknown) if its entry's fate isn't known by then.
-const UNDECIDED_FOR_MAX: Nanos = 10 * SECOND;
+/// A deposed leader's writer is cut off (outcome unknown) if its entry's fate isn't known by then, and so is a writer whose
+/// command was handed on and never answered.
+pub(super) const UNDECIDED_FOR_MAX: Nanos = 10 * SECOND;
 /// Keys of a shard that are removed because their time has come, per entry: bounds the time that applying takes.
 const EXPIRED_PER_ENTRY_MAX: usize = 1000;
 /// How often a leader looks for keys whose time has come.
@@ -204,16 +205,10 @@ impl Core {
 
     /// Leaders log the time when keys have expired; writers without a verdict are cut off at last.
     pub(super) fn tick_groups(&mut self, now: Now, out: &mut Effects<Message>) {
+        if self.cut_off_at.is_some_and(|at| at <= now.monotonic) {
+            self.cut_off_undecided(now, out);
+        }
         for place in 0..self.groups.len() {
-            let group = &mut self.groups[place];
-            if !group.undecided.is_empty() {
-                let since = now.monotonic.saturating_sub(UNDECIDED_FOR_MAX);
-                let late: Vec<_> =
-                    group.undecided.extract_if(.., |_, (_, _, orphaned)| *orphaned < since).collect();
-                for (_, (origin, _, _)) in late {
-                    self.abandon(origin, out);
-                }
-            }
             let group = &mut self.groups[place];
             if group.standing.1 && now.monotonic >= group.next_expiry_look {
                 group.next_expiry_look = now.monotonic + EXPIRY_INTERVAL;
@@ -223,6 +218,22 @@ impl Core {
                     let _ = self.advance_time(now, place);
                 }
             }
+        }
+    }
+
+    /// Cuts off those who have waited for a verdict, or for a peer, for too long, and notes when the next ones will have.
+    fn cut_off_undecided(&mut self, now: Now, out: &mut Effects<Message>) {
+        let has_waited = |since: Nanos| since + UNDECIDED_FOR_MAX <= now.monotonic;
+        self.give_up_since(now.monotonic.saturating_sub(UNDECIDED_FOR_MAX));
+        let (mut late, mut oldest) = (Vec::new(), self.remote.oldest());
+        for group in &mut self.groups {
+            late.extend(group.undecided.extract_if(.., |_, (_, _, since)| has_waited(*since)));
+            let left = group.undecided.values().map(|(_, _, since)| *since);
+            oldest = oldest.into_iter().chain(left).min();
+        }
+        self.cut_off_at = oldest.map(|since| since + UNDECIDED_FOR_MAX);
+        for (_, (origin, _, _)) in late {
+            self.abandon(origin, out);
         }
     }
 
@@ -250,6 +261,7 @@ impl Core {
             for writer in group.writers.drain(..) {
                 let Proposal { index, term } = writer.proposal;
                 group.undecided.insert((index, term), (writer.origin, writer.slot, now.monotonic));
+                self.cut_off_at.get_or_insert(now.monotonic + UNDECIDED_FOR_MAX);
             }
             let readers: Vec<Reader> =
                 group.readers.drain(..).chain(group.readers_in_order.drain(..)).collect();
@@ -284,7 +296,8 @@ impl Core {
         }
     }
 
-    /// Who waits for the entry of this index and term; everybody who waits for another entry there is redirected.
+    /// Who waits for the entry of this index and term. Redirected are those who wait for another entry there, and for one
+    /// behind it of an earlier term: terms never go back along a log, so nothing of that term is ever committed there.
     fn claim(&mut self, place: usize, index: u64, term: u64, out: &mut Effects<Message>) -> Option<Origin> {
         let group = &mut self.groups[place];
         let writer = group.writers.pop_front_if(|writer| writer.proposal.index <= index);
@@ -298,10 +311,10 @@ impl Core {
             claimed = Some(writer.origin);
         }
         if !group.undecided.is_empty() {
-            let decided: Vec<_> =
-                group.undecided.extract_if((index, 0)..=(index, u64::MAX), |_, _| true).collect();
-            for ((_, proposed), (origin, slot, _)) in decided {
-                if proposed == term {
+            let is_decided = |(at, proposed): &(u64, u64), _: &mut _| *at == index || *proposed < term;
+            let decided: Vec<_> = group.undecided.extract_if((index, 0).., is_decided).collect();
+            for ((at, proposed), (origin, slot, _)) in decided {
+                if (at, proposed) == (index, term) {
                     claimed = Some(origin);
                 } else {
                     self.redirect(origin, slot, out);

@@ -55,6 +55,16 @@ impl GroupInspection<'_> {
         self.raft.durable()
     }
 
+    /// The configuration in effect, and the entry that brought it.
+    pub fn membership(&self) -> (u64, &flotilla_consensus::Membership) {
+        self.raft.membership()
+    }
+
+    /// Entries that hold configurations not in effect yet.
+    pub fn changes(&self) -> &[u64] {
+        self.raft.pending_changes()
+    }
+
     /// The term and the whole record of an entry in memory.
     pub fn entry(&self, index: u64) -> Option<(u64, &[u8])> {
         self.raft.log().entry(index).map(|entry| (entry.term, &*entry.record))

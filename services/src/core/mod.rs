@@ -10,6 +10,7 @@
 //! | `client.rs` | frame.decode, router.route: connections, pipelines, what is answered on the spot |
 //! | `group.rs` | shard.propose, kv.apply: the state of one group, its waiting writers and readers |
 //! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
+//! | `member.rs` | who has replicas of the groups, and how an operator changes that |
 //! | `snapshot/` | a group's state as a file, so that its log can be forgotten, and for followers that are far behind |
 //! | `topology.rs` | who leads what, as clients are told |
 //! | `inspect.rs` | a look inside, for the simulator and `INFO` |
@@ -21,19 +22,22 @@ mod client;
 mod group;
 mod inspect;
 mod keyless;
+mod member;
 mod remote;
 mod snapshot;
 mod topology;
 
 pub use inspect::{GroupInspection, Inspection};
+pub use member::MemberChange;
 pub use remote::Message;
 
 use crate::config::Config;
 use client::Connections;
-use flotilla_consensus::{GroupId, Multi, MultiConfig, RaftConfig, raft::Member};
+use flotilla_consensus::{GroupId, Membership, Multi, MultiConfig, RaftConfig, raft::Member};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{
-    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, Now, PeerId, Slice,
+    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, NodeId, Now,
+    PeerId, Slice,
 };
 use flotilla_storage::{Identity, LogConfig, Recovered, Recovery, StorageError};
 use group::Group;
@@ -78,6 +82,8 @@ pub struct Core {
     damage: Vec<String>,
     snapshots: Snapshots,
     pool: BlockPool,
+    /// When the first client that waits for a verdict or a peer will have waited for too long; perhaps earlier.
+    pub(crate) cut_off_at: Option<Nanos>,
     /// Asked to stop: finish what was begun, but not beyond this instant.
     draining: Option<Nanos>,
     /// Reused by every flush.
@@ -103,7 +109,7 @@ impl Core {
             files.iter().map(|(file, image)| (*file, image.len() as u64)).collect();
         let unfit = recovered.tail.fit(config.log.segment_bytes, |file| lengths[&file]);
         let hosted = topology::groups_of(config, core);
-        let (mut snapshots, restored) = restore(&files, &hosted, &mut recovered)?;
+        let (mut snapshots, restored) = restore(&files, &hosted, &mut recovered, config.node_id())?;
         snapshots.remove_at_start(unfit);
         drop(files);
         let (summary, damage) = (recovered.summary(), recovered.damage());
@@ -122,7 +128,8 @@ impl Core {
             },
             channel: channel::RAFT,
         };
-        let multi = Multi::open(multi_config, pool.clone(), recovered, seed, now.monotonic);
+        let mut multi = Multi::open(multi_config, pool.clone(), recovered, seed, now.monotonic);
+        topology::introduce_everybody(config, &mut multi);
         let mut groups: Vec<Group> =
             (0..multi.len()).map(|place| Group::new(config, multi.raft(place))).collect();
         for (place, restored) in restored.into_iter().enumerate() {
@@ -141,6 +148,7 @@ impl Core {
             damage,
             snapshots,
             pool,
+            cut_off_at: None,
             draining: None,
             settling: Vec::new(),
             is_out_of_room: false,
@@ -208,6 +216,7 @@ fn restore(
     files: &[(FileId, Slice)],
     hosted: &[(GroupId, Vec<Member>)],
     recovered: &mut Recovered,
+    me: NodeId,
 ) -> Result<(Snapshots, Vec<Option<Restored>>), StorageError> {
     let number_of = |payload: &Slice| (**payload).try_into().map_or(0, u64::from_le_bytes);
     let mark_of = |(group, _): &(GroupId, Vec<Member>)| {
@@ -217,11 +226,15 @@ fn restore(
     let marks: Vec<Option<u64>> = hosted.iter().map(mark_of).collect();
     let (snapshots, found) = snapshot::open(files, &marks);
     let mut restored = Vec::new();
-    for ((group, members), found) in hosted.iter().zip(found) {
+    for ((group, founders), found) in hosted.iter().zip(found) {
+        let is_alone = is_alone(recovered, *group, founders, me);
         let lost = match found {
             Ok(found) => {
                 restored.push(found);
-                recovered.damage_of(group.0).map(|_| recovered.damage().join("; "))
+                // Without a hole it is a group that isn't founded yet.
+                let damage = recovered.damage_of(group.0);
+                let damage = damage.filter(|damage| damage.given_up || !recovered.holes.is_empty());
+                damage.map(|_| recovered.damage().join("; "))
             }
             Err(error) => {
                 restored.push(None);
@@ -229,13 +242,22 @@ fn restore(
                 Some(error.to_string())
             }
         };
-        if let (Some(what), [_]) = (lost, &members[..])
+        if let Some(what) = lost.filter(|_| is_alone)
             && !recovered.accept_what_is_left(group.0)
         {
             return Err(StorageError::Irreparable { group: group.0, what });
         }
     }
     Ok((snapshots, restored))
+}
+
+/// Whether nobody else has a replica of the group.
+fn is_alone(recovered: &Recovered, group: GroupId, founders: &[Member], me: NodeId) -> bool {
+    let recorded = recovered.groups.get(&group.0).and_then(|found| found.membership.as_ref());
+    let recorded = recorded.and_then(|(_, payload)| Membership::decode(payload.get(8..)?));
+    let assumed = || Membership::of_voters(founders.iter().map(|member| member.peer));
+    let peers = recorded.unwrap_or_else(assumed).peers;
+    peers.len() == 1 && peers.contains_key(&u64::from(me.0))
 }
 
 impl Machine for Core {
@@ -253,11 +275,12 @@ impl Machine for Core {
             Event::Closed { conn } => self.connections.close(conn),
             Event::PeerUp { peer } => {
                 self.multi.link_changed(now.monotonic, peer, true);
+                self.remote_link_changed(peer, true);
                 self.snapshot_link_changed(peer);
             }
             Event::PeerDown { peer } => {
                 self.multi.link_changed(now.monotonic, peer, false);
-                self.remote_lost(peer);
+                self.remote_link_changed(peer, false);
                 self.snapshot_link_changed(peer);
             }
             Event::Peer { from, frame } => self.peer_frame(now, from, frame, out),
@@ -284,7 +307,7 @@ impl Machine for Core {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let deadlines = [self.multi.deadline(), self.draining, self.snapshots.deadline()];
+        let deadlines = [self.multi.deadline(), self.draining, self.snapshots.deadline(), self.cut_off_at];
         deadlines.into_iter().flatten().min()
     }
 }

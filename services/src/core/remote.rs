@@ -6,13 +6,14 @@
 //! core that gets a command it doesn't lead answers with the redirection instead.
 
 use super::client::PackedArgs;
+use super::group::UNDECIDED_FOR_MAX;
 use super::{Core, channel};
 use crate::command::{Spec, lookup};
 use crate::config::Redirect;
 use crate::resp::{Protocol, ReplyWriter};
 use crate::slot::Slot;
-use flotilla_runtime::{ConnId, CoreId, Effect, Effects, NodeId, Now, PeerId};
-use std::collections::BTreeMap;
+use flotilla_runtime::{ConnId, CoreId, Effect, Effects, Nanos, NodeId, Now, PeerId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,7 @@ struct Waiting {
     sequence: u64,
     to: Destination,
     writes: bool,
+    since: Nanos,
 }
 
 /// The commands that are elsewhere, and what leaves for the peers this turn.
@@ -84,6 +86,8 @@ struct Waiting {
 pub(crate) struct Remote {
     last_token: u64,
     waiting: BTreeMap<u64, Waiting>,
+    /// Peers to which the link stands.
+    up: BTreeSet<PeerId>,
     outgoing: BTreeMap<PeerId, Vec<u8>>,
 }
 
@@ -94,10 +98,18 @@ const UNKNOWN: u8 = 3;
 const ITEM_HEADER_BYTES: usize = 16;
 
 impl Remote {
-    fn expect(&mut self, conn: ConnId, sequence: u64, to: Destination, writes: bool) -> u64 {
+    fn expect(&mut self, now: Now, command: &Outgoing<'_>, to: Destination) -> u64 {
         self.last_token += 1;
-        self.waiting.insert(self.last_token, Waiting { conn, sequence, to, writes });
+        let Outgoing { conn, sequence, spec, .. } = *command;
+        let waiting = Waiting { conn, sequence, to, writes: spec.is_write(), since: now.monotonic };
+        self.waiting.insert(self.last_token, waiting);
         self.last_token
+    }
+
+    /// Since when the peer that owes an answer for the longest time does.
+    pub(super) fn oldest(&self) -> Option<Nanos> {
+        let mut at_peers = self.waiting.values().filter(|waiting| waiting.to != Destination::Core);
+        at_peers.next().map(|waiting| waiting.since)
     }
 
     fn put(&mut self, to: PeerId, kind: u8, protocol: Protocol, token: u64, bytes: &[u8]) {
@@ -132,9 +144,14 @@ pub(super) struct Outgoing<'a> {
 
 impl Core {
     /// Sends a client's command to another core of this node.
-    pub(super) fn send_to_core(&mut self, core: CoreId, command: &Outgoing<'_>, out: &mut Effects<Message>) {
-        let writes = command.spec.is_write();
-        let token = self.remote.expect(command.conn, command.sequence, Destination::Core, writes);
+    pub(super) fn send_to_core(
+        &mut self,
+        now: Now,
+        core: CoreId,
+        command: &Outgoing<'_>,
+        out: &mut Effects<Message>,
+    ) {
+        let token = self.remote.expect(now, command, Destination::Core);
         let packed = PackedArgs::pack(command.args);
         out.push(Effect::Mesh {
             to: core,
@@ -142,10 +159,14 @@ impl Core {
         });
     }
 
-    /// Sends a client's command to the node that leads its group.
-    pub(super) fn send_to_peer(&mut self, peer: PeerId, command: &Outgoing<'_>) {
-        let writes = command.spec.is_write();
-        let token = self.remote.expect(command.conn, command.sequence, Destination::Peer(peer), writes);
+    /// Sends a client's command to the node that leads its group, if there is a way.
+    pub(super) fn send_to_peer(&mut self, now: Now, peer: PeerId, command: &Outgoing<'_>) {
+        if !self.remote.up.contains(&peer) {
+            let error = "TRYAGAIN there is no link to the node that leads the key's group";
+            return self.connections.fill(command.conn, command.sequence, |reply| reply.error(error));
+        }
+        let token = self.remote.expect(now, command, Destination::Peer(peer));
+        self.cut_off_at.get_or_insert(now.monotonic + UNDECIDED_FOR_MAX);
         let packed = PackedArgs::pack(command.args);
         self.remote.put(peer, REQUEST, command.protocol, token, packed.bytes());
     }
@@ -269,9 +290,25 @@ impl Core {
         }
     }
 
-    /// The link to a peer broke. What was sent there may have happened: writers are cut off, readers may retry.
-    pub(super) fn remote_lost(&mut self, peer: PeerId) {
-        let lost = self.remote.waiting.extract_if(.., |_, waiting| waiting.to == Destination::Peer(peer));
+    /// The link to a peer stands, or broke. In that case what was sent there may have happened.
+    pub(super) fn remote_link_changed(&mut self, peer: PeerId, up: bool) {
+        if up {
+            self.remote.up.insert(peer);
+        } else {
+            self.remote.up.remove(&peer);
+            self.give_up(|waiting| waiting.to == Destination::Peer(peer));
+        }
+    }
+
+    /// Peers that haven't answered since then won't: the answer may have been lost with the link from them to us, of
+    /// whose end nobody tells us.
+    pub(super) fn give_up_since(&mut self, latest: Nanos) {
+        self.give_up(|waiting| waiting.to != Destination::Core && waiting.since <= latest);
+    }
+
+    /// No answer will come: writers are cut off, readers may retry.
+    fn give_up(&mut self, is_lost: impl Fn(&Waiting) -> bool) {
+        let lost = self.remote.waiting.extract_if(.., |_, waiting| is_lost(waiting));
         for (_, waiting) in lost {
             if waiting.writes {
                 self.connections.cut_off(waiting.conn);

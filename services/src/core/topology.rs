@@ -1,7 +1,8 @@
 //! Who leads what, as clients are told.
 //!
 //! Until the controller decides placement (a later room), it follows from the configuration: every node has a
-//! replica of every group, group `g` lives on core `g mod cores`, and the shards are dealt out evenly.
+//! replica of every group, group `g` lives on core `g mod cores`, and the shards are dealt out evenly. A replica on a node
+//! that `joins` stays empty until its group takes it in ([`super::member`]).
 
 use super::Core;
 use super::remote::Message;
@@ -16,7 +17,7 @@ pub(crate) fn core_of(cores: u16, number: u32) -> CoreId {
     CoreId(u16::try_from(number % u32::from(cores)).expect("less than the number of cores"))
 }
 
-/// The groups with a replica on `core` of this node, with their members.
+/// The groups with a replica on `core` of this node, with the voters that they are founded with.
 pub(crate) fn groups_of(config: &Config, core: CoreId) -> Vec<(GroupId, Vec<Member>)> {
     let here = (0..config.groups).filter(|number| core_of(config.me().cores, *number) == core);
     let members = |number: u32| {
@@ -24,9 +25,20 @@ pub(crate) fn groups_of(config: &Config, core: CoreId) -> Vec<(GroupId, Vec<Memb
             node: NodeId(node.id),
             core: core_of(node.cores, number),
         };
-        config.nodes.iter().map(|node| Member { peer: peer(node) }).collect()
+        let founders = config.nodes.iter().filter(|node| !node.joins);
+        founders.map(|node| Member { peer: peer(node) }).collect()
     };
     here.map(|number| (GroupId(u64::from(number) + 1), members(number))).collect()
+}
+
+/// Every group hears of the nodes that it may take in one day.
+pub(crate) fn introduce_everybody(config: &Config, multi: &mut flotilla_consensus::Multi) {
+    for place in 0..multi.len() {
+        let number = u32::try_from(multi.raft(place).group().0 - 1).expect("groups are few");
+        for node in config.nodes.iter().filter(|node| node.id != config.node) {
+            multi.introduce(place, PeerId { node: NodeId(node.id), core: core_of(node.cores, number) });
+        }
+    }
 }
 
 /// The first and last shard of a group: contiguous, and equal to within one.

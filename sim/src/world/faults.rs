@@ -9,7 +9,7 @@ use flotilla_storage::{Identity, Lsn, Recovery};
 
 impl World {
     pub(super) fn schedule_faults(&mut self) {
-        let Swarm { resets, partitions, crashes, blackouts, pauses, full_disks, .. } = self.swarm;
+        let Swarm { resets, partitions, crashes, blackouts, pauses, full_disks, changes, .. } = self.swarm;
         let faults = [
             (resets, Happening::Reset),
             (partitions, Happening::Partition),
@@ -17,6 +17,7 @@ impl World {
             (blackouts, Happening::Crash { node: None }),
             (pauses, Happening::Pause),
             (full_disks, Happening::Full),
+            (changes, Happening::Change),
         ];
         for (mean, fault) in faults {
             if mean > 0 {
@@ -82,6 +83,7 @@ impl World {
         let unfinished: Vec<Action> = std::mem::take(&mut this.unfinished).into_values().collect();
         this.disk.crash(&unfinished, &mut this.rng);
         self.rot(node);
+        self.wipe(node);
         for connection in std::mem::take(&mut self.nodes[node].conns).into_values() {
             let Conn { client, attempt, .. } = connection;
             self.at(self.now + self.swarm.delay, Happening::GoneAtClient { client, attempt });
@@ -100,10 +102,7 @@ impl World {
     /// back.
     fn rot(&mut self, node: usize) {
         let chance = self.swarm.rot;
-        if self.nodes.len() < 3 || !self.nodes[node].rng.per_million(chance) {
-            return;
-        }
-        if self.rotten.is_some_and(|rotten| rotten != node && !self.is_whole(rotten)) {
+        if !self.nodes[node].rng.per_million(chance) || !self.may_lose(node) {
             return;
         }
         let this = &mut self.nodes[node];
@@ -120,7 +119,7 @@ impl World {
         }
     }
 
-    fn is_whole(&self, node: usize) -> bool {
+    pub(super) fn is_whole(&self, node: usize) -> bool {
         let core = self.nodes[node].core.as_ref();
         core.is_some_and(|core| core.inspect().groups.iter().all(|group| !group.repairing))
     }

@@ -251,12 +251,20 @@ impl Space {
     }
 }
 
+/// A mark that says that all of a group's records before it are of no use.
+fn gives_up(record: &[u8]) -> bool {
+    RecordHeader::decode(record)
+        .is_ok_and(|(header, _)| header.kind == RecordKind::SnapshotMark && header.index == 0)
+}
+
 impl Log {
     /// Gives back the segments that nobody needs: writes what must survive them again, then retires them.
     pub(super) fn reclaim<M>(&mut self, _now: Nanos, out: &mut Effects<M>) {
         while self.space.oldest_is_released() {
             let next_first = self.space.live[1].first;
             let stale = self.space.latest.values().filter(|(lsn, _)| *lsn < next_first);
+            // What a group gave up lies before it: written again, the record would take what came since.
+            let stale = stale.filter(|(_, record)| !gives_up(record));
             let stale: Vec<Vec<u8>> = stale.map(|(_, record)| record.clone()).collect();
             for record in stale {
                 self.append_record(&record).expect("it was a record when it was written first");

@@ -505,6 +505,22 @@ fn segments_are_used_again() {
     assert_eq!((vote.term, vote.vote), (9, Some(NodeId(3))), "the vote was carried along");
 }
 
+/// A damaged group of which nothing could be used said so once; since then it has new entries.
+#[test]
+fn what_was_given_up_once_is_not_given_up_again() {
+    let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+    rig.mark(1, 0, 0);
+    rig.settle();
+    rig.log.begin_new_segment();
+    for index in 1..=3 {
+        rig.entry(1, index, 1, b"since then");
+        rig.settle();
+    }
+    rig.rest();
+    let recovered = rig.disk.recover().unwrap();
+    assert_eq!(recovered.groups[&1].entries.len(), 3, "though the segment with the mark was given back");
+}
+
 #[test]
 fn a_group_that_seldom_writes_doesn_t_pin_the_log() {
     let (mut rig, _) = Rig::new(TestDisk::default(), 1);

@@ -18,6 +18,8 @@ pub struct RecoveredGroup {
     pub entries: VecDeque<Slice>,
     /// What it lost and hasn't got back.
     pub damage: Option<Damage>,
+    /// Who is in it: the newest record, with its payload.
+    pub membership: Option<(RecordHeader, Slice)>,
     first: u64,
     /// Frames that touched it are lost here: what the entries were is known up to the first of them only. Entries behind
     /// it can't be attached (a lost one may have taken the place of others) until a life of the owner that knew of all of
@@ -194,6 +196,9 @@ impl Groups {
                 RecordKind::Repair => {
                     let (damage, known) = Damage::from_record(&header, body);
                     group.repair(damage, &known);
+                }
+                RecordKind::Membership => {
+                    group.membership = Some((header, record.subslice(RECORD_HEADER_BYTES, record.len())));
                 }
             }
             at += header.padded_len();

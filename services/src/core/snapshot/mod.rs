@@ -25,7 +25,7 @@ use super::Core;
 use super::group::Group;
 use super::remote::Message;
 use crate::kv::{Keyspace, ShardReader};
-use flotilla_consensus::Kind;
+use flotilla_consensus::{Kind, Membership};
 use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{
     DiskError, DiskReply, Effect, Effects, FileId, FileKind, Nanos, NodeId, Now, OpId, Slice,
@@ -177,9 +177,18 @@ struct Restoring {
     index: u64,
     term: u64,
     clock_ms: u64,
+    /// Who is in the group, and the entry that brought that: what the end mark holds.
+    membership: Option<(u64, Membership)>,
 }
 
 impl Restoring {
+    /// The end mark, which older files have without a payload.
+    fn end(&mut self, payload: &[u8]) {
+        let split = payload.split_first_chunk();
+        self.membership =
+            split.and_then(|(since, bytes)| Some((u64::from_le_bytes(*since), Membership::decode(bytes)?)));
+    }
+
     fn part(&mut self, header: &PartHeader, payload: &[u8]) -> Result<(), String> {
         if (header.shard, header.piece) == (0, 0) {
             (self.index, self.term, self.clock_ms) = (header.index, header.term, header.clock);

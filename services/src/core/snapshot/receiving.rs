@@ -109,7 +109,11 @@ impl Core {
             if header.group != group || header.shards as usize != shards {
                 return Err(format!("it is of group {} with {} shards", header.group, header.shards));
             }
-            if header.kind == PartKind::End { Ok(()) } else { restoring.part(header, payload) }
+            if header.kind == PartKind::End {
+                restoring.end(payload);
+                return Ok(());
+            }
+            restoring.part(header, payload)
         });
         let upto = receiving.offset + body.len() as u64;
         let is_last = upto == receiving.bytes;
@@ -173,6 +177,9 @@ impl Core {
             self.multi.needs_no_snapshot(now.monotonic, place);
             replaced.extend(restoring.shards.into_iter().map(|(shard, _)| shard));
         } else {
+            if let Some((since, membership)) = restoring.membership.clone() {
+                self.multi.take_membership(now.monotonic, place, since, membership);
+            }
             let lsn = self.mark(place, SnapshotFile { number, index, term, bytes });
             self.multi.install_snapshot(now.monotonic, place, index, term, lsn);
             replaced = self.groups[place].restore(restoring.finish(), index);

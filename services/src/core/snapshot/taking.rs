@@ -16,6 +16,8 @@ pub(super) struct Taking {
     piece: u32,
     /// When that shard's turn began: its index and term, and the group's clock.
     shard_state: (u64, u64, u64),
+    /// Who was in the group at `index`, as bytes, behind the entry that brought that.
+    membership: Vec<u8>,
     offset: u64,
     /// An operation is under way; else the next may begin.
     is_busy: bool,
@@ -51,6 +53,7 @@ impl Core {
             shard: 0,
             piece: 0,
             shard_state: (0, 0, 0),
+            membership: Vec::new(),
             offset: 0,
             is_busy: true,
             is_over: false,
@@ -146,12 +149,16 @@ impl Core {
                 taking.shard_state = (index, term, group.clock_ms);
                 if number == 0 {
                     (taking.index, taking.term) = (index, term);
+                    let (since, membership) = raft.membership_at(index);
+                    taking.membership = [&since.to_le_bytes()[..], &membership.encode()].concat();
                 }
                 group.shards[number].freeze();
             }
             let most = self.config.log.snapshot_piece_bytes - PART_HEADER_BYTES;
             let is_last = group.shards[number].read_frozen(most, &mut payload);
             kind = if is_last { PartKind::LastPiece } else { PartKind::Piece };
+        } else {
+            payload.clone_from(&taking.membership);
         }
         let (index, term, clock) = taking.shard_state;
         let id = raft.group().0;

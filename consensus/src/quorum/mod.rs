@@ -1,4 +1,24 @@
-//! The arithmetic of majorities.
+//! The arithmetic of majorities, of one set of voters and of two at once.
+//!
+//! Voters are numbers whose meaning is the caller's: node numbers in a [`crate::confchange::Configuration`], places in a
+//! table in [`crate::Raft`]. After etcd's `quorum`, whose test data these types reproduce.
+
+mod joint;
+mod majority;
+
+pub use joint::JointConfig;
+pub use majority::MajorityConfig;
+
+/// What has become of a vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoteResult {
+    /// Not decided: the answers that are due decide.
+    Pending,
+    /// It can't be won any more.
+    Lost,
+    /// A majority said yes.
+    Won,
+}
 
 /// How many of `voters` make a majority.
 pub fn majority(voters: usize) -> usize {
