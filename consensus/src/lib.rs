@@ -32,4 +32,7 @@ pub mod raft;
 pub use membership::Membership;
 pub use message::{GroupId, Header, Kind, WireError};
 pub use multi::{Multi, MultiConfig, Replica, SnapshotMail};
-pub use raft::{Change, ChangeRefused, Proposal, Raft, RaftConfig, ReadTicket, Refused, Role, Transition};
+pub use raft::{
+    Change, ChangeRefused, Proposal, Raft, RaftConfig, ReadState, ReadTicket, Refused, Role, TransferError,
+    Transition,
+};

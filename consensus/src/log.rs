@@ -16,8 +16,6 @@ pub struct Entry {
     pub term: u64,
     /// Header and payload, as in the log.
     pub record: Slice,
-    /// Bytes of all records pushed so far, this one's too: what lies between two entries is a difference.
-    end: u64,
 }
 
 /// The entries after `snapshot_index`, contiguous.
@@ -27,14 +25,12 @@ pub struct RaftLog {
     snapshot_term: u64,
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Bytes of all records up to the last one.
-    end: u64,
 }
 
 impl RaftLog {
     /// A log whose entries up to `snapshot_index` are covered by a snapshot.
     pub fn new(snapshot_index: u64, snapshot_term: u64) -> Self {
-        Self { snapshot_index, snapshot_term, entries: VecDeque::new(), bytes: 0, end: 0 }
+        Self { snapshot_index, snapshot_term, entries: VecDeque::new(), bytes: 0 }
     }
 
     /// The first index whose entry is here (whether or not there is one yet).
@@ -55,11 +51,6 @@ impl RaftLog {
     /// Bytes of records held.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Bytes of the records behind `index`, which is in the log or the snapshot.
-    pub fn bytes_behind(&self, index: u64) -> u64 {
-        self.entry(index).map_or(self.bytes as u64, |entry| self.end - entry.end)
     }
 
     /// The index and term that the snapshot covers.
@@ -104,8 +95,7 @@ impl RaftLog {
     pub fn push(&mut self, term: u64, record: Slice) {
         assert!(term >= self.last_term(), "terms never go back along a log");
         self.bytes += record.len();
-        self.end += record.len() as u64;
-        self.entries.push_back(Entry { term, record, end: self.end });
+        self.entries.push_back(Entry { term, record });
     }
 
     /// Forgets the entries from `index` on.
@@ -117,7 +107,6 @@ impl RaftLog {
         while self.last_index() >= index {
             let entry = self.entries.pop_back().expect("last_index is past the snapshot");
             self.bytes -= entry.record.len();
-            self.end -= entry.record.len() as u64;
         }
     }
 

@@ -24,7 +24,8 @@ pub enum Kind {
     PreVote,
     /// `flag`: yes; `term`: the term asked about if yes, else mine.
     PreVoteReply,
-    /// Vote for me. `term`; `index`, `log_term`: my last entry.
+    /// Vote for me. `term`; `index`, `log_term`: my last entry. With `flag`: the leader itself wants it, so never mind that
+    /// it is alive.
     Vote,
     /// `flag`: granted.
     VoteReply,
@@ -35,7 +36,8 @@ pub enum Kind {
     AppendReply,
     /// I lead. `commit`: at most what this follower has acknowledged; `aux`: the newest read round.
     Heartbeat,
-    /// `aux`: the read round being answered; `index`: durable and matching up to here.
+    /// `aux`: the read round being answered; `index`: durable and matching up to here. With `flag`: don't hand me the
+    /// leadership, I am about to stop.
     HeartbeatReply,
     /// Bytes of a snapshot file. `index`, `log_term`: what the snapshot covers; `commit`: where in the file they are;
     /// `aux`: the file's length. The body is the owner's.
@@ -49,6 +51,13 @@ pub enum Kind {
     RepairReply,
     /// As an [`Self::AppendReply`], from a replica that lost part of its log: it doesn't count.
     RepairAck,
+    /// You have everything: campaign at once, and lead instead of me.
+    TimeoutNow,
+    /// I have readers: how far must I have applied? `aux`: the question's number.
+    ReadIndex,
+    /// `aux`: the question's number; `index`: a read that came before it sees everything if this is applied; `commit`: what
+    /// is committed.
+    ReadIndexReply,
     /// Nothing is left to do: let us rest. `index`: my last entry; `commit`: the same; `aux`: my epoch towards you.
     Rest,
     /// I rest. `index`: the offer's; `aux`: my epoch towards you.
@@ -73,6 +82,9 @@ impl Kind {
             11 => Self::Repair,
             12 => Self::RepairReply,
             13 => Self::RepairAck,
+            14 => Self::TimeoutNow,
+            15 => Self::ReadIndex,
+            16 => Self::ReadIndexReply,
             20 => Self::Rest,
             21 => Self::RestReply,
             22 => Self::Pulse,
@@ -95,6 +107,9 @@ impl Kind {
             Self::Repair => 11,
             Self::RepairReply => 12,
             Self::RepairAck => 13,
+            Self::TimeoutNow => 14,
+            Self::ReadIndex => 15,
+            Self::ReadIndexReply => 16,
             Self::Rest => 20,
             Self::RestReply => 21,
             Self::Pulse => 22,

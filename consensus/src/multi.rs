@@ -14,7 +14,7 @@ use crate::membership::Membership;
 use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
 use crate::raft::{
     Change, ChangeRefused, Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored, Role,
-    Transition,
+    TransferError, Transition,
 };
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{
@@ -377,9 +377,29 @@ impl Multi {
     /// Begins a linearizable read of the group at `place`.
     ///
     /// # Errors
-    /// [`Refused::NotLeader`].
+    /// [`Refused::NotLeader`] if no leader is known.
     pub fn read(&mut self, now: Nanos, place: usize) -> Result<ReadTicket, Refused> {
-        self.with_leader(now, place, |raft, _| raft.read())
+        self.with(now, place, |raft, _| raft.read(now))
+    }
+
+    /// Says in which order the members of the group at `place` should lead.
+    pub fn prefer(&mut self, now: Nanos, place: usize, order: Vec<NodeId>) {
+        self.with(now, place, |raft, _| raft.prefer(now, order));
+    }
+
+    /// Begins to hand the leadership of the group at `place` to `node`.
+    ///
+    /// # Errors
+    /// [`TransferError`], and then nothing was done.
+    pub fn transfer_to(&mut self, now: Nanos, place: usize, node: NodeId) -> Result<(), TransferError> {
+        self.with_leader(now, place, |raft, _| raft.transfer_to(now, node))
+    }
+
+    /// This node is about to stop: every group gives its leadership away and takes none over.
+    pub fn retire(&mut self, now: Nanos) {
+        for place in 0..self.replicas.len() {
+            self.with(now, place, Raft::retire);
+        }
     }
 
     /// A disk operation ended. Returns whether it was the log's.

@@ -2,6 +2,7 @@
 
 use crate::raft::Asked;
 use flotilla_runtime::Nanos;
+use flotilla_runtime::machine::MILLISECOND;
 use std::collections::VecDeque;
 
 /// How entries go to a follower (as in etcd's `tracker`).
@@ -15,6 +16,29 @@ pub enum Mode {
     Snapshot,
 }
 
+/// What may be in flight to a follower.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Appends, on a short way.
+    pub messages: usize,
+    /// Appends, on the longest.
+    pub messages_max: usize,
+    /// Bytes of entries; one append goes whatever its size.
+    pub bytes: usize,
+}
+
+/// On a way that takes so long to answer, twice as many appends are in flight as on a short one; and so on.
+const LONG_WAY: Nanos = 2 * MILLISECOND;
+
+/// An append that isn't answered yet.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    /// The last index in it.
+    last: u64,
+    bytes: usize,
+    sent: Nanos,
+}
+
 /// The leader's view of one follower.
 #[derive(Debug)]
 pub struct Progress {
@@ -24,8 +48,10 @@ pub struct Progress {
     pub matched: u64,
     /// The next index to send.
     pub next: u64,
-    /// The last index of every append not answered yet, oldest first.
-    pub in_flight: VecDeque<u64>,
+    /// Appends that aren't answered yet, oldest first.
+    pub in_flight: VecDeque<InFlight>,
+    /// About the shortest time in which one was answered lately.
+    answered_within: Nanos,
     /// In probe mode: an append is out, wait for its answer (or that of the next heartbeat that is due).
     pub probe_sent: bool,
     /// A heartbeat was due since the last answer to one: an append that wasn't answered may go again.
@@ -41,6 +67,10 @@ pub struct Progress {
     pub read_round: u64,
     /// Whether its acknowledgements count for commitment: not while it has to get back what it lost.
     pub counts: bool,
+    /// The link to it stands, as far as is known.
+    pub is_reachable: bool,
+    /// It is about to stop: the leadership isn't handed to it.
+    pub is_retiring: bool,
     /// Whose messages are heard: the first that spoke in this term, or the last that asked for repair.
     pub incarnation: Option<u64>,
     /// Its last question for what it must have.
@@ -57,6 +87,7 @@ impl Progress {
             matched: 0,
             next,
             in_flight: VecDeque::new(),
+            answered_within: 0,
             probe_sent: false,
             probe_again: false,
             heard: now,
@@ -64,6 +95,8 @@ impl Progress {
             rests: (0, 0),
             read_round: 0,
             counts: true,
+            is_reachable: true,
+            is_retiring: false,
             incarnation: None,
             asked: None,
             stalled: (0, 0),
@@ -79,7 +112,7 @@ impl Progress {
     /// lost: probe again.
     pub fn note_heartbeat(&mut self, patience: u8) {
         self.probe_again = true;
-        let oldest = self.in_flight.front().copied().unwrap_or(0);
+        let oldest = self.in_flight.front().map_or(0, |append| append.last);
         let (last, times) = self.stalled;
         let times = if oldest != 0 && oldest == last { times + 1 } else { 0 };
         self.stalled = (oldest, times);
@@ -98,30 +131,47 @@ impl Progress {
     }
 
     /// Whether another append may be sent now.
-    pub fn has_room(&self, window: usize) -> bool {
+    pub fn has_room(&self, window: Window) -> bool {
         match self.mode {
             Mode::Probe => !self.probe_sent,
-            Mode::Replicate => self.in_flight.len() < window,
+            Mode::Replicate => {
+                let bytes = self.in_flight_bytes();
+                self.in_flight.len() < self.messages_of(window) && (bytes == 0 || bytes < window.bytes)
+            }
             Mode::Snapshot => false,
         }
     }
 
+    /// Bytes of entries that are in flight.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight.iter().map(|append| append.bytes).sum()
+    }
+
+    /// Deep windows destroy batching where answers come quickly; where they take long, shallow ones leave the link idle.
+    fn messages_of(&self, window: Window) -> usize {
+        let ways = usize::try_from(1 + self.answered_within / LONG_WAY).unwrap_or(usize::MAX);
+        window.messages.saturating_mul(ways).min(window.messages_max).max(1)
+    }
+
     /// An append up to `last` was sent.
-    pub fn sent(&mut self, last: u64) {
+    pub fn sent(&mut self, last: u64, bytes: usize, now: Nanos) {
         match self.mode {
             Mode::Probe => self.probe_sent = true,
             Mode::Replicate => {
                 self.next = last + 1;
-                self.in_flight.push_back(last);
+                self.in_flight.push_back(InFlight { last, bytes, sent: now });
             }
             Mode::Snapshot => {}
         }
     }
 
     /// The follower has everything up to `index`. Returns whether that is news.
-    pub fn acknowledged(&mut self, index: u64) -> bool {
-        while self.in_flight.front().is_some_and(|last| *last <= index) {
-            self.in_flight.pop_front();
+    pub fn acknowledged(&mut self, index: u64, now: Nanos) -> bool {
+        while let Some(append) = self.in_flight.pop_front_if(|append| append.last <= index) {
+            let took = now.saturating_sub(append.sent).max(1);
+            // The shortest, but ways change: it grows slowly towards what is seen.
+            let before = if self.answered_within == 0 { took } else { self.answered_within };
+            self.answered_within = took.min(before + before / 64 + 1);
         }
         let news = index > self.matched;
         self.matched = self.matched.max(index);
@@ -147,41 +197,75 @@ impl Progress {
 mod tests {
     use super::*;
 
+    const WINDOW: Window = Window { messages: 8, messages_max: 8, bytes: 1000 };
+    const TWO: Window = Window { messages: 2, messages_max: 8, bytes: 1000 };
+
     #[test]
     fn a_probe_goes_alone_until_it_is_answered() {
         let mut progress = Progress::new(5, 0);
-        assert!(progress.has_room(8));
-        progress.sent(9);
-        assert!(!progress.has_room(8) && progress.next == 5);
-        assert!(progress.acknowledged(9));
-        assert_eq!((progress.mode, progress.next, progress.has_room(8)), (Mode::Replicate, 10, true));
+        assert!(progress.has_room(WINDOW));
+        progress.sent(9, 10, 0);
+        assert!(!progress.has_room(WINDOW) && progress.next == 5);
+        assert!(progress.acknowledged(9, 0));
+        assert_eq!((progress.mode, progress.next, progress.has_room(WINDOW)), (Mode::Replicate, 10, true));
     }
 
     #[test]
     fn an_unanswered_probe_is_repeated_once_a_heartbeat() {
         let mut progress = Progress::new(5, 0);
-        progress.sent(9);
+        progress.sent(9, 10, 0);
         progress.repeat_probe();
-        assert!(!progress.has_room(8), "that answered a read's heartbeat");
+        assert!(!progress.has_room(WINDOW), "that answered a read's heartbeat");
         progress.note_heartbeat(4);
         progress.repeat_probe();
-        assert!(progress.has_room(8));
-        progress.sent(9);
+        assert!(progress.has_room(WINDOW));
+        progress.sent(9, 10, 0);
         progress.repeat_probe();
-        assert!(!progress.has_room(8));
+        assert!(!progress.has_room(WINDOW));
     }
 
     #[test]
     fn the_window_bounds_what_is_in_flight() {
         let mut progress = Progress::new(1, 0);
-        progress.acknowledged(0);
-        progress.sent(3);
-        progress.sent(6);
-        assert!(!progress.has_room(2));
-        assert!(progress.acknowledged(4), "half of the second append is news");
-        assert!(progress.has_room(2) && progress.in_flight.len() == 1);
-        assert!(!progress.acknowledged(2), "an old answer is none");
+        progress.acknowledged(0, 0);
+        progress.sent(3, 10, 0);
+        progress.sent(6, 10, 0);
+        assert!(!progress.has_room(TWO));
+        assert!(progress.acknowledged(4, 0), "half of the second append is news");
+        assert!(progress.has_room(TWO) && progress.in_flight.len() == 1);
+        assert!(!progress.acknowledged(2, 0), "an old answer is none");
         progress.probe_from(2);
         assert_eq!((progress.mode, progress.next), (Mode::Probe, 5), "never below what is acknowledged");
+    }
+
+    #[test]
+    fn bytes_in_flight_are_bounded_but_one_append_always_goes() {
+        let mut progress = Progress::new(1, 0);
+        progress.acknowledged(0, 0);
+        progress.sent(1, 5_000, 0);
+        assert!(!progress.has_room(WINDOW) && progress.in_flight_bytes() == 5_000);
+        progress.acknowledged(1, 0);
+        progress.sent(2, 400, 0);
+        progress.sent(3, 500, 0);
+        assert!(progress.has_room(WINDOW));
+        progress.sent(4, 500, 0);
+        assert!(!progress.has_room(WINDOW));
+    }
+
+    #[test]
+    fn the_window_grows_with_the_time_that_answers_take() {
+        let mut progress = Progress::new(1, 0);
+        progress.acknowledged(0, 0);
+        let wide = |progress: &mut Progress, takes: Nanos| {
+            for round in 0..400 {
+                progress.sent(progress.next, 1, round);
+                progress.acknowledged(progress.next - 1, round + takes);
+            }
+            progress.messages_of(TWO)
+        };
+        assert_eq!(wide(&mut progress, MILLISECOND / 2), 2, "a LAN");
+        assert_eq!(wide(&mut progress, 5 * MILLISECOND), 6);
+        assert_eq!(wide(&mut progress, 100 * MILLISECOND), 8, "the other side of the world");
+        assert_eq!(wide(&mut progress, MILLISECOND / 2), 2, "and back at once");
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 const PEER: PeerId = PeerId { node: NodeId(2), core: CoreId(0) };
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 16] = [
     Kind::PreVote,
     Kind::PreVoteReply,
     Kind::Vote,
@@ -23,6 +23,9 @@ const KINDS: [Kind; 13] = [
     Kind::Repair,
     Kind::RepairReply,
     Kind::RepairAck,
+    Kind::TimeoutNow,
+    Kind::ReadIndex,
+    Kind::ReadIndexReply,
 ];
 
 fn frame(messages: &[(Header, Vec<u8>)]) -> Vec<u8> {

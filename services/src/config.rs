@@ -41,9 +41,17 @@ pub struct NodeEntry {
     /// How many cores it runs.
     #[serde(default = "one")]
     pub cores: u16,
+    /// The nodes of the highest priority lead, as long as they are well.
+    #[serde(default = "usual_priority")]
+    pub priority: u8,
     /// It isn't among the nodes that the cluster is founded with: its replicas are empty until they are taken in.
     #[serde(default)]
     pub joins: bool,
+}
+
+/// The priority of a node that has no other.
+pub fn usual_priority() -> u8 {
+    100
 }
 
 /// Limits that bound a node's memory.
@@ -103,11 +111,17 @@ pub struct RaftSettings {
     pub heartbeat_ms: u64,
     /// Without a word of the leader for this to twice this long, a follower campaigns.
     pub election_timeout_ms: u64,
+    /// A leader that a majority has answered lately serves reads without asking again. Rests on the clocks, see
+    /// [`Self::clock_drift_max_ppm`].
+    pub lease_reads: bool,
+    /// While one node's monotonic clock advances by a second, another's advances by at most so many millionths more.
+    pub clock_drift_max_ppm: u32,
 }
 
 impl Default for RaftSettings {
     fn default() -> Self {
-        Self { heartbeat_ms: 50, election_timeout_ms: 400 }
+        // What time daemons do to a clock at worst: chrony slews by up to a twelfth, on two nodes in opposite directions.
+        Self { heartbeat_ms: 50, election_timeout_ms: 400, lease_reads: false, clock_drift_max_ppm: 200_000 }
     }
 }
 
@@ -267,6 +281,10 @@ impl Config {
         if self.raft.heartbeat_ms == 0 || self.raft.election_timeout_ms < 4 * self.raft.heartbeat_ms {
             let what = "must be at least four times raft.heartbeat_ms, which must be at least 1";
             return Err(invalid("raft.election_timeout_ms", self.raft.election_timeout_ms.to_string(), what));
+        }
+        if self.raft.clock_drift_max_ppm > 1_000_000 {
+            let what = "at most 1000000: one clock at twice the speed of another";
+            return Err(invalid("raft.clock_drift_max_ppm", self.raft.clock_drift_max_ppm.to_string(), what));
         }
         if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
             return Err(invalid(

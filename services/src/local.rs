@@ -2,7 +2,7 @@
 //! tests.
 
 use crate::client::{Cluster, Reply};
-use crate::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect};
+use crate::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, usual_priority};
 use crate::hands::{Stopwatch, pause};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, BufRead, BufReader};
@@ -219,14 +219,25 @@ impl LocalCluster {
 
     /// SIGTERM: asks a node to drain; returns whether it ended well within `timeout`.
     pub fn stop(&mut self, id: u32, timeout: Duration) -> bool {
-        let Some(process) = &mut self.nodes[id as usize - 1].process else { return true };
-        let Some(pid) = Pid::from_raw(i32::try_from(process.id()).unwrap_or(0)) else { return false };
-        let _ = kill_process(pid, Signal::TERM);
+        if self.nodes[id as usize - 1].process.is_none() {
+            return true;
+        }
+        self.terminate(id);
         let ended = self.wait_for_end(id, timeout);
         if ended.is_none() {
             self.kill(id);
         }
         ended.is_some_and(|status| status.success())
+    }
+
+    /// SIGTERM, and doesn't wait.
+    pub fn terminate(&self, id: u32) {
+        let process = self.node(id).process.as_ref();
+        let pid = process.and_then(|process| Pid::from_raw(i32::try_from(process.id()).unwrap_or(0)));
+        if let Some(pid) = pid {
+            // Fails only if it is gone already.
+            let _ = kill_process(pid, Signal::TERM);
+        }
     }
 
     /// Waits for a node to end by itself; `None` if it doesn't within `timeout`, or doesn't run.
@@ -336,7 +347,8 @@ fn entries(options: &LocalOptions) -> Result<Vec<NodeEntry>, LocalError> {
         };
         let peer_port = ports.take(options.cores)?;
         let (host, joins) = ("127.0.0.1".to_owned(), id > options.nodes - options.spares);
-        entries.push(NodeEntry { id, host, port, peer_port, cores: options.cores, joins });
+        let (cores, priority) = (options.cores, usual_priority());
+        entries.push(NodeEntry { id, host, port, peer_port, cores, priority, joins });
     }
     Ok(entries)
 }

@@ -63,6 +63,16 @@ pub struct Swarm {
     pub snapshot_piece: usize,
     /// Mean time between changes of which disks are full, 0 for none.
     pub full_disks: u64,
+    /// Leaders serve reads under leases.
+    pub leases: bool,
+    /// By how many millionths the nodes are told that their clocks may drift apart...
+    pub drift_ppm: u32,
+    /// ...and by how many they do.
+    pub real_drift_ppm: u32,
+    /// Nodes hand commands on, and followers serve reads.
+    pub forward: bool,
+    /// Mean time between transfers of a leadership, 0 for none.
+    pub transfers: u64,
     /// Mean time between changes of the groups' members, 0 for none.
     pub changes: u64,
     /// Chance that a node that crashes comes back with an empty disk.
@@ -79,6 +89,7 @@ impl Swarm {
         };
         let nodes = [3, 3, 3, 3, 3, 3, 5, 5, 1, 3][usize::try_from(maybe(100, 0, 9)).expect("a digit")];
         let heartbeat_ms = maybe(100, 10, 60);
+        let drift_ppm = u32::try_from(maybe(70, 0, 500_000)).expect("less than a million");
         let mut swarm = Self {
             nodes,
             founders: nodes,
@@ -109,6 +120,11 @@ impl Swarm {
             snapshot_bytes: usize::try_from(maybe(50, 4_096, 60_000)).expect("small").max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },
             full_disks: maybe(30, 100, 1500) * MS,
+            leases: maybe(40, 1, 1) == 1,
+            drift_ppm,
+            real_drift_ppm: drift_ppm,
+            forward: maybe(30, 1, 1) == 1,
+            transfers: maybe(40, 50, 1500) * MS,
             changes: maybe(40, 50, 800) * MS,
             wipes: maybe(25, 50_000, 1_000_000),
         };
@@ -133,6 +149,7 @@ impl Swarm {
             rot: 0,
             pauses: 0,
             full_disks: 0,
+            transfers: 0,
             changes: 0,
             wipes: 0,
             delay: self.delay.min(500 * US),

@@ -14,7 +14,9 @@ use crate::rng::Rng;
 use crate::swarm::Swarm;
 use crate::trace::Trace;
 use flotilla_runtime::{CoreId, Effect, Effects, Event, FileKind, Machine, NodeId, Now, OpId, PeerId};
-use flotilla_services::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect};
+use flotilla_services::config::{
+    Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, usual_priority,
+};
 use flotilla_services::core::{Core, Message};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +48,7 @@ enum Happening {
     Reset,
     Pause,
     Full,
+    Transfer,
     Change,
     Heal,
     Stop,
@@ -69,6 +72,9 @@ struct Node {
     /// For clients, peers, timers and disk.
     paused_until: [u64; 4],
     skew_ms: u64,
+    /// Its monotonic clock is fast by the drift in every other of these stretches of time, from somewhere in the first on.
+    stretch: u64,
+    stretch_offset: u64,
     unfinished: BTreeMap<u64, Action>,
     conns: BTreeMap<u64, Conn>,
     last_conn: u64,
@@ -135,7 +141,15 @@ pub struct World {
 
 /// Runs one seed.
 pub fn simulate(seed: u64, print: bool) -> Outcome {
-    let mut world = World::new(seed, print);
+    run_world(World::new(seed, print, |_| {}))
+}
+
+/// Runs one seed, after `change` has had its way with what goes wrong in it.
+pub fn simulate_with(seed: u64, change: impl FnOnce(&mut Swarm)) -> Outcome {
+    run_world(World::new(seed, false, change))
+}
+
+fn run_world(mut world: World) -> Outcome {
     let failure = world.run().err();
     Outcome {
         trace_hash: world.trace.hash(),
@@ -153,9 +167,10 @@ pub fn simulate(seed: u64, print: bool) -> Outcome {
 }
 
 impl World {
-    fn new(seed: u64, print: bool) -> Self {
+    fn new(seed: u64, print: bool, change: impl FnOnce(&mut Swarm)) -> Self {
         let mut rng = Rng::new(seed);
-        let swarm = Swarm::draw(&mut rng.fork(1));
+        let mut swarm = Swarm::draw(&mut rng.fork(1));
+        change(&mut swarm);
         let mut node_rng = rng.fork(2);
         let nodes = (0..swarm.nodes).map(|node| Node {
             config: config(&swarm, node),
@@ -166,6 +181,8 @@ impl World {
             flush_due: false,
             paused_until: [0; 4],
             skew_ms: node_rng.between(0, swarm.skew_ms),
+            stretch: node_rng.between(200, 2_000) * MS,
+            stretch_offset: node_rng.between(0, 4_000) * MS,
             unfinished: BTreeMap::new(),
             conns: BTreeMap::new(),
             last_conn: 0,
@@ -292,6 +309,7 @@ impl World {
                 self.net_fault(&happening)
             }
             Happening::Full => self.fill_disk(),
+            Happening::Transfer => self.transfer_fault(),
             Happening::Change => self.change_members(),
             _ => {}
         }
@@ -324,7 +342,13 @@ impl World {
 
     fn clock(&self, node: usize) -> Now {
         let unix_ms = 1_700_000_000_000 + self.now / MS + self.nodes[node].skew_ms;
-        Now { monotonic: self.now + SECOND, unix_ms }
+        let Node { stretch, stretch_offset, .. } = self.nodes[node];
+        let fast_until =
+            |at: u64| at / (2 * stretch) * stretch + (at % (2 * stretch)).saturating_sub(stretch);
+        let fast = fast_until(self.now + stretch_offset) - fast_until(stretch_offset);
+        let ahead = u128::from(fast) * u128::from(self.swarm.real_drift_ppm) / 1_000_000;
+        let ahead = u64::try_from(ahead).expect("a simulation lasts seconds");
+        Now { monotonic: self.now + ahead + SECOND, unix_ms }
     }
 
     fn step(&mut self, node: usize, event: Event<'_, Message>) {
@@ -391,7 +415,10 @@ impl World {
                 self.trace.line(self.now, || format!("node {} halts: {reason}", node + 1));
                 self.crash(node);
             }
-            Effect::Drained => {}
+            Effect::Drained => {
+                self.trace.line(self.now, || format!("node {} has drained", node + 1));
+                self.crash(node);
+            }
             disk => {
                 if let Effect::Write { offset, block, file, .. } = &disk {
                     let digest = *offset ^ u64::from(crc32fast::hash(block));
@@ -458,13 +485,15 @@ impl World {
         if self.blocked.contains(&(from, to)) || self.nodes[to].core.is_none() {
             return;
         }
-        if self.net_rng.per_million(self.swarm.loss) {
+        // Raft needs no more than datagrams. Commands handed on rely on the link: once and in order, or it breaks.
+        let is_raft = bytes.first() == Some(&1);
+        if is_raft && self.net_rng.per_million(self.swarm.loss) {
             return;
         }
-        let copies = 1 + u64::from(self.net_rng.per_million(self.swarm.duplication));
+        let copies = 1 + u64::from(is_raft && self.net_rng.per_million(self.swarm.duplication));
         for _ in 0..copies {
             let delay = self.swarm.delay / 4 + self.net_rng.around(self.swarm.delay) + 1;
-            let overtakes = self.net_rng.per_million(self.swarm.reordering);
+            let overtakes = is_raft && self.net_rng.per_million(self.swarm.reordering);
             let link = self.links.entry((from, to)).or_default();
             let mut time = self.now + delay;
             if overtakes {
@@ -522,6 +551,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             port,
             peer_port: port + 10_000,
             cores: 1,
+            priority: usual_priority(),
             joins: id > swarm.founders,
         }
     };
@@ -531,7 +561,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
         data: "/simulated".into(),
         groups: swarm.groups,
         shards: 16,
-        redirect: Redirect::Moved,
+        redirect: if swarm.forward { Redirect::Forward } else { Redirect::Moved },
         cpus: Vec::new(),
         limits: Limits { value_bytes_max: 100_000, ..Limits::default() },
         log: LogSettings {
@@ -541,7 +571,12 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             snapshot_piece_bytes: swarm.snapshot_piece,
             ..LogSettings::default()
         },
-        raft: RaftSettings { heartbeat_ms: swarm.heartbeat_ms, election_timeout_ms: swarm.election_ms },
+        raft: RaftSettings {
+            heartbeat_ms: swarm.heartbeat_ms,
+            election_timeout_ms: swarm.election_ms,
+            lease_reads: swarm.leases,
+            clock_drift_max_ppm: swarm.drift_ppm,
+        },
         nodes: (1..=swarm.nodes).map(entry).collect(),
     }
 }

@@ -9,6 +9,8 @@
 //! **Who may rest.** Only a group that is settled, as its leader and each follower see it for themselves (one predicate,
 //! `Raft::may_rest`), because a resting leader tells nobody anything:
 //! - all entries are committed and on disk on both sides, and no read round waits: nothing is left to send;
+//! - no leadership is being handed over, nor is anybody there whom the preference puts before the leader, no follower's
+//!   readers wait, and no leases are on (they live on real answers, [`crate::raft`]'s `lease`);
 //! - everybody there is whole and has all that (a replica that is blank, repairing or behind is told things over and over);
 //! - the members are steady: one set of voters, which is everybody; no change in the log that isn't in effect, nobody who
 //!   learns or was just removed. A voter that comes back from anywhere campaigns or asks for repair, and its first pulse

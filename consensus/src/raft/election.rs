@@ -1,5 +1,6 @@
 //! Who leads: pre-vote, vote, step down (§5.2, §5.4.1; thesis §6.2, §9.6).
 
+use super::lease::Lease;
 use super::{Context, Deferred, Raft, Role};
 use crate::message::{Header, Kind};
 use crate::progress::Progress;
@@ -10,9 +11,12 @@ const STALLED_HEARTBEATS: u8 = 4;
 impl Raft {
     /// Asks everybody whether we could win, keeping our term: a node that was cut off can't disturb the others.
     pub(super) fn ask_for_pre_votes(&mut self, cx: &mut Context<'_>) {
+        self.reset_election_deadline(cx.now);
+        if self.is_retiring && self.members.len() > 1 {
+            return;
+        }
         self.role = Role::PreCandidate;
         self.leader = None;
-        self.reset_election_deadline(cx.now);
         self.clear_votes();
         self.votes[self.me] = Some(true);
         let header = Header {
@@ -23,20 +27,23 @@ impl Raft {
         };
         self.broadcast(cx, &header);
         if self.has_won() {
-            self.ask_for_votes(cx);
+            self.ask_for_votes(cx, false);
         }
     }
 
-    fn ask_for_votes(&mut self, cx: &mut Context<'_>) {
+    /// Begins a term of our own; `by_transfer`: because its leader wants us to.
+    pub(super) fn ask_for_votes(&mut self, cx: &mut Context<'_>, by_transfer: bool) {
         self.break_promise();
         self.term += 1;
         self.role = Role::Candidate;
+        self.leader = None;
         self.vote = Some(self.members[self.me].peer.node);
         self.reset_election_deadline(cx.now);
         self.clear_votes();
         self.record_hard_state(cx);
         self.deferred.push_back((cx.wal.open_lsn(), Deferred::OwnVote { term: self.term }));
         let header = Header {
+            flag: by_transfer,
             index: self.log.last_index(),
             log_term: self.log.last_term(),
             ..self.header(Kind::Vote)
@@ -68,16 +75,17 @@ impl Raft {
         } else if self.role == Role::PreCandidate && header.flag && header.term == self.term + 1 {
             self.votes[from] = Some(true);
             if self.has_won() {
-                self.ask_for_votes(cx);
+                self.ask_for_votes(cx, false);
             }
         }
     }
 
     pub(super) fn on_vote(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+        // In our own term too: how we came into it says nothing of the leader that we promised to wait for.
+        if header.term >= self.term && !header.flag && self.has_live_leader(cx) {
+            return;
+        }
         if header.term > self.term {
-            if self.has_live_leader(cx) {
-                return;
-            }
             self.enter_term(cx, header.term);
         }
         let candidate = self.members[from].peer.node;
@@ -113,7 +121,10 @@ impl Raft {
         let next = self.log.last_index() + 1;
         self.progress = self.members.iter().map(|_| Progress::new(next, cx.now)).collect();
         (self.round_sent, self.round_confirmed, self.round_wanted) = (0, 0, 0);
+        self.lease = Lease::default();
+        self.preference.begin_again();
         self.term_start = next;
+        self.uncommitted_bytes = self.bytes_of(self.commit, next - 1);
         // Only an entry of our own term can be committed by counting (§5.4.2): give ourselves one.
         self.append_own(cx, 0, 0, |_| {});
         self.heartbeat_deadline = cx.now + self.config.heartbeat;
@@ -133,6 +144,8 @@ impl Raft {
         self.role = Role::Follower;
         self.leader = None;
         self.progress.clear();
+        self.transfer = None;
+        self.asked.clear();
         self.forget_departing();
         self.clear_votes();
         (self.matched, self.acknowledged, self.ack_due) = (0, 0, false);
@@ -157,11 +170,17 @@ impl Raft {
             return self.step_down(cx);
         }
         self.heartbeat_deadline = cx.now + self.config.heartbeat;
+        if self.config.lease.is_some() {
+            // A round of its own: its answers are counted from this sending.
+            self.round_sent += 1;
+            self.note_round_sent(cx.now);
+        }
         for place in self.receivers() {
             self.progress[place].note_heartbeat(STALLED_HEARTBEATS);
             self.send_heartbeat(cx, place);
         }
         self.bid_farewell();
+        self.look_after_leadership(cx);
         self.offer_rest(cx);
     }
 
@@ -182,11 +201,11 @@ impl Raft {
         self.send(cx, from, &reply);
     }
 
-    /// Whether we lead, or heard from a leader so lately that nobody should start an election.
+    /// Whether we lead, or heard from a leader so lately that nobody should start an election: that leader may count on it
+    /// ([`super::lease`]), whatever has happened to our term since.
     fn has_live_leader(&self, cx: &Context<'_>) -> bool {
         self.role == Role::Leader
-            || (self.leader.is_some()
-                && self.leader_heard.is_some_and(|heard| cx.now < heard + self.config.election_timeout))
+            || self.leader_heard.is_some_and(|heard| cx.now < heard + self.config.election_timeout)
     }
 
     fn clear_votes(&mut self) {

@@ -185,6 +185,11 @@ impl Raft {
         self.progress.get(place).map(|progress| (progress.matched, progress.counts))
     }
 
+    /// Whether the member at a place has a vote.
+    pub(super) fn has_vote(&self, place: usize) -> bool {
+        self.group_of.voters.contains(place as u64)
+    }
+
     pub(super) fn place_of(&self, node: NodeId) -> Option<usize> {
         self.members.iter().position(|member| member.peer.node == node)
     }
@@ -377,6 +382,9 @@ impl Raft {
         if self.role != Role::Leader {
             return;
         }
+        // What another set of voters confirmed says nothing of who these may elect.
+        self.lease.begin_again();
+        self.transfer = self.transfer.filter(|transfer| self.has_vote(transfer.target()));
         let (last, others) = (self.log.last_index(), self.group_of.others);
         for place in others.iter().filter(|place| !before.has(*place)) {
             self.progress[place] = Progress::new(last + 1, cx.now);

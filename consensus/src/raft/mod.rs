@@ -14,62 +14,38 @@
 //! Sources: Ongaro & Ousterhout 2014 (§ numbers below), Ongaro's thesis 2014 (pre-vote §9.6, check-quorum
 //! §6.2, ReadIndex §6.4), and etcd's field experience for the details.
 
+mod config;
 mod election;
+mod lease;
 mod membership;
 mod read;
 mod repair;
 mod replication;
 mod rest;
 mod snapshot;
+mod transfer;
 
 use crate::log::RaftLog;
 use crate::membership::Membership;
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
 use crate::multi::Pairs;
 use crate::progress::Progress;
-use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{Nanos, NodeId, PeerId, SplitMix64};
 use flotilla_storage::{Damage, HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
+use lease::Lease;
 use membership::Members;
+use read::{Question, Questions};
 use repair::Repairing;
 use rest::Rest;
 use std::collections::VecDeque;
+use transfer::{Preference, Transfer};
 
+pub use config::RaftConfig;
+pub use lease::LeaseConfig;
 pub use membership::{Change, ChangeRefused, Transition};
+pub use read::{ReadState, ReadTicket};
 pub use repair::Asked;
-
-/// How a group behaves. The same on every replica.
-#[derive(Clone, Copy, Debug)]
-pub struct RaftConfig {
-    /// A leader speaks at least this often.
-    pub heartbeat: Nanos,
-    /// A follower waits for a random time between this and twice this before it asks for votes; a leader that
-    /// heard from no majority for this long steps down. Many heartbeats, or a hiccup costs a leader.
-    pub election_timeout: Nanos,
-    /// Appends in flight to one follower. Deep windows destroy batching on a LAN: what can't be sent yet
-    /// gathers into the next, larger, append.
-    pub window: usize,
-    /// Entries of one append, in bytes (at least one entry goes, whatever its size).
-    pub append_bytes_max: usize,
-    /// Entries that are proposed and not committed; more are refused with [`Refused::Busy`].
-    pub uncommitted_max: u64,
-    /// The same in bytes: one group's share of what may wait for the core's disk, so that a busy group leaves room for the
-    /// others.
-    pub uncommitted_bytes_max: u64,
-}
-
-impl Default for RaftConfig {
-    fn default() -> Self {
-        Self {
-            heartbeat: 50 * MILLISECOND,
-            election_timeout: 400 * MILLISECOND,
-            window: 4,
-            append_bytes_max: 256 * 1024,
-            uncommitted_max: 64 * 1024,
-            uncommitted_bytes_max: 8 << 20,
-        }
-    }
-}
+pub use transfer::{PREFERRED_FOR, TransferError};
 
 /// What a replica is in its term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +70,12 @@ pub enum Refused {
     /// Too much is under way.
     #[error("too many entries are waiting for disk or quorum")]
     Busy,
+    /// It would never fit.
+    #[error("the entry is too large")]
+    TooLarge,
+    /// The leadership is being handed over: ask its next owner, or this one if nothing comes of it.
+    #[error("the leadership is being handed over")]
+    Transferring,
     /// The log can't grow: [`Log::no_room_for`] says why.
     #[error("no room on the disk for another segment of the log")]
     NoRoom,
@@ -105,20 +87,6 @@ pub struct Proposal {
     /// Its place in the group's log.
     pub index: u64,
     /// The term of the leader that proposed it.
-    pub term: u64,
-}
-
-/// A linearizable read waiting for its leader's word (§6.4 of the thesis).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReadTicket {
-    /// The read may be served once this read round is confirmed...
-    pub round: u64,
-    /// ...and this index is applied.
-    pub index: u64,
-    /// The last index of the leader's log when the read came. A commit beyond it in `term` confirms the leadership
-    /// as well as a round does; and a client that pipelines sees the state before its own later writes.
-    pub position: u64,
-    /// The leader's term: after a change of it the ticket is void.
     pub term: u64,
 }
 
@@ -182,6 +150,17 @@ pub struct Raft {
     round_sent: u64,
     round_confirmed: u64,
     round_wanted: u64,
+    /// Leader: bytes of the entries behind `commit`.
+    uncommitted_bytes: usize,
+    lease: Lease,
+    /// Leader: followers' questions for their readers.
+    asked: Vec<Question>,
+    transfer: Option<Transfer>,
+    /// Follower: our own.
+    questions: Questions,
+    preference: Preference,
+    /// About to stop: we lead no more.
+    is_retiring: bool,
 
     election_deadline: Nanos,
     heartbeat_deadline: Nanos,
@@ -258,9 +237,17 @@ impl Raft {
             round_sent: 0,
             round_confirmed: 0,
             round_wanted: 0,
+            uncommitted_bytes: 0,
+            lease: Lease::default(),
+            asked: Vec::new(),
+            transfer: None,
+            questions: Questions::new(rng.next()),
+            preference: Preference::default(),
+            is_retiring: false,
             election_deadline: 0,
             heartbeat_deadline: 0,
-            leader_heard: None,
+            // In a former life, perhaps.
+            leader_heard: Some(now),
             rng,
             repairing,
             rest: Rest::default(),
@@ -397,6 +384,9 @@ impl Raft {
                     Kind::SnapshotReply => self.on_snapshot_reply(cx, from),
                     Kind::RepairReply => self.on_repair_reply(cx, from, message),
                     Kind::RepairAck => self.on_repair_ack(cx, from, header),
+                    Kind::TimeoutNow => self.on_timeout_now(cx, from),
+                    Kind::ReadIndex => self.on_read_index(cx, from, header),
+                    Kind::ReadIndexReply => self.on_read_index_reply(from, header),
                     Kind::PreVote | Kind::PreVoteReply | Kind::Vote | Kind::Repair => {
                         unreachable!("handled above")
                     }
@@ -420,12 +410,19 @@ impl Raft {
         if self.role != Role::Leader {
             return Err(Refused::NotLeader(self.leader()));
         }
+        if self.transfer.is_some() {
+            return Err(Refused::Transferring);
+        }
         if cx.wal.no_room_for(bytes_max).is_some() {
             return Err(Refused::NoRoom);
         }
-        let is_full = self.log.last_index() - self.commit >= self.config.uncommitted_max
-            || self.log.bytes_behind(self.commit) >= self.config.uncommitted_bytes_max;
-        if is_full || cx.wal.is_full() {
+        if bytes_max > self.config.entry_bytes_max {
+            return Err(Refused::TooLarge);
+        }
+        let uncommitted = self.log.last_index() - self.commit;
+        let bytes = self.uncommitted_bytes;
+        let is_heavy = bytes > 0 && bytes + bytes_max > self.config.uncommitted_bytes_max;
+        if uncommitted >= self.config.uncommitted_max || is_heavy || cx.wal.is_full() {
             return Err(Refused::Busy);
         }
         Ok(self.append_own(cx, schema, bytes_max, write))
@@ -448,6 +445,7 @@ impl Raft {
             length: 0,
         };
         let record = cx.wal.append_with(header, bytes_max, write);
+        self.uncommitted_bytes += record.len();
         self.log.push(self.term, record);
         self.note_entry(index, schema);
         self.appended(cx.wal.open_lsn(), index);
@@ -493,9 +491,12 @@ impl Raft {
         if self.role == Role::Leader {
             self.send_appends(cx);
             self.start_read_round(cx);
+            self.answer_read_indexes(cx);
             self.answer_repairs(cx);
+            self.drive_transfer(cx);
         } else {
             self.acknowledge(cx);
+            self.ask_for_read_index(cx);
             self.finish_repair(cx);
         }
     }
@@ -506,8 +507,11 @@ impl Raft {
         if self.role == Role::Leader && self.group_of.others.has(place) {
             let progress = &mut self.progress[place];
             progress.probe_from(progress.matched + 1);
+            progress.is_reachable = up;
             if up {
                 self.send_heartbeat(cx, place);
+            } else {
+                self.give_transfer_up_to(cx.now, place);
             }
         } else if up && self.is_repairing() {
             self.ask_for_repair(cx);
@@ -531,6 +535,9 @@ impl Raft {
 
     fn reset_election_deadline(&mut self, now: Nanos) {
         let timeout = self.config.election_timeout;
-        self.election_deadline = now + timeout + self.rng.below(timeout);
+        // Who should lead comes first, and each has a time of its own: that makes split votes rare, too.
+        let (rank, ranks) = self.rank(self.me);
+        let share = (timeout / ranks as u64).max(1);
+        self.election_deadline = now + timeout + rank as u64 * share + self.rng.below(share);
     }
 }

@@ -192,7 +192,7 @@ impl Raft {
         let progress = &mut self.progress[from];
         progress.counts = false;
         progress.heard = cx.now;
-        progress.acknowledged(index);
+        progress.acknowledged(index, cx.now);
     }
 
     /// Logs that this replica is whole, if it is.

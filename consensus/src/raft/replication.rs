@@ -3,6 +3,7 @@
 use super::{Context, Raft, Role};
 use crate::message::{Header, Kind, Message, WireError};
 use crate::progress::{Mode, Progress};
+use flotilla_runtime::Nanos;
 use flotilla_storage::{RecordHeader, RecordKind};
 
 impl Raft {
@@ -13,7 +14,7 @@ impl Raft {
             // how far its log agrees, and with that what is committed.
             while (self.progress[place].next <= self.log.last_index()
                 || self.progress[place].mode == Mode::Probe)
-                && self.progress[place].has_room(self.config.window)
+                && self.progress[place].has_room(self.config.window())
             {
                 if !self.send_append(cx, place) {
                     break;
@@ -42,7 +43,7 @@ impl Raft {
         let log = &self.log;
         let records = (next..=last).map(|index| &*log.entry(index).expect("counted above").record);
         cx.outbox.send_records(self.members[place].peer, &header, bytes, records);
-        self.progress[place].sent(last);
+        self.progress[place].sent(last, bytes, cx.now);
         true
     }
 
@@ -172,7 +173,7 @@ impl Raft {
             self.back_up(from, header);
         } else {
             self.progress[from].counts = true;
-            self.on_acknowledged(from, header.index);
+            self.on_acknowledged(cx.now, from, header.index);
         }
     }
 
@@ -194,9 +195,9 @@ impl Raft {
         self.progress[from].probe_from(next.max(1));
     }
 
-    fn on_acknowledged(&mut self, from: usize, index: u64) {
+    fn on_acknowledged(&mut self, now: Nanos, from: usize, index: u64) {
         let index = index.min(self.log.last_index());
-        if self.progress[from].acknowledged(index) {
+        if self.progress[from].acknowledged(index, now) {
             self.advance_commit();
         }
     }
@@ -207,8 +208,15 @@ impl Raft {
         let counted = |progress: &Progress| if progress.counts { progress.matched } else { 0 };
         let index = self.reached(|place| counted(&self.progress[place]));
         if index > self.commit && self.log.term(index) == Some(self.term) {
+            self.uncommitted_bytes -= self.bytes_of(self.commit, index);
             self.commit = index;
         }
+    }
+
+    /// Bytes of the records after `after`, up to `last`.
+    pub(super) fn bytes_of(&self, after: u64, last: u64) -> usize {
+        let records = (after + 1..=last).filter_map(|index| self.log.entry(index));
+        records.map(|entry| entry.record.len()).sum()
     }
 
     pub(super) fn send_heartbeat(&mut self, cx: &mut Context<'_>, place: usize) {
@@ -224,14 +232,16 @@ impl Raft {
             true => (0, 0),
             false => (self.durable.min(self.matched), header.aux),
         };
-        let reply = Header { index, aux, ..self.header(Kind::HeartbeatReply) };
+        let reply = Header { flag: self.is_retiring, index, aux, ..self.header(Kind::HeartbeatReply) };
         self.send(cx, from, &reply);
+        self.ask_again(cx, from);
     }
 
     pub(super) fn on_heartbeat_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         if self.role != Role::Leader {
             return;
         }
+        self.note_retiring(cx.now, from, header.flag);
         let progress = &mut self.progress[from];
         progress.heard = cx.now;
         progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
@@ -241,7 +251,7 @@ impl Raft {
             // It acknowledged more once: it restarted, and doesn't know any more how far it agrees with us.
             progress.probe_from(progress.matched + 1);
         } else {
-            self.on_acknowledged(from, header.index);
+            self.on_acknowledged(cx.now, from, header.index);
         }
         self.confirm_reads();
     }

@@ -117,17 +117,21 @@ impl Raft {
             && self.durable == last
             && !self.has_unsynced();
         let others = self.group_of.others;
+        // Readers under a lease rely on heartbeats.
         is_done
+            && self.config.lease.is_none()
             && match self.role {
                 Role::Leader => {
                     let is_there = |place: usize| place == self.me || !self.is_away(place, now);
                     self.round_wanted <= self.round_confirmed
+                        && self.asked.is_empty()
+                        && !self.is_handing_over(is_there)
                         && self.is_quorum(is_there)
                         && others.iter().all(|place| !is_there(place) || self.has_all(place))
                 }
                 Role::Follower => {
                     let follows = self.leader.is_some_and(|leader| others.has(leader));
-                    follows && self.matched == last && !self.ack_due
+                    follows && self.matched == last && !self.ack_due && !self.questions.is_waiting()
                 }
                 Role::PreCandidate | Role::Candidate => false,
             }

@@ -43,6 +43,11 @@ pub(crate) struct Cluster {
     pub(crate) beginnings: BTreeMap<usize, Vec<u8>>,
     /// Bytes of all frames so far.
     pub(crate) sent_bytes: usize,
+    /// Syncs of each replica's disk so far.
+    pub(crate) syncs: Vec<u32>,
+    /// By how many millionths each replica's clock is slower than the world's.
+    pub(crate) slower_ppm: Vec<u64>,
+    config: RaftConfig,
     /// Messages of groups so far: all but pulses.
     pub(crate) sent_messages: usize,
     groups: u64,
@@ -67,6 +72,7 @@ fn open(
     node: usize,
     (founders, nodes, groups): (usize, usize, u64),
     files: &BTreeMap<FileId, Vec<u8>>,
+    raft: RaftConfig,
     now: Nanos,
 ) -> Multi {
     let pool = BlockPool::heap();
@@ -78,7 +84,7 @@ fn open(
     let config = MultiConfig {
         me: peer(node).node,
         groups: (0..groups).map(|number| (GroupId(GROUP.0 + number), members.clone())).collect(),
-        raft: RaftConfig::default(),
+        raft,
         log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(identity(node)) },
         channel: 0,
     };
@@ -111,27 +117,32 @@ fn has(frame: &[u8], kind: Kind) -> bool {
 
 impl Cluster {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self::open(nodes, 0, 1)
+        Self::with(nodes, RaftConfig::default())
     }
 
     pub(crate) fn with_groups(nodes: usize, groups: u64) -> Self {
-        Self::open(nodes, 0, groups)
+        Self::build((nodes, nodes, groups), RaftConfig::default())
+    }
+
+    pub(crate) fn with(nodes: usize, config: RaftConfig) -> Self {
+        Self::build((nodes, nodes, 1), config)
     }
 
     /// The last `spares` nodes aren't in the group.
     pub(crate) fn with_spares(founders: usize, spares: usize) -> Self {
-        Self::open(founders, spares, 1)
+        Self::build((founders, founders + spares, 1), RaftConfig::default())
     }
 
-    fn open(founders: usize, spares: usize, groups: u64) -> Self {
-        let nodes = founders + spares;
+    fn build((founders, nodes, groups): (usize, usize, u64), config: RaftConfig) -> Self {
         let replica = |node| {
             let files = BTreeMap::new();
-            Replica { multi: open(node, (founders, nodes, groups), &files, 0), unsynced: Vec::new(), files }
+            let multi = open(node, (founders, nodes, groups), &files, config, 0);
+            Replica { multi, unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
         let (cut_off, slow_disks, full_disks) = Default::default();
         let (wire, withheld) = Default::default();
+        let (syncs, slower_ppm) = (vec![0; nodes], vec![0; nodes]);
         let mut cluster = Self {
             replicas,
             founders,
@@ -144,6 +155,9 @@ impl Cluster {
             sent_bytes: 0,
             sent_messages: 0,
             groups,
+            syncs,
+            slower_ppm,
+            config,
             now: 1,
         };
         (0..nodes).for_each(|node| cluster.flush(node));
@@ -151,6 +165,19 @@ impl Cluster {
         cluster.deliver();
         cluster.sent_bytes = 0;
         cluster
+    }
+
+    /// What the replica's clock shows.
+    fn clock(&self, node: usize) -> Nanos {
+        self.now - self.now / 1_000_000 * self.slower_ppm[node]
+    }
+
+    /// The replica does something, and its turn ends.
+    pub(crate) fn act<R>(&mut self, node: usize, act: impl FnOnce(&mut Multi, Nanos) -> R) -> R {
+        let now = self.clock(node);
+        let result = act(&mut self.replicas[node].multi, now);
+        self.flush(node);
+        result
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
@@ -189,9 +216,7 @@ impl Cluster {
     }
 
     pub(crate) fn read(&mut self, node: usize) -> flotilla_consensus::ReadTicket {
-        let ticket = self.replicas[node].multi.read(self.now, 0).unwrap();
-        self.flush(node);
-        ticket
+        self.act(node, |multi, now| multi.read(now, 0).unwrap())
     }
 
     pub(crate) fn change(
@@ -250,7 +275,8 @@ impl Cluster {
 
     pub(crate) fn flush(&mut self, node: usize) {
         let mut out = Effects::<()>::default();
-        self.replicas[node].multi.flush(self.now, &mut out);
+        let now = self.clock(node);
+        self.replicas[node].multi.flush(now, &mut out);
         self.carry_out(node, out);
     }
 
@@ -275,6 +301,10 @@ impl Cluster {
                     replica.files.insert(file, vec![0; usize::try_from(bytes).unwrap()]);
                     done.push(op);
                 }
+                Effect::RemoveFile { op, file } => {
+                    replica.files.remove(&file);
+                    done.push(op);
+                }
                 other => unreachable!("{other:?}"),
             }
         }
@@ -289,6 +319,7 @@ impl Cluster {
     pub(crate) fn sync(&mut self, node: usize) {
         let replica = &mut self.replicas[node];
         let mut done = Vec::new();
+        self.syncs[node] += u32::from(!replica.unsynced.is_empty());
         for (op, file, offset, bytes) in std::mem::take(&mut replica.unsynced) {
             let at = usize::try_from(offset).unwrap();
             replica.files.get_mut(&file).unwrap()[at..at + bytes.len()].copy_from_slice(&bytes);
@@ -302,26 +333,28 @@ impl Cluster {
             return;
         }
         let mut out = Effects::<()>::default();
+        let now = self.clock(node);
         for op in done {
-            self.replicas[node].multi.disk(self.now, op, result, &mut out);
+            self.replicas[node].multi.disk(now, op, result, &mut out);
         }
-        self.replicas[node].multi.flush(self.now, &mut out);
+        self.replicas[node].multi.flush(now, &mut out);
         self.carry_out(node, out);
     }
 
     /// The replica's next timer fires.
     pub(crate) fn fire(&mut self, node: usize) {
-        let deadline = self.raft(node).deadline();
-        if deadline != Nanos::MAX {
-            self.now = self.now.max(deadline);
+        if self.raft(node).deadline() != Nanos::MAX {
+            let late = self.raft(node).deadline().saturating_sub(self.clock(node));
+            self.now += late * 1_000_000 / (1_000_000 - self.slower_ppm[node]) + u64::from(late > 0);
         }
         self.tick(node);
     }
 
     fn tick(&mut self, node: usize) {
         let mut out = Effects::<()>::default();
-        self.replicas[node].multi.tick(self.now, &mut out);
-        self.replicas[node].multi.flush(self.now, &mut out);
+        let now = self.clock(node);
+        self.replicas[node].multi.tick(now, &mut out);
+        self.replicas[node].multi.flush(now, &mut out);
         self.carry_out(node, out);
     }
 
@@ -334,14 +367,22 @@ impl Cluster {
         }
     }
 
+    /// Whether the replica's timer is about to fire.
     pub(crate) fn is_due(&self, node: usize) -> bool {
-        self.raft(node).deadline() <= self.now
+        self.raft(node).deadline() <= self.clock(node)
+    }
+
+    /// The replica's timer fires, if it is due.
+    pub(crate) fn fire_if_due(&mut self, node: usize) {
+        if self.is_due(node) {
+            self.fire(node);
+        }
     }
 
     /// Every timer that is due fires.
     pub(crate) fn fire_due(&mut self) {
         for node in 0..self.replicas.len() {
-            if self.replicas[node].multi.deadline().is_some_and(|due| due <= self.now) {
+            if self.replicas[node].multi.deadline().is_some_and(|due| due <= self.clock(node)) {
                 self.tick(node);
             }
         }
@@ -371,9 +412,20 @@ impl Cluster {
     fn arrive(&mut self, from: usize, to: usize, frame: &[u8]) {
         let withheld = self.withheld.is_some_and(|(at, kind)| at == to && has(frame, kind));
         if !withheld && !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
-            self.replicas[to].multi.receive(self.now, peer(from).node, &frame[1..]).unwrap();
+            let now = self.clock(to);
+            self.replicas[to].multi.receive(now, peer(from).node, &frame[1..]).unwrap();
             self.flush(to);
         }
+    }
+
+    /// What is on the wire now arrives: half a round trip. Returns how many frames that were.
+    pub(crate) fn hop(&mut self) -> usize {
+        let arriving = std::mem::take(&mut self.wire);
+        let frames = arriving.len();
+        for (from, to, frame) in arriving {
+            self.arrive(from, to, &frame);
+        }
+        frames
     }
 
     /// Time passes without anybody's timer firing.
@@ -408,13 +460,14 @@ impl Cluster {
     pub(crate) fn restart(&mut self, node: usize) {
         let nodes = self.replicas.len();
         self.wire.retain(|(from, to, _)| *from != node && *to != node);
-        let now = self.now;
+        let now = self.clock(node);
         let replica = &mut self.replicas[node];
         replica.unsynced.clear();
-        replica.multi = open(node, (self.founders, nodes, self.groups), &replica.files, now);
+        replica.multi = open(node, (self.founders, nodes, self.groups), &replica.files, self.config, now);
         self.flush(node);
         for other in (0..nodes).filter(|other| *other != node) {
             for up in [false, true] {
+                let now = self.clock(other);
                 self.replicas[other].multi.link_changed(now, peer(node), up);
             }
             self.flush(other);

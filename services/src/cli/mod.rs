@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 failed, 2 usage (a wrong flag, a configuration that can't be). Every error is one line
 //! on standard error: what, where, what to do.
 
+mod cluster;
 mod demo;
 mod dev;
 mod exec;
@@ -32,6 +33,9 @@ enum Command {
     Serve(serve::Options),
     /// Send one command, for machines without redis-cli.
     Exec(exec::Options),
+    /// Tell a running cluster something.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Look into a write-ahead log.
     #[command(subcommand)]
     Wal(wal::Command),
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Dev(options) => dev::run(&options),
         Command::Serve(options) => serve::run(&options),
         Command::Exec(options) => exec::run(&options),
+        Command::Cluster(command) => cluster::run(&command),
         Command::Wal(command) => wal::run(&command),
     };
     let (status, message) = match done {

@@ -96,6 +96,7 @@ static TABLE: &[Spec] = commands! {
     6 "expireat" -3 WRITE_FAST 1 1 1 W, "Sets when a key expires, in seconds since 1970.";
     62 "expiretime" 2 READ_FAST 1 1 1 R, "When a key expires, in seconds since 1970.";
     119 "flotilla.member" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes who has replicas of the groups on this core.";
+    120 "flotilla.transfer" 3 PLAIN 0 0 0 Kind::Server, "Makes a node the leader of a group.";
     7 "flushall" -1 WRITE 0 0 0 W, "Deletes every key that this core leads.";
     8 "flushdb" -1 WRITE 0 0 0 W, "Deletes every key that this core leads.";
     107 "function" -2 PLAIN 0 0 0 Kind::Server, "FUNCTION FLUSH: accepted and without effect.";
@@ -148,7 +149,7 @@ pub fn all() -> &'static [Spec] {
 }
 
 /// The longest name.
-const NAME_BYTES_MAX: usize = 16;
+const NAME_BYTES_MAX: usize = 20;
 
 /// Finds a command by name, in any case.
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {

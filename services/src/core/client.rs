@@ -6,7 +6,7 @@ use super::remote::{Message, Origin, Outgoing};
 use crate::command::{ConnectionState, Kind, Spec, check, lookup, run_plain, unknown_command};
 use crate::config::{Config, Redirect};
 use crate::entry::Args;
-use crate::resp::{self, Limits, Parsed, ReplyWriter};
+use crate::resp::{self, Limits, Parsed, Protocol, ReplyWriter};
 use crate::slot::{Slot, slot_of_command};
 use flotilla_consensus::{GroupId, Refused};
 use flotilla_runtime::{ConnId, Effect, Effects, NodeId, Now, Taken};
@@ -48,11 +48,22 @@ impl PackedArgs {
     }
 }
 
+/// What a command whose reply is due does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Does {
+    /// Reads, or something else that changes nothing.
+    Read,
+    /// Reads what this follower has, once its leader says how much that must be.
+    ReadHere,
+    /// Writes.
+    Write,
+}
+
 /// The reply to one command of a pipeline.
 #[derive(Debug)]
 enum Reply {
     /// Still due, from so many groups.
-    Waiting { left: u32, writes: bool },
+    Waiting { left: u32, does: Does },
     /// Here, but an earlier one isn't.
     Ready(Vec<u8>),
 }
@@ -68,7 +79,10 @@ struct Connection {
     held: usize,
     /// Writes among them that are still on their way.
     writes: u32,
-    paused: bool,
+    /// Reads among them that a follower serves.
+    reads_here: usize,
+    /// Nothing more is taken until fewer than so many replies are due.
+    paused: Option<usize>,
     closing: bool,
     cut_off: bool,
 }
@@ -120,7 +134,8 @@ impl Connections {
             first: 0,
             held: 0,
             writes: 0,
-            paused: false,
+            reads_here: 0,
+            paused: None,
             closing: false,
             cut_off: false,
         };
@@ -134,6 +149,17 @@ impl Connections {
 
     pub(super) fn len(&self) -> usize {
         self.map.len()
+    }
+
+    /// Whether this follower serves reads that the client waits for, and whether it waits for nothing else.
+    pub(super) fn reads_here(&self, conn: ConnId) -> (bool, bool) {
+        let connection = self.map.get(&conn);
+        connection.map_or((false, false), |it| (it.reads_here > 0, it.reads_here == it.replies.len()))
+    }
+
+    /// The RESP version that the client speaks.
+    pub(super) fn protocol(&self, conn: ConnId) -> Protocol {
+        self.map.get(&conn).map_or(Protocol::Resp2, |connection| connection.state.protocol)
     }
 
     /// Replies that clients wait for.
@@ -163,11 +189,16 @@ impl Connections {
     }
 
     /// The command's reply will come later, from `left` groups; returns its number.
-    fn promise(&mut self, conn: ConnId, left: u32, writes: bool) -> u64 {
+    pub(super) fn promise(&mut self, conn: ConnId, left: u32, writes: bool) -> u64 {
+        self.promise_what(conn, left, if writes { Does::Write } else { Does::Read })
+    }
+
+    pub(super) fn promise_what(&mut self, conn: ConnId, left: u32, does: Does) -> u64 {
         let Some(connection) = self.map.get_mut(&conn) else { return 0 };
         let sequence = connection.due();
-        connection.replies.push_back(Reply::Waiting { left, writes });
-        connection.writes += u32::from(writes);
+        connection.replies.push_back(Reply::Waiting { left, does });
+        connection.writes += u32::from(does == Does::Write);
+        connection.reads_here += usize::from(does == Does::ReadHere);
         sequence
     }
 
@@ -179,12 +210,13 @@ impl Connections {
         };
         let place = usize::try_from(sequence - connection.first).expect("a pipeline is short");
         let reply = connection.replies.get_mut(place).expect("promised, and not filled before");
-        let Reply::Waiting { left, writes } = reply else { unreachable!("a reply is filled once") };
+        let Reply::Waiting { left, does } = reply else { unreachable!("a reply is filled once") };
         *left -= 1;
         if *left > 0 {
             return write(&mut ReplyWriter::discard());
         }
-        connection.writes -= u32::from(*writes);
+        connection.writes -= u32::from(*does == Does::Write);
+        connection.reads_here -= usize::from(*does == Does::ReadHere);
         let protocol = connection.state.protocol;
         if connection.cut_off {
             *reply = Reply::Ready(Vec::new());
@@ -235,8 +267,7 @@ impl Connections {
             if connection.cut_off || (connection.closing && connection.replies.is_empty()) {
                 connection.closing = true;
                 out.push(Effect::Close { conn });
-            } else if connection.paused && connection.replies.len() < PIPELINE_MAX / 2 {
-                connection.paused = false;
+            } else if connection.paused.take_if(|below| connection.replies.len() < *below).is_some() {
                 out.push(Effect::Resume { conn });
             }
         }
@@ -262,11 +293,18 @@ impl Core {
                 return;
             }
             if connection.replies.len() >= PIPELINE_MAX {
-                connection.paused = true;
+                connection.paused = Some(PIPELINE_MAX / 2);
                 taken.pause = true;
                 return;
             }
             match resp::parse(&bytes[taken.bytes..], &limits, &mut args) {
+                Ok(Parsed::Command { .. }) if self.must_wait_for_reads(now, conn, &args) => {
+                    if let Some(connection) = self.connections.map.get_mut(&conn) {
+                        connection.paused = Some(1);
+                    }
+                    taken.pause = true;
+                    return;
+                }
                 Ok(Parsed::Command { consumed }) => {
                     taken.bytes += consumed;
                     if !args.is_empty() {
@@ -302,6 +340,9 @@ impl Core {
                 self.connections.reply(conn, |reply| reply.raw(&bytes));
             }
             Kind::Read | Kind::Write => self.data_command(now, conn, spec, args, out),
+            Kind::Server if spec.name == "flotilla.transfer" => {
+                self.transfer_command(now, conn, spec, args, out);
+            }
             Kind::Connection | Kind::Server | Kind::Cluster => self.plain_command(now, conn, spec, args),
         }
     }
@@ -349,6 +390,15 @@ impl Core {
         } else if led_here {
             let sequence = self.connections.promise(conn, 1, spec.is_write());
             self.send_to_core(now, core, &Outgoing { conn, sequence, protocol, spec, args }, out);
+        } else if let Some(place) = self.may_read_here(now, conn, slot, spec, args) {
+            let sequence = self.connections.promise_what(conn, 1, Does::ReadHere);
+            let origin = Origin::Local { conn, sequence };
+            self.begin_follower_read(
+                now,
+                place,
+                &Call { origin, spec, slot: Some(slot), args, in_order },
+                out,
+            );
         } else if let (Some(leader), Redirect::Forward) = (leader, self.config.redirect) {
             let sequence = self.connections.promise(conn, 1, spec.is_write());
             let peer = self.peer_of(leader, number);
@@ -359,7 +409,7 @@ impl Core {
         }
     }
 
-    fn peer_of(&self, node: NodeId, number: u32) -> flotilla_runtime::PeerId {
+    pub(super) fn peer_of(&self, node: NodeId, number: u32) -> flotilla_runtime::PeerId {
         let entry = self.config.nodes.iter().find(|entry| entry.id == node.0).expect("leaders are members");
         flotilla_runtime::PeerId { node, core: super::topology::core_of(entry.cores, number) }
     }
@@ -384,6 +434,9 @@ impl Core {
     }
 
     pub(super) fn execute_at(&mut self, now: Now, place: usize, call: &Call<'_>, out: &mut Effects<Message>) {
+        if self.must_hold(now, place) {
+            return self.hold(place, call, out);
+        }
         let begun = if call.spec.is_write() {
             self.propose(now, place, call)
         } else {
@@ -393,6 +446,10 @@ impl Core {
             Ok(()) => {}
             Err(Refused::Busy) => {
                 let error = "BUSY too many writes are waiting for disk or quorum, try again later";
+                self.answer(call.origin, out, |_, reply| reply.error(error));
+            }
+            Err(Refused::TooLarge) => {
+                let error = "ERR the command is too large for the log: see log.segment_bytes";
                 self.answer(call.origin, out, |_, reply| reply.error(error));
             }
             Err(Refused::NoRoom) => {
@@ -432,8 +489,9 @@ impl Core {
     }
 
     /// Whether nothing is under way any more.
-    pub(super) fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self, now: Now) -> bool {
         self.groups.iter().all(|group| group.waiting() == 0)
+            && (0..self.groups.len()).all(|place| !self.is_handing_over(now, place))
             && self.connections.waiting() == 0
             && self.remote.is_idle()
     }

@@ -10,6 +10,8 @@
 //! as if it had been sent one by one.
 
 use super::Core;
+use super::handover::Handover;
+use super::held::Held;
 use super::remote::{Message, Origin};
 use crate::command::{Spec, by_code};
 use crate::config::Config;
@@ -17,7 +19,7 @@ use crate::entry::{self, Args, CODE_ADVANCE_TIME, SCHEMA_COMMAND_V1};
 use crate::kv::Keyspace;
 use crate::resp::ReplyWriter;
 use crate::slot::Slot;
-use flotilla_consensus::{Proposal, Raft, ReadTicket, Refused, Role};
+use flotilla_consensus::{Proposal, Raft, ReadState, ReadTicket, Refused, Role};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{Effects, Nanos, Now};
 use flotilla_storage::RecordHeader;
@@ -41,22 +43,11 @@ struct Writer {
 
 /// A read that waits for its ticket.
 #[derive(Debug)]
-struct Reader {
-    ticket: ReadTicket,
+pub(super) struct Reader {
+    pub(super) ticket: ReadTicket,
     /// The least applied index that it may see.
-    after: u64,
-    origin: Origin,
-    spec: &'static Spec,
-    slot: Option<Slot>,
-    command: Vec<u8>,
-    ends: Vec<u32>,
-}
-
-impl Reader {
-    fn args(&self) -> Args<'_> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, end)| &self.command[start as usize..*end as usize]).collect()
-    }
+    pub(super) after: u64,
+    pub(super) command: Held,
 }
 
 /// One group's replica: data, and waiting clients.
@@ -81,6 +72,9 @@ pub(crate) struct Group {
     readers: VecDeque<Reader>,
     /// Readers that must see every write proposed before them.
     readers_in_order: VecDeque<Reader>,
+    /// Readers of a follower, which wait for the leader's word.
+    pub(super) follower_readers: VecDeque<Reader>,
+    pub(super) handover: Handover,
     next_expiry_look: Nanos,
 }
 
@@ -102,6 +96,8 @@ impl Group {
             undecided: BTreeMap::new(),
             readers: VecDeque::new(),
             readers_in_order: VecDeque::new(),
+            follower_readers: VecDeque::new(),
+            handover: Handover::default(),
             next_expiry_look: 0,
         }
     }
@@ -115,6 +111,11 @@ impl Group {
         &self.shards[self.shard(slot)]
     }
 
+    /// Whether a key that a read looks at has expired by now, and that isn't logged yet.
+    pub(super) fn read_decides_expiry(&self, now: Now, slot: Slot, spec: &Spec, args: &[&[u8]]) -> bool {
+        self.shard_of(slot).read_decides_expiry(self.clock_ms, now.unix_ms, spec, args)
+    }
+
     pub(super) fn is_leading(&self) -> bool {
         self.standing.1
     }
@@ -125,7 +126,8 @@ impl Group {
 
     /// Clients that wait for this group.
     pub(super) fn waiting(&self) -> usize {
-        self.writers.len() + self.undecided.len() + self.readers.len() + self.readers_in_order.len()
+        let readers = self.readers.len() + self.readers_in_order.len() + self.follower_readers.len();
+        self.writers.len() + self.undecided.len() + readers + self.handover.waiting()
     }
 
     /// The writers whose entries a snapshot has skipped: nobody will ever know what became of them.
@@ -165,24 +167,15 @@ impl Core {
     /// Begins a read in the group at `place`; its origin is answered once it is known to be linearizable.
     pub(super) fn begin_read(&mut self, now: Now, place: usize, call: &Call<'_>) -> Result<(), Refused> {
         let group = &self.groups[place];
-        let expires = call.slot.is_some_and(|slot| {
-            let shard = &group.shards[group.shard(slot)];
-            shard.read_decides_expiry(group.clock_ms, now.unix_ms, call.spec, call.args)
-        });
+        let expires =
+            call.slot.is_some_and(|slot| group.read_decides_expiry(now, slot, call.spec, call.args));
         if expires {
             self.advance_time(now, place)?;
         }
         let ticket = self.multi.read(now.monotonic, place)?;
         let in_order = call.in_order || expires;
-        let mut command = Vec::with_capacity(call.args.iter().map(|arg| arg.len()).sum());
-        let mut ends = Vec::with_capacity(call.args.len());
-        for arg in call.args {
-            command.extend_from_slice(arg);
-            ends.push(u32::try_from(command.len()).expect("a request is bounded far below 4 GiB"));
-        }
         let after = if in_order { ticket.position } else { ticket.index };
-        let reader =
-            Reader { ticket, after, origin: call.origin, spec: call.spec, slot: call.slot, command, ends };
+        let reader = Reader { ticket, after, command: Held::new(call) };
         let group = &mut self.groups[place];
         if in_order { &mut group.readers_in_order } else { &mut group.readers }.push_back(reader);
         Ok(())
@@ -240,10 +233,12 @@ impl Core {
     /// Takes note of who leads, applies what is committed, serves the readers whose time has come.
     pub(super) fn settle_group(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         self.note_standing(now, place, out);
+        self.settle_handover(now, place, out);
         while self.groups[place].applied < self.multi.raft(place).commit() {
             self.apply_next(place, out);
         }
         self.serve_confirmed(place, out);
+        self.serve_follower_readers(place, out);
         self.settle_snapshots(now, place, out);
     }
 
@@ -251,8 +246,12 @@ impl Core {
         let raft = self.multi.raft(place);
         let standing = (raft.term(), raft.role() == Role::Leader);
         let leader = raft.leader();
+        let is_handing_over = self.is_handing_over(now, place);
         let group = &mut self.groups[place];
-        self.leaders.learn(group.number, standing.0, leader, self.id, &self.config, out);
+        // During a handover everybody goes on sending commands here: they are held.
+        if !is_handing_over {
+            self.leaders.learn(group.number, standing.0, leader, self.id, &self.config, out);
+        }
         if standing == group.standing {
             return;
         }
@@ -265,8 +264,12 @@ impl Core {
             }
             let readers: Vec<Reader> =
                 group.readers.drain(..).chain(group.readers_in_order.drain(..)).collect();
-            for reader in readers {
-                self.redirect(reader.origin, reader.slot, out);
+            if is_handing_over {
+                let readers = readers.into_iter().map(|reader| reader.command);
+                return self.groups[place].handover.strand(readers);
+            }
+            for Reader { command: Held { origin, slot, .. }, .. } in readers {
+                self.redirect(origin, slot, out);
             }
         }
     }
@@ -338,23 +341,19 @@ impl Core {
             if reader.ticket.term == term {
                 self.serve(place, &reader, out);
             } else {
-                self.redirect(reader.origin, reader.slot, out);
+                self.redirect(reader.command.origin, reader.command.slot, out);
             }
         }
     }
 
     /// Serves the readers whose round is confirmed and whose index is applied.
     fn serve_confirmed(&mut self, place: usize, out: &mut Effects<Message>) {
-        let raft = self.multi.raft(place);
-        if raft.role() != Role::Leader {
-            return;
-        }
-        let (confirmed, term) = (raft.confirmed_round(), raft.term());
         loop {
+            let raft = self.multi.raft(place);
             let group = &mut self.groups[place];
             let applied = group.applied;
             let due = |reader: &mut Reader| {
-                reader.ticket.term == term && reader.ticket.round <= confirmed && reader.after <= applied
+                reader.after <= applied && matches!(raft.read_state(&reader.ticket), ReadState::ServeAt(_))
             };
             let reader = match group.readers.pop_front_if(due) {
                 Some(reader) => Some(reader),
@@ -365,14 +364,15 @@ impl Core {
         }
     }
 
-    fn serve(&mut self, place: usize, reader: &Reader, out: &mut Effects<Message>) {
-        self.answer(reader.origin, out, |groups, reply| match reader.slot {
+    pub(super) fn serve(&mut self, place: usize, reader: &Reader, out: &mut Effects<Message>) {
+        let Held { origin, spec, slot, .. } = reader.command;
+        self.answer(origin, out, |groups, reply| match slot {
             Some(slot) => {
                 let group = &groups[place];
                 let shard = &group.shards[group.shard(slot)];
-                shard.read(group.clock_ms, reader.spec, &reader.args(), reply);
+                shard.read(group.clock_ms, spec, &reader.command.args(), reply);
             }
-            None => super::keyless::read(groups, reader.spec, &reader.args(), reply),
+            None => super::keyless::read(groups, spec, &reader.command.args(), reply),
         });
     }
 }

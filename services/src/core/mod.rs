@@ -9,6 +9,9 @@
 //! |---|---|
 //! | `client.rs` | frame.decode, router.route: connections, pipelines, what is answered on the spot |
 //! | `group.rs` | shard.propose, kv.apply: the state of one group, its waiting writers and readers |
+//! | `follower_read.rs` | reads of groups that another node leads |
+//! | `handover.rs` | leaderships on their way to other nodes, and who waits meanwhile |
+//! | `held.rs` | commands that wait, as copies |
 //! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
 //! | `member.rs` | who has replicas of the groups, and how an operator changes that |
 //! | `snapshot/` | a group's state as a file, so that its log can be forgotten, and for followers that are far behind |
@@ -19,7 +22,10 @@
 //! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
 
 mod client;
+mod follower_read;
 mod group;
+mod handover;
+mod held;
 mod inspect;
 mod keyless;
 mod member;
@@ -33,7 +39,9 @@ pub use remote::Message;
 
 use crate::config::Config;
 use client::Connections;
-use flotilla_consensus::{GroupId, Membership, Multi, MultiConfig, RaftConfig, raft::Member};
+use flotilla_consensus::{
+    GroupId, Membership, Multi, MultiConfig, RaftConfig, raft::LeaseConfig, raft::Member,
+};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{
     BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, NodeId, Now,
@@ -119,6 +127,12 @@ impl Core {
             raft: RaftConfig {
                 heartbeat: config.raft.heartbeat_ms * MILLISECOND,
                 election_timeout: config.raft.election_timeout_ms * MILLISECOND,
+                lease: config
+                    .raft
+                    .lease_reads
+                    .then_some(LeaseConfig { clock_drift_max_ppm: config.raft.clock_drift_max_ppm }),
+                // Less than a segment by more than what the log adds.
+                entry_bytes_max: usize::try_from(config.log.segment_bytes / 16 * 15).unwrap_or(usize::MAX),
                 ..RaftConfig::default()
             },
             log: LogConfig {
@@ -130,6 +144,10 @@ impl Core {
         };
         let mut multi = Multi::open(multi_config, pool.clone(), recovered, seed, now.monotonic);
         topology::introduce_everybody(config, &mut multi);
+        for place in 0..multi.len() {
+            let order = topology::preference(config, multi.raft(place).group());
+            multi.prefer(now.monotonic, place, order);
+        }
         let mut groups: Vec<Group> =
             (0..multi.len()).map(|place| Group::new(config, multi.raft(place))).collect();
         for (place, restored) in restored.into_iter().enumerate() {
@@ -290,7 +308,10 @@ impl Machine for Core {
                     self.snapshot_disk(now, op, result, out);
                 }
             }
-            Event::Shutdown => self.draining = Some(now.monotonic + DRAIN_MAX),
+            Event::Shutdown => {
+                self.draining = Some(now.monotonic + DRAIN_MAX);
+                self.retire(now);
+            }
         }
     }
 
@@ -301,7 +322,7 @@ impl Machine for Core {
         self.tell_of_room();
         self.remote.flush(out);
         self.connections.flush(out);
-        if self.draining.is_some_and(|latest| latest <= now.monotonic || self.is_drained()) {
+        if self.draining.is_some_and(|latest| latest <= now.monotonic || self.is_drained(now)) {
             out.push(Effect::Drained);
         }
     }

@@ -277,6 +277,7 @@ impl Core {
     fn execute_for(&mut self, now: Now, origin: Origin, packed: &[u8], out: &mut Effects<Message>) {
         let Some(args) = PackedArgs::unpack(packed) else { return self.abandon(origin, out) };
         match args.first().and_then(|name| lookup(name)) {
+            Some(spec) if spec.name == "flotilla.transfer" => self.transfer_for(now, origin, &args, out),
             Some(spec) => self.execute(now, origin, spec, &args, true, out),
             None => self.abandon(origin, out),
         }

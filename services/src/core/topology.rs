@@ -11,6 +11,7 @@ use crate::topology::{Member as TopologyMember, Range, Topology, member_id};
 use flotilla_consensus::GroupId;
 use flotilla_consensus::raft::Member;
 use flotilla_runtime::{CoreId, Effect, Effects, NodeId, PeerId};
+use std::cmp::Reverse;
 
 /// The core of `node` on which group `number` lives.
 pub(crate) fn core_of(cores: u16, number: u32) -> CoreId {
@@ -29,6 +30,18 @@ pub(crate) fn groups_of(config: &Config, core: CoreId) -> Vec<(GroupId, Vec<Memb
         founders.map(|node| Member { peer: peer(node) }).collect()
     };
     here.map(|number| (GroupId(u64::from(number) + 1), members(number))).collect()
+}
+
+/// In which order the nodes should lead a group: by their priority; among equals the groups take turns, so that the
+/// leaderships are spread evenly, and go back to where they were when nodes have been away.
+pub(crate) fn preference(config: &Config, group: GroupId) -> Vec<NodeId> {
+    let mut nodes: Vec<_> = config.nodes.iter().map(|node| (Reverse(node.priority), node.id)).collect();
+    nodes.sort_unstable();
+    for equals in nodes.chunk_by_mut(|one, other| one.0 == other.0) {
+        let turn = (group.0 - 1) % equals.len() as u64;
+        equals.rotate_left(usize::try_from(turn).expect("less than the number of nodes"));
+    }
+    nodes.into_iter().map(|(_, id)| NodeId(id)).collect()
 }
 
 /// Every group hears of the nodes that it may take in one day.
@@ -143,6 +156,17 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_take_turns_among_the_nodes_of_the_highest_priority() {
+        let node = |id, priority| {
+            format!("[[nodes]]\nid={id}\nhost='h'\nport=1\npeer_port=2\npriority={priority}\n")
+        };
+        let nodes = [node(3, 100), node(1, 100), node(2, 50), node(4, 100)].concat();
+        let config: Config = toml::from_str(&format!("cluster='c'\nnode=1\ndata='/d'\n{nodes}")).unwrap();
+        let order = |group| preference(&config, GroupId(group)).iter().map(|node| node.0).collect::<Vec<_>>();
+        assert_eq!([1, 2, 3, 4].map(order), [[1, 3, 4, 2], [3, 4, 1, 2], [4, 1, 3, 2], [1, 3, 4, 2]]);
+    }
 
     #[test]
     fn every_shard_has_the_group_that_claims_it() {

@@ -60,13 +60,23 @@ impl Traffic {
 fn is_answer(kind: Kind) -> bool {
     !matches!(
         kind,
-        Kind::PreVote | Kind::Vote | Kind::Append | Kind::Heartbeat | Kind::Snapshot | Kind::Repair
+        Kind::PreVote
+            | Kind::Vote
+            | Kind::Append
+            | Kind::Heartbeat
+            | Kind::Snapshot
+            | Kind::Repair
+            | Kind::TimeoutNow
+            | Kind::ReadIndex
     )
 }
 
+/// Bytes before the first message of a frame: the channel, and the incarnation of the sender's log.
+const FRAME_BEGINNING: usize = 9;
+
 fn kinds(frame: &[u8]) -> Vec<Kind> {
     let mut found = Vec::new();
-    let mut at = 1;
+    let mut at = FRAME_BEGINNING;
     while frame.first() == Some(&CHANNEL_RAFT) && at < frame.len() {
         let Ok((message, next)) = decode(frame, at) else { break };
         found.push(message.header.kind);

@@ -3,13 +3,15 @@
 use super::{Conn, Happening, MS, SECOND, World};
 use crate::disk::{Action, Disk};
 use crate::swarm::Swarm;
-use flotilla_runtime::{BlockPool, CoreBoot, CoreId, Effects, Event, FileKind};
+use flotilla_runtime::machine::Taken;
+use flotilla_runtime::{BlockPool, ConnId, CoreBoot, CoreId, Effects, Event, FileKind};
 use flotilla_services::core::Core;
 use flotilla_storage::{Identity, Lsn, Recovery};
 
 impl World {
     pub(super) fn schedule_faults(&mut self) {
-        let Swarm { resets, partitions, crashes, blackouts, pauses, full_disks, changes, .. } = self.swarm;
+        let Swarm { resets, partitions, crashes, blackouts, pauses, full_disks, transfers, changes, .. } =
+            self.swarm;
         let faults = [
             (resets, Happening::Reset),
             (partitions, Happening::Partition),
@@ -17,6 +19,7 @@ impl World {
             (blackouts, Happening::Crash { node: None }),
             (pauses, Happening::Pause),
             (full_disks, Happening::Full),
+            (transfers, Happening::Transfer),
             (changes, Happening::Change),
         ];
         for (mean, fault) in faults {
@@ -163,6 +166,38 @@ impl World {
             self.trace.line(self.now, || format!("node {}: disk full: {is_full}", node + 1));
         }
         self.after(self.swarm.full_disks, Happening::Full);
+    }
+
+    /// An operator wants a group led by another node; or stops a node the gentle way, every fourth time.
+    pub(super) fn transfer_fault(&mut self) {
+        if self.healed {
+            return;
+        }
+        let (at, to) = (self.some_node(), self.some_node());
+        let group = self.rng.between(0, u64::from(self.swarm.groups) - 1);
+        let drains = self.rng.between(0, 3) == 0;
+        if self.nodes[at].core.is_some() {
+            let what = if drains {
+                "is told to stop".to_owned()
+            } else {
+                format!("hands group {group} to {}", to + 1)
+            };
+            self.trace.line(self.now, || format!("node {} {what}", at + 1));
+            if drains {
+                self.step(at, Event::Shutdown);
+            } else {
+                // An operator who doesn't wait for the answer.
+                let conn = ConnId(u64::MAX);
+                let command = format!("FLOTILLA.TRANSFER {group} {}\r\n", to + 1);
+                self.step(at, Event::Opened { conn });
+                self.step(
+                    at,
+                    Event::Client { conn, bytes: command.as_bytes(), taken: &mut Taken::default() },
+                );
+                self.step(at, Event::Closed { conn });
+            }
+        }
+        self.after(self.swarm.transfers, Happening::Transfer);
     }
 
     pub(super) fn some_node(&mut self) -> usize {

@@ -42,7 +42,7 @@ pub(crate) fn start(nodes: u32, change: impl FnOnce(&mut LocalOptions)) -> Optio
     let disks: Vec<FaultFs> = (1..=nodes).map(mount).collect();
     let mut options = LocalOptions::new(env!("CARGO_BIN_EXE_flotilla-sim").into(), folder.path().into());
     options.nodes = nodes;
-    options.raft = RaftSettings { heartbeat_ms: 25, election_timeout_ms: 150 };
+    options.raft = RaftSettings { heartbeat_ms: 25, election_timeout_ms: 150, ..RaftSettings::default() };
     options.limits = Limits { value_bytes_max: 256 << 10, ..Limits::default() };
     options.log.segment_bytes = 1 << 20;
     change(&mut options);
