@@ -75,6 +75,8 @@ pub struct Multi {
     unsynced: Vec<usize>,
     timers: Timers,
     pairs: Pairs,
+    /// Idle groups may rest.
+    rests: bool,
     /// Peers to whom a replica's word doesn't hold any more.
     broken: BTreeSet<PeerId>,
     /// When groups that pin an old segment are looked for again.
@@ -143,13 +145,16 @@ impl Multi {
         }
         let mut pairs = Pairs::new(me, (config.raft.heartbeat, config.raft.election_timeout), seed, now);
         let members = replicas.iter().flat_map(|replica| replica.raft.members());
-        members.for_each(|member| pairs.meet(member.peer));
+        if config.raft.rests {
+            members.for_each(|member| pairs.meet(member.peer));
+        }
         Self {
             ids: replicas.iter().map(|replica| replica.raft.group()).collect(),
             replicas,
             wal,
             timers,
             pairs,
+            rests: config.raft.rests,
             broken: BTreeSet::new(),
             pinned_look: now,
             outbox,
@@ -235,7 +240,10 @@ impl Multi {
             replica.unsynced = true;
             self.unsynced.push(place);
         }
-        replica.raft.take_newcomers().into_iter().for_each(|peer| self.pairs.meet(peer));
+        let newcomers = replica.raft.take_newcomers();
+        if self.rests {
+            newcomers.into_iter().for_each(|peer| self.pairs.meet(peer));
+        }
         self.timers.arm(place, replica.raft.deadline());
         self.broken.extend(replica.raft.take_broken());
         let rests_on = if replica.raft.is_resting() { replica.raft.rests_on() } else { Vec::new() };

@@ -251,7 +251,7 @@ fn a_blank_replica_keeps_its_group_awake_until_it_is_whole() {
 #[test]
 fn a_group_with_leases_keeps_awake() {
     let lease = Some(LeaseConfig { clock_drift_max_ppm: 1000 });
-    let mut cluster = Cluster::with(3, RaftConfig { lease, ..RaftConfig::default() });
+    let mut cluster = Cluster::with(3, RaftConfig { lease, rests: true, ..RaftConfig::default() });
     cluster.elect(0);
     for _ in 0..20 {
         cluster.run(100);

@@ -114,7 +114,7 @@ impl Node {
         let config = MultiConfig {
             me,
             groups: (1..=plan.groups).map(|group| (GroupId(group), members.clone())).collect(),
-            raft: RaftConfig::default(),
+            raft: RaftConfig { rests: true, ..RaftConfig::default() },
             log: LogConfig::new(identity),
             channel: 0,
         };

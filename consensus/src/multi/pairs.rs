@@ -1,5 +1,8 @@
 //! Liveness between two nodes' cores, for all the groups that they share: what lets idle groups keep still.
 //!
+//! **Off by default** ([`crate::RaftConfig::rests`]): then nobody offers rest, there are no pairs and no pulses, and every group
+//! has its heartbeats. Before it is on for everybody, the owners' snapshots must not wait for a heartbeat of an idle group.
+//!
 //! **Resting.** A leader whose followers have everything, and know it committed, offers them rest ([`Kind::Rest`]). A
 //! follower that agrees word by word answers, and from then on neither of them has a timer or a heartbeat in this group:
 //! both go by the *pulse*, one small message for each pair of cores and heartbeat interval, however many groups there

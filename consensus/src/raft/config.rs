@@ -29,6 +29,8 @@ pub struct RaftConfig {
     pub uncommitted_bytes_max: usize,
     /// The largest entry; it must fit into a segment of the log. Larger ones are refused with [`super::Refused::TooLarge`].
     pub entry_bytes_max: usize,
+    /// An idle group rests ([`crate::multi`]). Off unless asked for: see there.
+    pub rests: bool,
     /// A leader serves reads without a round while it has a lease. `None`: never.
     pub lease: Option<LeaseConfig>,
 }
@@ -51,6 +53,7 @@ impl Default for RaftConfig {
             uncommitted_max: 64 * 1024,
             uncommitted_bytes_max: 8 << 20,
             entry_bytes_max: usize::MAX,
+            rests: false,
             lease: None,
         }
     }

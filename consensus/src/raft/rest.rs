@@ -119,6 +119,7 @@ impl Raft {
         let others = self.group_of.others;
         // Readers under a lease rely on heartbeats.
         is_done
+            && self.config.rests
             && self.config.lease.is_none()
             && match self.role {
                 Role::Leader => {

@@ -115,13 +115,18 @@ fn has(frame: &[u8], kind: Kind) -> bool {
     false
 }
 
+/// Idle groups rest.
+fn resting() -> RaftConfig {
+    RaftConfig { rests: true, ..RaftConfig::default() }
+}
+
 impl Cluster {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self::with(nodes, RaftConfig::default())
+        Self::with(nodes, resting())
     }
 
     pub(crate) fn with_groups(nodes: usize, groups: u64) -> Self {
-        Self::build((nodes, nodes, groups), RaftConfig::default())
+        Self::build((nodes, nodes, groups), resting())
     }
 
     pub(crate) fn with(nodes: usize, config: RaftConfig) -> Self {
@@ -130,7 +135,7 @@ impl Cluster {
 
     /// The last `spares` nodes aren't in the group.
     pub(crate) fn with_spares(founders: usize, spares: usize) -> Self {
-        Self::build((founders, founders + spares, 1), RaftConfig::default())
+        Self::build((founders, founders + spares, 1), resting())
     }
 
     fn build((founders, nodes, groups): (usize, usize, u64), config: RaftConfig) -> Self {
