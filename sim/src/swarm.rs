@@ -93,7 +93,8 @@ impl Swarm {
         let mut swarm = Self {
             nodes,
             founders: nodes,
-            groups: u32::try_from(maybe(100, 1, 3)).expect("few"),
+            // Many, at times: most of them idle, and resting.
+            groups: u32::try_from(maybe(100, 1, 3) + maybe(20, 3, 13)).expect("few"),
             clients: usize::try_from(maybe(100, 2, 8)).expect("few"),
             keys: maybe(100, 1, 6),
             safety: maybe(100, 1500, 4000) * MS,
