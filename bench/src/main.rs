@@ -4,12 +4,13 @@
 //! |---|---|
 //! | [`kv`] | the `kv` command: loads, rounds, ratios |
 //! | [`wal`] | the `wal` command: the log beside the disk and raft-engine |
+//! | [`raft`] | the `raft` command: agreement beside raft-rs and openraft, many groups, a leader's death |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
 //! | [`recorder`], [`cpu`] | what happened, and what it cost |
 //! | [`floor`], [`machine`] | what the machine can do at best, and which it is |
-//! | [`report`], [`error`] | what is told in the end |
+//! | [`figures`], [`report`], [`error`] | what is told in the end |
 //!
 //! The load generator shares no code with the servers it measures but the hash from a key to its slot.
 #![forbid(unsafe_code)]
@@ -19,10 +20,12 @@ mod distribution;
 mod engine;
 mod error;
 mod etcd;
+mod figures;
 mod floor;
 mod interrupt;
 mod kv;
 mod machine;
+mod raft;
 mod recorder;
 mod report;
 mod resp;
@@ -51,12 +54,17 @@ struct Cli {
 enum Command {
     Kv(Box<kv::args::KvArgs>),
     Wal(wal::WalArgs),
+    Raft(raft::RaftArgs),
+    #[command(hide = true)]
+    RaftNode(raft::processes::NodeArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Kv(args) => kv::run(&args),
         Command::Wal(args) => wal::run(&args),
+        Command::Raft(args) => raft::run(&args),
+        Command::RaftNode(args) => raft::processes::node(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,11 +21,12 @@ use flotilla_runtime::driver::floor::{measure_bandwidth, measure_ring_sync};
 use serde::Serialize;
 
 use crate::error::{BenchError, Result};
+use crate::figures::{Figures, figures_table, number};
 use crate::floor::{self, Floor, Floors};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::recorder::latencies;
-use crate::report::{self, Goal, Observation, Ratio, Report, SCHEMA, note};
+use crate::report::{self, Goal, Observation, Report, SCHEMA, note};
 
 /// The write-ahead log, side by side with the disk's own speed and with raft-engine
 ///
@@ -74,29 +75,6 @@ struct Times {
     load: Duration,
     floor: Duration,
     log_bytes: u64,
-}
-
-/// One figure in every round.
-#[derive(Default)]
-struct Figures {
-    ratios: Vec<(&'static str, Vec<f64>, Goal)>,
-    observations: Vec<(&'static str, Vec<f64>)>,
-}
-
-impl Figures {
-    fn ratio(&mut self, name: &'static str, value: f64, goal: Goal) {
-        match self.ratios.iter_mut().find(|(known, ..)| *known == name) {
-            Some((_, rounds, _)) => rounds.push(value),
-            None => self.ratios.push((name, vec![value], goal)),
-        }
-    }
-
-    fn observe(&mut self, name: &'static str, value: f64) {
-        match self.observations.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, rounds)) => rounds.push(value),
-            None => self.observations.push((name, vec![value])),
-        }
-    }
 }
 
 /// What else the report has.
@@ -307,13 +285,7 @@ fn report_all(
     results: Vec<LoadResult>,
     from: Instant,
 ) -> Result<()> {
-    let ratios: Vec<Ratio> = figures
-        .ratios
-        .into_iter()
-        .filter_map(|(name, rounds, goal)| Ratio::new(name, rounds, goal))
-        .collect();
-    let observed = figures.observations.into_iter();
-    let observations: Vec<_> = observed.filter_map(|(name, rounds)| Observation::new(name, rounds)).collect();
+    let (ratios, observations) = figures.finish();
     let elapsed_seconds = from.elapsed().as_secs_f64();
     if args.json {
         let more = More { elapsed_seconds, observations };
@@ -328,7 +300,6 @@ fn report_all(
             more,
         });
     }
-    let number = |value: f64| if value < 1000.0 { format!("{value:.2}") } else { format!("{value:.0}") };
     let rows: Vec<Vec<String>> = results
         .iter()
         .map(|it| {
@@ -344,16 +315,7 @@ fn report_all(
         number(floors.sync_4k_overwrite.p99_us),
         report::table(&["load", "target", "appends/s", "MiB/s", "p50 us", "p99 us"], &rows)
     ))?;
-    let each = |rounds: &[f64]| rounds.iter().map(|it| number(*it)).collect::<Vec<_>>().join(" ");
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for it in &ratios {
-        let holds = if it.holds { "yes" } else { "no" };
-        rows.push(vec![it.name.clone(), number(it.value), it.goal.clone(), holds.into(), each(&it.rounds)]);
-    }
-    for it in &observations {
-        rows.push(vec![it.name.clone(), number(it.value), "-".into(), "-".into(), each(&it.rounds)]);
-    }
-    report::print(&report::table(&["figure", "value", "goal", "holds", "rounds"], &rows))?;
+    report::print(&figures_table(&ratios, &observations))?;
     note(&format!("{elapsed_seconds:.1} s in all"));
     Ok(())
 }

@@ -5,11 +5,14 @@
 //! 16 bytes: the receiver logs the bytes as they came. `docs/protocol.md` draws the layout.
 
 use flotilla_runtime::PeerId;
-use std::collections::BTreeMap;
 
 /// A Raft group's number, unique in the cluster. 0 is the controller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u64);
+
+/// Room that a frame begins with: what the last one to the same peer took, within these.
+const EXPECTED_BYTES_MIN: usize = 256;
+const EXPECTED_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes of a message's header.
 pub const HEADER_BYTES: usize = 56;
@@ -55,6 +58,12 @@ pub enum Kind {
     /// `aux`: the question's number; `index`: a read that came before it sees everything if this is applied; `commit`: what
     /// is committed.
     ReadIndexReply,
+    /// Nothing is left to do: let us rest. `index`: my last entry; `commit`: the same; `aux`: my epoch towards you.
+    Rest,
+    /// I rest. `index`: the offer's; `aux`: my epoch towards you.
+    RestReply,
+    /// Of no group: my node is alive. `aux`: my epoch towards you, `index`: my core.
+    Pulse,
 }
 
 impl Kind {
@@ -76,6 +85,9 @@ impl Kind {
             14 => Self::TimeoutNow,
             15 => Self::ReadIndex,
             16 => Self::ReadIndexReply,
+            20 => Self::Rest,
+            21 => Self::RestReply,
+            22 => Self::Pulse,
             _ => return None,
         })
     }
@@ -98,6 +110,9 @@ impl Kind {
             Self::TimeoutNow => 14,
             Self::ReadIndex => 15,
             Self::ReadIndexReply => 16,
+            Self::Rest => 20,
+            Self::RestReply => 21,
+            Self::Pulse => 22,
         }
     }
 }
@@ -164,12 +179,14 @@ impl Header {
     }
 
     fn encode(&self, body_bytes: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.group.0.to_le_bytes());
-        for field in [self.term, self.index, self.log_term, self.commit, self.aux] {
-            out.extend_from_slice(&field.to_le_bytes());
+        let mut bytes = [0; HEADER_BYTES];
+        let words = [self.group.0, self.term, self.index, self.log_term, self.commit, self.aux];
+        for (field, word) in bytes.chunks_exact_mut(8).zip(words) {
+            field.copy_from_slice(&word.to_le_bytes());
         }
-        out.extend_from_slice(&[self.kind.byte(), u8::from(self.flag), 0, 0]);
-        out.extend_from_slice(&body_bytes.to_le_bytes());
+        bytes[48..50].copy_from_slice(&[self.kind.byte(), u8::from(self.flag)]);
+        bytes[52..].copy_from_slice(&body_bytes.to_le_bytes());
+        out.extend_from_slice(&bytes);
     }
 }
 
@@ -214,17 +231,41 @@ pub fn decode(frame: &[u8], at: usize) -> Result<(Message<'_>, usize), WireError
 #[derive(Debug, Default)]
 pub struct Outbox {
     prefix: Vec<u8>,
-    frames: BTreeMap<PeerId, Vec<u8>>,
+    /// By peer, ascending: they are few.
+    frames: Vec<Gathering>,
+}
+
+#[derive(Debug)]
+struct Gathering {
+    to: PeerId,
+    /// Empty: nothing to say yet.
+    frame: Vec<u8>,
+    /// Room for a frame like the last one.
+    expected: usize,
 }
 
 impl Outbox {
     /// Frames will start with `prefix` (the service's channel byte).
     pub fn new(prefix: &[u8]) -> Self {
-        Self { prefix: prefix.to_vec(), frames: BTreeMap::new() }
+        Self { prefix: prefix.to_vec(), frames: Vec::new() }
     }
 
     fn frame(&mut self, to: PeerId) -> &mut Vec<u8> {
-        self.frames.entry(to).or_insert_with(|| self.prefix.clone())
+        let place = match self.frames.iter().position(|gathering| gathering.to >= to) {
+            Some(place) if self.frames[place].to == to => place,
+            found => {
+                let place = found.unwrap_or(self.frames.len());
+                let gathering = Gathering { to, frame: Vec::new(), expected: EXPECTED_BYTES_MIN };
+                self.frames.insert(place, gathering);
+                place
+            }
+        };
+        let Gathering { frame, expected, .. } = &mut self.frames[place];
+        if frame.is_empty() {
+            frame.reserve(*expected);
+            frame.extend_from_slice(&self.prefix);
+        }
+        frame
     }
 
     /// Adds a message without a body.
@@ -261,13 +302,18 @@ impl Outbox {
     }
 
     /// Takes every frame out.
-    pub fn drain(&mut self) -> impl Iterator<Item = (PeerId, Vec<u8>)> + use<> {
-        std::mem::take(&mut self.frames).into_iter()
+    pub fn drain(&mut self) -> impl Iterator<Item = (PeerId, Vec<u8>)> + '_ {
+        let filled = self.frames.iter_mut().filter(|gathering| !gathering.frame.is_empty());
+        filled.map(|gathering| {
+            let bytes = gathering.frame.len();
+            gathering.expected = bytes.next_power_of_two().clamp(EXPECTED_BYTES_MIN, EXPECTED_BYTES_MAX);
+            (gathering.to, std::mem::take(&mut gathering.frame))
+        })
     }
 
     /// Whether anything waits to be sent.
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.frames.iter().all(|gathering| gathering.frame.is_empty())
     }
 }
 

@@ -1,15 +1,22 @@
 //! The Raft groups of one core over one write-ahead log.
 //!
 //! Everything that happens between two calls of [`Multi::flush`] shares one frame of the log and one message per
-//! peer, however many groups took part: the price of a turn doesn't grow with the number of groups.
+//! peer, however many groups took part: the price of a turn doesn't grow with the number of groups. Neither does that of
+//! time passing: [`timers`] finds the replicas whose clock has run out, and what is idle rests on [`pairs`].
+
+mod pairs;
+mod timers;
+
+pub use pairs::Pairs;
 
 use crate::log::RaftLog;
 use crate::membership::Membership;
 use crate::message::{GroupId, Header, Kind, Outbox, WireError, decode};
 use crate::raft::{
-    Change, ChangeRefused, Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored,
+    Change, ChangeRefused, Context, Member, Proposal, Raft, RaftConfig, ReadTicket, Refused, Restored, Role,
     TransferError, Transition,
 };
+use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{
     BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId, SplitMix64,
 };
@@ -18,9 +25,13 @@ use flotilla_storage::{
     RecoveredGroup,
 };
 use std::collections::BTreeSet;
+use timers::Timers;
 
 /// A group that pins an old segment with at most so many bytes of entries has them written again.
 const MOVED_BYTES_MAX: usize = 64 << 10;
+
+/// How often such groups are looked for, while there are too many segments.
+const PINNED_LOOK_INTERVAL: Nanos = 5 * MILLISECOND;
 
 /// What a core's groups need to know.
 #[derive(Clone, Debug)]
@@ -44,18 +55,32 @@ pub struct Replica {
     /// The state machine.
     pub raft: Raft,
     dirty: bool,
+    /// It is among the unsynced.
+    unsynced: bool,
+    /// While it rests: the peers whose pulses it goes by.
+    rests_on: Vec<PeerId>,
 }
 
 /// All replicas of a core.
 #[derive(Debug)]
 pub struct Multi {
     replicas: Vec<Replica>,
+    /// Their groups, in the same order.
+    ids: Vec<GroupId>,
     wal: Log,
     outbox: Outbox,
     /// Replicas that something happened to since the last flush.
     dirty: Vec<usize>,
     /// Replicas with records that aren't durable yet.
-    unsynced: BTreeSet<usize>,
+    unsynced: Vec<usize>,
+    timers: Timers,
+    pairs: Pairs,
+    /// Idle groups may rest.
+    rests: bool,
+    /// Peers to whom a replica's word doesn't hold any more.
+    broken: BTreeSet<PeerId>,
+    /// When groups that pin an old segment are looked for again.
+    pinned_look: Nanos,
     /// Snapshot parts and their answers, for the owner.
     snapshot_mail: Vec<SnapshotMail>,
 }
@@ -86,7 +111,7 @@ impl Multi {
         let holes: Vec<LostFrames> = recovered.holes.iter().map(|hole| hole.frames).collect();
         let me = PeerId { node: config.me, core: CoreId(config.log.identity.core) };
         let incarnation = incarnation_of(&recovered, seed);
-        let mut outbox = Outbox::new(&[&[config.channel][..], &incarnation.to_le_bytes()].concat());
+        let outbox = Outbox::new(&[&[config.channel][..], &incarnation.to_le_bytes()].concat());
         let replicas = config.groups.into_iter().map(|(group, members)| {
             let mut found = recovered.take_group(group.0);
             let is_blank = is_blank(&found);
@@ -103,29 +128,50 @@ impl Multi {
             let mut raft = Raft::new(group, me, config.raft, restored, seed, now);
             members.iter().for_each(|member| raft.introduce(member.peer));
             if !is_recorded {
-                raft.record_membership(&mut Context { now, wal: &mut wal, outbox: &mut outbox });
+                raft.record_membership(&mut wal);
             }
             // Whoever isn't whole has a question for the others.
             let dirty = raft.is_repairing();
-            Replica { raft, dirty }
+            Replica { raft, dirty, unsynced: false, rests_on: Vec::new() }
         });
         let replicas: Vec<Replica> = replicas.collect();
         for replica in &replicas {
             wal.release(replica.raft.group().0, replica.raft.log().snapshot().0);
         }
+        let dirty = (0..replicas.len()).filter(|place| replicas[*place].dirty).collect();
+        let mut timers = Timers::new(replicas.len());
+        for (place, replica) in replicas.iter().enumerate() {
+            timers.arm(place, replica.raft.deadline());
+        }
+        let mut pairs = Pairs::new(me, (config.raft.heartbeat, config.raft.election_timeout), seed, now);
+        let members = replicas.iter().flat_map(|replica| replica.raft.members());
+        if config.raft.rests {
+            members.for_each(|member| pairs.meet(member.peer));
+        }
         Self {
-            dirty: (0..replicas.len()).filter(|place| replicas[*place].dirty).collect(),
+            ids: replicas.iter().map(|replica| replica.raft.group()).collect(),
             replicas,
             wal,
+            timers,
+            pairs,
+            rests: config.raft.rests,
+            broken: BTreeSet::new(),
+            pinned_look: now,
             outbox,
-            unsynced: BTreeSet::new(),
+            dirty,
+            unsynced: Vec::new(),
             snapshot_mail: Vec::new(),
         }
     }
 
     /// The place of a group among the replicas, if this core has one.
     pub fn place_of(&self, group: GroupId) -> Option<usize> {
-        self.replicas.binary_search_by_key(&group, |replica| replica.raft.group()).ok()
+        // Mostly they are numbered without gaps: then it is where it would be.
+        let guess = group.0.checked_sub(self.ids.first()?.0).and_then(|at| usize::try_from(at).ok());
+        match guess {
+            Some(place) if self.ids.get(place) == Some(&group) => Some(place),
+            _ => self.ids.binary_search(&group).ok(),
+        }
     }
 
     /// The replica at a place.
@@ -148,27 +194,82 @@ impl Multi {
         &self.wal
     }
 
+    /// Something happens to the replica at `place`: if it rests, that rouses it first.
     fn with<R>(&mut self, now: Nanos, place: usize, act: impl FnOnce(&mut Raft, &mut Context<'_>) -> R) -> R {
+        self.replicas[place].raft.rouse(now, &self.pairs);
+        self.with_resting(now, place, act)
+    }
+
+    /// A client asks: a replica that doesn't lead will only say so, and rests on.
+    fn with_leader<R>(
+        &mut self,
+        now: Nanos,
+        place: usize,
+        act: impl FnOnce(&mut Raft, &mut Context<'_>) -> R,
+    ) -> R {
+        match self.replicas[place].raft.role() {
+            Role::Leader => self.with(now, place, act),
+            _ => self.with_resting(now, place, act),
+        }
+    }
+
+    fn with_resting<R>(
+        &mut self,
+        now: Nanos,
+        place: usize,
+        act: impl FnOnce(&mut Raft, &mut Context<'_>) -> R,
+    ) -> R {
         let replica = &mut self.replicas[place];
-        let mut cx = Context { now, wal: &mut self.wal, outbox: &mut self.outbox };
+        let (wal, outbox, pairs) = (&mut self.wal, &mut self.outbox, &self.pairs);
+        let mut cx = Context { now, wal, outbox, pairs };
         let result = act(&mut replica.raft, &mut cx);
         // Before the owner sees what is committed: its snapshot must have the members, too.
         replica.raft.settle_members(&mut cx);
-        if replica.raft.has_unsynced() {
-            self.unsynced.insert(place);
-        }
-        if !replica.dirty {
-            replica.dirty = true;
+        self.touched(place);
+        if !self.replicas[place].dirty {
+            self.replicas[place].dirty = true;
             self.dirty.push(place);
         }
         result
     }
 
+    /// Takes note of what has become of a replica.
+    fn touched(&mut self, place: usize) {
+        let replica = &mut self.replicas[place];
+        if replica.raft.has_unsynced() && !replica.unsynced {
+            replica.unsynced = true;
+            self.unsynced.push(place);
+        }
+        let newcomers = replica.raft.take_newcomers();
+        if self.rests {
+            newcomers.into_iter().for_each(|peer| self.pairs.meet(peer));
+        }
+        self.timers.arm(place, replica.raft.deadline());
+        self.broken.extend(replica.raft.take_broken());
+        let rests_on = if replica.raft.is_resting() { replica.raft.rests_on() } else { Vec::new() };
+        if rests_on != replica.rests_on {
+            replica.rests_on.iter().for_each(|peer| self.pairs.unrest(*peer, place));
+            rests_on.iter().for_each(|peer| self.pairs.rest(*peer, place));
+            replica.rests_on = rests_on;
+        }
+    }
+
+    fn rouse(&mut self, now: Nanos, places: BTreeSet<usize>) {
+        for place in places {
+            self.with(now, place, |_, _| {});
+        }
+    }
+
     /// Time has passed.
     pub fn tick<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
-        for place in 0..self.replicas.len() {
+        let silenced = self.pairs.tick(now, &mut self.outbox);
+        self.rouse(now, silenced);
+        let due: Vec<usize> = std::iter::from_fn(|| self.timers.ring(now)).collect();
+        for place in due {
             if self.replicas[place].raft.deadline() <= now {
-                self.with(now, place, Raft::tick);
+                self.with_resting(now, place, Raft::tick);
+            } else {
+                self.timers.arm(place, self.replicas[place].raft.deadline());
             }
         }
         self.wal.tick(now, out);
@@ -186,6 +287,11 @@ impl Multi {
         while at < frame.len() {
             let (message, next) = decode(frame, at)?;
             at = next;
+            if message.header.kind == Kind::Pulse {
+                let core = CoreId(u16::try_from(message.header.index).unwrap_or(u16::MAX));
+                self.on_pulse(now, PeerId { node: from, core }, message.header.aux);
+                continue;
+            }
             if let Some(place) = self.place_of(message.header.group) {
                 self.with(now, place, |raft, cx| raft.receive(cx, from, incarnation, &message))?;
                 let header = message.header;
@@ -203,10 +309,25 @@ impl Multi {
         Ok(())
     }
 
+    fn on_pulse(&mut self, now: Nanos, peer: PeerId, epoch: u64) {
+        let was_silent = self.pairs.is_silent(now, peer);
+        let roused = self.pairs.on_pulse(now, peer, epoch);
+        self.rouse(now, roused);
+        if was_silent {
+            // Groups went to rest without it: their leaders must find out what it lacks.
+            let shared = (0..self.replicas.len()).filter(|place| self.shares(*place, peer)).collect();
+            self.rouse(now, shared);
+        }
+    }
+
+    fn shares(&self, place: usize, peer: PeerId) -> bool {
+        self.replicas[place].raft.members().iter().any(|member| member.peer == peer)
+    }
+
     /// The link to a peer came up or broke.
     pub fn link_changed(&mut self, now: Nanos, peer: PeerId, up: bool) {
         for place in 0..self.replicas.len() {
-            if self.replicas[place].raft.members().iter().any(|member| member.peer == peer) {
+            if self.shares(place, peer) {
                 self.with(now, place, |raft, cx| raft.link_changed(cx, peer.node, up));
             }
         }
@@ -224,12 +345,13 @@ impl Multi {
         bytes_max: usize,
         write: impl FnOnce(&mut PayloadWriter<'_>),
     ) -> Result<Proposal, Refused> {
-        self.with(now, place, |raft, cx| raft.propose(cx, schema, bytes_max, write))
+        self.with_leader(now, place, |raft, cx| raft.propose(cx, schema, bytes_max, write))
     }
 
     /// Makes a peer known that isn't in the group at `place` yet.
     pub fn introduce(&mut self, place: usize, peer: PeerId) {
         self.replicas[place].raft.introduce(peer);
+        self.touched(place);
     }
 
     /// Proposes another configuration of the group at `place`.
@@ -243,7 +365,7 @@ impl Multi {
         changes: &[Change],
         how: Transition,
     ) -> Result<Proposal, ChangeRefused> {
-        self.with(now, place, |raft, cx| raft.change(cx, changes, how))
+        self.with_leader(now, place, |raft, cx| raft.change(cx, changes, how))
     }
 
     /// Leaves the joint configuration of the group at `place`.
@@ -251,7 +373,7 @@ impl Multi {
     /// # Errors
     /// [`ChangeRefused`], and then nothing was done.
     pub fn leave_joint(&mut self, now: Nanos, place: usize) -> Result<Proposal, ChangeRefused> {
-        self.with(now, place, Raft::leave_joint)
+        self.with_leader(now, place, Raft::leave_joint)
     }
 
     /// The configuration that a snapshot from the leader holds, and the entry that brought it. Call it before the snapshot is
@@ -278,7 +400,7 @@ impl Multi {
     /// # Errors
     /// [`TransferError`], and then nothing was done.
     pub fn transfer_to(&mut self, now: Nanos, place: usize, node: NodeId) -> Result<(), TransferError> {
-        self.with(now, place, |raft, _| raft.transfer_to(now, node))
+        self.with_leader(now, place, |raft, _| raft.transfer_to(now, node))
     }
 
     /// This node is about to stop: every group gives its leadership away and takes none over.
@@ -300,7 +422,8 @@ impl Multi {
             None => return false,
             Some(Progress::Advanced(lsn)) => {
                 for place in std::mem::take(&mut self.unsynced) {
-                    self.with(now, place, |raft, cx| raft.persisted(cx, lsn));
+                    self.replicas[place].unsynced = false;
+                    self.with_resting(now, place, |raft, cx| raft.persisted(cx, lsn));
                 }
             }
             Some(_) => {}
@@ -315,16 +438,15 @@ impl Multi {
 
     /// Ends the turn: messages to the peers leave, one frame of the log is cut (if the disk is free).
     pub fn flush<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
+        self.end_epochs(now);
         for place in std::mem::take(&mut self.dirty) {
             let replica = &mut self.replicas[place];
             replica.dirty = false;
-            let mut cx = Context { now, wal: &mut self.wal, outbox: &mut self.outbox };
-            replica.raft.flush(&mut cx);
-            if replica.raft.has_unsynced() {
-                self.unsynced.insert(place);
-            }
+            let (wal, outbox, pairs) = (&mut self.wal, &mut self.outbox, &self.pairs);
+            replica.raft.flush(&mut Context { now, wal, outbox, pairs });
+            self.touched(place);
         }
-        self.move_pinned();
+        self.move_pinned(now);
         for (to, frame) in self.outbox.drain() {
             out.push(Effect::Send { to, frame });
         }
@@ -333,7 +455,11 @@ impl Multi {
 
     /// A group that seldom writes must not keep an old segment of the log: its few entries are appended again. One with
     /// many is for its owner to take a snapshot of, see [`Self::is_pinning`].
-    fn move_pinned(&mut self) {
+    fn move_pinned(&mut self, now: Nanos) {
+        if now < self.pinned_look || !self.wal.is_over_full() {
+            return;
+        }
+        self.pinned_look = now + PINNED_LOOK_INTERVAL;
         for replica in &mut self.replicas {
             let group = replica.raft.group().0;
             if self.wal.pinned_by(group) && replica.raft.log().bytes() <= MOVED_BYTES_MAX {
@@ -342,10 +468,17 @@ impl Multi {
         }
     }
 
+    /// Replicas have left terms in which others rest on their word.
+    fn end_epochs(&mut self, now: Nanos) {
+        while let Some(peer) = self.broken.pop_first() {
+            let roused = self.pairs.end_epoch(peer, &mut self.outbox);
+            self.rouse(now, roused);
+        }
+    }
+
     /// The next instant at which [`Self::tick`] has something to do.
     pub fn deadline(&self) -> Option<Nanos> {
-        let rafts = self.replicas.iter().map(|replica| replica.raft.deadline());
-        rafts.chain(self.wal.deadline()).min()
+        [self.timers.next(), self.pairs.deadline(), self.wal.deadline()].into_iter().flatten().min()
     }
 
     /// The snapshot parts and answers that came.

@@ -58,6 +58,11 @@ pub struct Progress {
     probe_again: bool,
     /// When it was last heard of, for check-quorum.
     pub heard: Nanos,
+    /// When its pulse last vouched for it while the group rested: whether it is alive is all that this says, never for a read or
+    /// a lease.
+    pub vouched: Nanos,
+    /// The index at which it agreed to rest, and its epoch then.
+    pub rests: (u64, u64),
     /// The newest read round that it has answered in this term.
     pub read_round: u64,
     /// Whether its acknowledgements count for commitment: not while it has to get back what it lost.
@@ -86,6 +91,8 @@ impl Progress {
             probe_sent: false,
             probe_again: false,
             heard: now,
+            vouched: 0,
+            rests: (0, 0),
             read_round: 0,
             counts: true,
             is_reachable: true,
@@ -94,6 +101,11 @@ impl Progress {
             asked: None,
             stalled: (0, 0),
         }
+    }
+
+    /// The last sign of life.
+    pub fn last_heard(&self) -> Nanos {
+        self.heard.max(self.vouched)
     }
 
     /// A heartbeat goes out. If the oldest append has now been in flight for `patience` of them, it is taken for

@@ -333,6 +333,11 @@ impl<M> Effects<M> {
         self.list.drain(..)
     }
 
+    /// How many of the effects that wait are writes.
+    pub(crate) fn writes(&self) -> usize {
+        self.list.iter().filter(|effect| matches!(effect, Effect::Write { .. })).count()
+    }
+
     /// How many effects wait.
     pub fn len(&self) -> usize {
         self.list.len()

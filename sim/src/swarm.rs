@@ -151,7 +151,8 @@ impl Swarm {
             nodes,
             founders: nodes,
             cores: if maybe(25, 1, 1) == 1 { 2 } else { 1 },
-            groups: u32::try_from(maybe(100, 1, 3)).expect("few"),
+            // Many, at times: most of them idle.
+            groups: u32::try_from(maybe(100, 1, 3) + maybe(20, 3, 13)).expect("few"),
             clients: few(maybe(100, 2, 8)),
             keys: maybe(100, 1, 6),
             pipeline: maybe(80, 1, 12),

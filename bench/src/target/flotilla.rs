@@ -1,5 +1,6 @@
 //! A local Flotilla cluster: every node a process, every core a port.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use super::process::{Ports, Process, find};
 use super::{Driver, Target};
-use crate::engine::slots::SlotMap;
+use crate::engine::slots::{SlotMap, resolve};
 use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
 
@@ -53,6 +54,8 @@ pub(crate) struct Starting {
     addresses: Vec<String>,
     version: String,
     shape: Shape,
+    program: PathBuf,
+    folder: PathBuf,
 }
 
 /// Starts the nodes in `folder`.
@@ -75,22 +78,49 @@ pub(crate) fn start(shape: &Shape, folder: &Path, ports: &mut Ports) -> Result<S
             BenchError::Usage(format!("the data folder's path can't be written as TOML: {error}"))
         })?;
         std::fs::write(&file, text).map_err(BenchError::io(format!("writing {}", file.display())))?;
-        let mut command = Command::new(&program);
-        command.arg("serve").arg("--config").arg(&file).arg("--die-with-parent");
-        let log = folder.join(format!("node-{}.log", node.id));
-        processes.push(Process::start(&format!("flotilla node {}", node.id), command, log)?);
+        processes.push(serve(&program, folder, node.id)?);
     }
     let addresses = nodes.iter().map(|node| format!("{}:{}", node.host, node.port)).collect();
-    Ok(Starting { processes, addresses, version: version(&program), shape: shape.clone() })
+    let (version, shape, folder) = (version(&program), shape.clone(), folder.to_owned());
+    Ok(Starting { processes, addresses, version, shape, program, folder })
+}
+
+/// Starts the node whose configuration lies in `folder`.
+fn serve(program: &Path, folder: &Path, id: u16) -> Result<Process> {
+    let mut command = Command::new(program);
+    command.arg("serve").arg("--config").arg(folder.join(format!("node-{id}.toml"))).arg("--die-with-parent");
+    let log = folder.join(format!("node-{id}.log"));
+    Process::start(&format!("flotilla node {id}"), command, log)
 }
 
 impl Starting {
+    /// Where clients reach each node.
+    pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        self.addresses.iter().map(|address| resolve(address)).collect()
+    }
+
+    /// Ends the node at `place` with SIGKILL.
+    pub(crate) fn kill(&mut self, place: usize) {
+        self.processes[place].kill();
+    }
+
+    /// Starts it again, and waits until it serves.
+    pub(crate) fn restart(&mut self, place: usize, interrupt: &Interrupt) -> Result<()> {
+        let id = u16::try_from(place + 1).expect("few nodes");
+        self.processes[place] = serve(&self.program, &self.folder, id)?;
+        self.processes[place].await_line("ready", Instant::now() + START_MAX, interrupt)
+    }
+
+    /// Waits until every node serves.
+    pub(crate) fn serving(&mut self, interrupt: &Interrupt) -> Result<()> {
+        let until = Instant::now() + START_MAX;
+        self.processes.iter_mut().try_for_each(|process| process.await_line("ready", until, interrupt))
+    }
+
     /// Waits until every slot has a leader and a write succeeds.
     pub(crate) fn ready(mut self, interrupt: &Interrupt) -> Result<Target> {
+        self.serving(interrupt)?;
         let until = Instant::now() + START_MAX;
-        for process in &mut self.processes {
-            process.await_line("ready", until, interrupt)?;
-        }
         let map = loop {
             interrupt.check()?;
             for process in &mut self.processes {

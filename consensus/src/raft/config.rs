@@ -24,10 +24,13 @@ pub struct RaftConfig {
     pub append_bytes_max: usize,
     /// Entries that are proposed and not committed; more are refused with [`super::Refused::Busy`].
     pub uncommitted_max: u64,
-    /// Their bytes. One entry goes whatever its size.
+    /// Their bytes: one group's share of what may wait for the core's disk, so that a busy one leaves room for the others. One
+    /// entry goes whatever its size.
     pub uncommitted_bytes_max: usize,
     /// The largest entry; it must fit into a segment of the log. Larger ones are refused with [`super::Refused::TooLarge`].
     pub entry_bytes_max: usize,
+    /// An idle group rests ([`crate::multi`]). Off unless asked for: see there.
+    pub rests: bool,
     /// A leader serves reads without a round while it has a lease. `None`: never.
     pub lease: Option<LeaseConfig>,
 }
@@ -48,8 +51,9 @@ impl Default for RaftConfig {
             in_flight_bytes_max: 8 << 20,
             append_bytes_max: 256 * 1024,
             uncommitted_max: 64 * 1024,
-            uncommitted_bytes_max: 64 << 20,
+            uncommitted_bytes_max: 8 << 20,
             entry_bytes_max: usize::MAX,
+            rests: false,
             lease: None,
         }
     }

@@ -34,6 +34,7 @@ impl Raft {
 
     /// Begins a term of our own; `by_transfer`: because its leader wants us to.
     pub(super) fn ask_for_votes(&mut self, cx: &mut Context<'_>, by_transfer: bool) {
+        self.break_promise();
         self.term += 1;
         self.role = Role::Candidate;
         self.leader = None;
@@ -141,6 +142,7 @@ impl Raft {
     /// A message of a newer term: whatever we were, we follow.
     pub(super) fn enter_term(&mut self, cx: &mut Context<'_>, term: u64) {
         assert!(term > self.term, "terms never go back");
+        self.break_promise();
         self.term = term;
         self.vote = None;
         self.become_follower(cx);
@@ -175,7 +177,7 @@ impl Raft {
     /// A heartbeat is due: a leader that no majority has answered for an election timeout isn't one any more.
     pub(super) fn lead_on(&mut self, cx: &mut Context<'_>) {
         let since = cx.now.saturating_sub(self.config.election_timeout);
-        if !self.is_quorum(|place| place == self.me || self.progress[place].heard >= since) {
+        if !self.is_quorum(|place| place == self.me || self.progress[place].last_heard() >= since) {
             return self.step_down(cx);
         }
         self.heartbeat_deadline = cx.now + self.config.heartbeat;
@@ -190,10 +192,12 @@ impl Raft {
         }
         self.bid_farewell();
         self.look_after_leadership(cx);
+        self.offer_rest(cx);
     }
 
     /// Leads no more, and knows of nobody who does.
     pub(super) fn step_down(&mut self, cx: &mut Context<'_>) {
+        self.break_promise();
         self.leader_heard = None;
         self.become_follower(cx);
     }
@@ -201,7 +205,7 @@ impl Raft {
     /// The sender is behind: tell it, so that it steps down or catches up.
     pub(super) fn answer_the_past(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         let kind = match header.kind {
-            Kind::Append | Kind::Heartbeat => Kind::HeartbeatReply,
+            Kind::Append | Kind::Heartbeat | Kind::Rest => Kind::HeartbeatReply,
             _ => return,
         };
         let reply = self.header(kind);

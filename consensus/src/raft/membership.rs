@@ -16,7 +16,7 @@ use crate::membership::{MEMBERS_MAX, Membership, SCHEMA_MEMBERSHIP};
 use crate::progress::{Mode, Progress};
 use crate::quorum::{JointConfig, MajorityConfig, VoteResult};
 use flotilla_runtime::{NodeId, PeerId};
-use flotilla_storage::{RecordHeader, RecordKind};
+use flotilla_storage::{Log, RecordHeader, RecordKind};
 
 /// A learner that lacks no more than so many committed entries may become a voter.
 const CAUGHT_UP_WITHIN: u64 = 1024;
@@ -298,7 +298,7 @@ impl Raft {
         let lives = |id: u64| {
             let place = self.members.iter().position(|member| u64::from(member.peer.node.0) == id)?;
             let progress = &self.progress[place];
-            Some(place == self.me || (progress.counts && progress.heard >= since))
+            Some(place == self.me || (progress.counts && progress.last_heard() >= since))
         };
         configuration.voters.vote_result(|id| lives(id).or(Some(false))) == VoteResult::Won
     }
@@ -368,12 +368,15 @@ impl Raft {
         if index < newest || (index == newest && !(assumed && index == 0)) {
             return;
         }
+        // Whoever rests on our word, or we on theirs, may not be in the group any more.
+        self.rouse(cx.now, cx.pairs);
+        self.break_promise();
         if index == newest {
             self.group_of.history.pop();
         }
         self.group_of.history.push((index, membership));
         self.group_of.coming.retain(|at| *at > index);
-        self.record_membership(cx);
+        self.record_membership(cx.wal);
         let before = self.group_of.others;
         self.give_places();
         if self.role != Role::Leader {
@@ -413,6 +416,13 @@ impl Raft {
         });
     }
 
+    /// Whether everybody in the group votes, in one set of voters, and nobody joins, leaves or is on the way out.
+    pub(super) fn has_steady_members(&self) -> bool {
+        let Members { coming, voters, others, votes, departing, .. } = &self.group_of;
+        let all_vote = others.iter().all(|place| voters.incoming.contains(place as u64));
+        *votes && all_vote && !voters.is_joint() && coming.is_empty() && departing.is_empty()
+    }
+
     /// Leader no more: those who left are on their own.
     pub(super) fn forget_departing(&mut self) {
         self.group_of.departing.clear();
@@ -423,7 +433,11 @@ impl Raft {
         let membership = self.group_of.newest().1.clone();
         for peer in membership.peers.values() {
             match self.place_of(peer.node) {
-                Some(place) => self.members[place].peer = *peer,
+                Some(place) if self.members[place].peer == *peer => {}
+                Some(place) => {
+                    self.members[place].peer = *peer;
+                    self.note_newcomer(*peer);
+                }
                 None => self.give_place(*peer, &membership),
             }
         }
@@ -446,6 +460,7 @@ impl Raft {
     /// A peer gets the next place, or, if the table is full, that of somebody who isn't in the group any more.
     fn give_place(&mut self, peer: PeerId, membership: &Membership) {
         let next = self.log.last_index() + 1;
+        self.note_newcomer(peer);
         if self.members.len() < PLACES_MAX {
             self.members.push(Member { peer });
             self.votes.push(None);
@@ -473,12 +488,12 @@ impl Raft {
     }
 
     /// Says in the log who is in the group, and whose log it is.
-    pub(crate) fn record_membership(&self, cx: &mut Context<'_>) {
+    pub(crate) fn record_membership(&self, wal: &mut Log) {
         let (index, membership) = self.group_of.newest();
         let payload = [&self.group_of.incarnation.to_le_bytes()[..], &membership.encode()].concat();
         let length = u32::try_from(payload.len()).expect("members are few");
         let (kind, group) = (RecordKind::Membership, self.group.0);
-        cx.wal.append(&RecordHeader { group, kind, schema: 0, index: *index, term: 0, length }, &payload);
+        wal.append(&RecordHeader { group, kind, schema: 0, index: *index, term: 0, length }, &payload);
     }
 
     /// Configurations that no entry and no snapshot from `index` on needs are forgotten.

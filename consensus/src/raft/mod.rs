@@ -21,12 +21,14 @@ mod membership;
 mod read;
 mod repair;
 mod replication;
+mod rest;
 mod snapshot;
 mod transfer;
 
 use crate::log::RaftLog;
 use crate::membership::Membership;
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
+use crate::multi::Pairs;
 use crate::progress::Progress;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Nanos, NodeId, PeerId, SplitMix64};
@@ -35,6 +37,7 @@ use lease::Lease;
 use membership::Members;
 use read::{Question, Questions};
 use repair::Repairing;
+use rest::Rest;
 use std::collections::VecDeque;
 use transfer::{Preference, Transfer};
 
@@ -103,6 +106,8 @@ pub struct Context<'a> {
     pub wal: &'a mut Log,
     /// The core's outgoing messages.
     pub outbox: &'a mut Outbox,
+    /// What the core's peers vouch for.
+    pub pairs: &'a Pairs,
 }
 
 /// One replica of one group.
@@ -164,6 +169,8 @@ pub struct Raft {
     rng: SplitMix64,
     /// Part of our log is lost: we aren't a voter.
     repairing: Option<Repairing>,
+    /// Whether the group is idle, and keeps still.
+    rest: Rest,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -244,6 +251,7 @@ impl Raft {
             leader_heard: Some(now),
             rng,
             repairing,
+            rest: Rest::default(),
             log,
             members: vec![Member { peer: me }],
         };
@@ -297,13 +305,19 @@ impl Raft {
         &self.members
     }
 
-    /// The next instant at which [`Self::tick`] has something to do.
+    /// The next instant at which [`Self::tick`] has something to do; never, while it rests.
     pub fn deadline(&self) -> Nanos {
+        if self.is_resting() {
+            return Nanos::MAX;
+        }
         if self.role == Role::Leader { self.heartbeat_deadline } else { self.election_deadline }
     }
 
     /// Time has passed.
     pub fn tick(&mut self, cx: &mut Context<'_>) {
+        if self.is_resting() {
+            return;
+        }
         self.settle_members(cx);
         if self.role == Role::Leader {
             if cx.now >= self.heartbeat_deadline {
@@ -364,6 +378,12 @@ impl Raft {
                         self.on_heartbeat(cx, from, header);
                     }
                     Kind::HeartbeatReply => self.on_heartbeat_reply(cx, from, header),
+                    Kind::Rest => {
+                        self.follow(cx, from);
+                        self.on_rest(cx, from, header);
+                    }
+                    Kind::RestReply => self.on_rest_reply(cx, from, header),
+                    Kind::Pulse => {}
                     Kind::Snapshot => self.follow(cx, from),
                     Kind::SnapshotReply => self.on_snapshot_reply(cx, from),
                     Kind::RepairReply => self.on_repair_reply(cx, from, message),

@@ -57,6 +57,11 @@ impl Questions {
         let first = nonce >> 2;
         Self { wanted: first, sent: first, sent_at: 0, answered: (first, 0) }
     }
+
+    /// Readers wait for the leader's answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.answered.0 < self.wanted
+    }
 }
 
 /// Leader: a follower's question that waits for its round.

@@ -78,6 +78,13 @@ pub struct Asked {
     is_answered: bool,
 }
 
+impl Asked {
+    /// Nothing is left to say to it.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+}
+
 impl Raft {
     /// Whether this replica lost part of its log and isn't a voter until it has got it back.
     pub fn is_repairing(&self) -> bool {
@@ -105,8 +112,14 @@ impl Raft {
     /// Leader: what the former self of a replica acknowledged on a disk that was wiped since, and what comes late. Anybody else
     /// can take what comes: votes stay given.
     pub(super) fn is_of_a_former_self(&mut self, from: usize, incarnation: u64, kind: Kind) -> bool {
-        let answers =
-            matches!(kind, Kind::AppendReply | Kind::HeartbeatReply | Kind::SnapshotReply | Kind::RepairAck);
+        let answers = matches!(
+            kind,
+            Kind::AppendReply
+                | Kind::HeartbeatReply
+                | Kind::SnapshotReply
+                | Kind::RepairAck
+                | Kind::RestReply
+        );
         match self.progress.get_mut(from) {
             Some(progress) if answers => *progress.incarnation.get_or_insert(incarnation) != incarnation,
             _ => false,

@@ -77,8 +77,8 @@ impl Raft {
         let mut index = header.index;
         let mut body = message.body;
         while !body.is_empty() {
-            let (record, rest) = self.next_record(header, index + 1, body)?;
-            if index + 1 > snapshot_index && !self.take_over(cx, header, index + 1, record)? {
+            let (parsed, record, rest) = self.next_record(header, index + 1, body)?;
+            if index + 1 > snapshot_index && !self.take_over(cx, header, &parsed, record)? {
                 break;
             }
             index += 1;
@@ -97,7 +97,7 @@ impl Raft {
         header: &Header,
         index: u64,
         body: &'b [u8],
-    ) -> Result<(&'b [u8], &'b [u8]), WireError> {
+    ) -> Result<(RecordHeader, &'b [u8], &'b [u8]), WireError> {
         let bad = |what: String| WireError::BadEntry { group: self.group.0, after: header.index, what };
         let (record, payload) = RecordHeader::decode(body).map_err(|error| bad(error.to_string()))?;
         if record.kind != RecordKind::Entry
@@ -110,7 +110,7 @@ impl Raft {
         let bytes = flotilla_storage::RECORD_HEADER_BYTES + payload.len();
         let padded = bytes.next_multiple_of(16);
         let rest = body.get(padded..).ok_or_else(|| bad("the last record isn't padded".to_owned()))?;
-        Ok((&body[..bytes], rest))
+        Ok((record, &body[..bytes], rest))
     }
 
     /// Returns whether the entry is in our log now: it isn't if the disk has no room. Those without a payload, which
@@ -119,12 +119,11 @@ impl Raft {
         &mut self,
         cx: &mut Context<'_>,
         header: &Header,
-        index: u64,
+        parsed: &RecordHeader,
         record: &[u8],
     ) -> Result<bool, WireError> {
-        let (group, after) = (self.group.0, header.index);
+        let (group, after, index) = (self.group.0, header.index, parsed.index);
         let bad = |what: String| WireError::BadEntry { group, after, what };
-        let (parsed, _) = RecordHeader::decode(record).map_err(|error| bad(error.to_string()))?;
         let ours = self.log.term(index);
         if ours == Some(parsed.term) {
             if planted(Bug::TruncatesAgreed) && index < self.log.last_index() {

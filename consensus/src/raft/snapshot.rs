@@ -39,7 +39,8 @@ impl Raft {
     /// about to need. Anybody else: everything.
     pub fn slowest_since(&self, since: Nanos) -> u64 {
         let others = self.group_of.others.iter().filter_map(|place| self.progress.get(place));
-        let alive = others.filter(|progress| progress.heard >= since && progress.mode != Mode::Snapshot);
+        let alive =
+            others.filter(|progress| progress.last_heard() >= since && progress.mode != Mode::Snapshot);
         alive.map(|progress| progress.matched).min().unwrap_or(u64::MAX)
     }
 

@@ -137,7 +137,7 @@ impl Raft {
             let fit = fit.filter(|place| self.unfit(now, *place).is_none());
             let target = fit.min_by_key(|place| {
                 let progress = &self.progress[*place];
-                let is_quiet = progress.heard + HEARD_WITHIN * self.config.heartbeat < now;
+                let is_quiet = progress.last_heard() + HEARD_WITHIN * self.config.heartbeat < now;
                 let is_behind = progress.mode != Mode::Replicate || progress.matched < self.commit;
                 (is_quiet, is_behind, self.rank(*place).0, Reverse(progress.matched), *place)
             })?;
@@ -173,7 +173,7 @@ impl Raft {
         if !progress.is_reachable {
             return Some("the link to it is broken");
         }
-        if progress.heard + self.config.election_timeout < now {
+        if progress.last_heard() + self.config.election_timeout < now {
             return Some("it hasn't been heard of for an election timeout");
         }
         if progress.mode == Mode::Snapshot {
@@ -240,6 +240,14 @@ impl Raft {
         }
     }
 
+    /// Leader: it gives the leadership away, or will once one of `there`, who should lead instead, has been fit for long enough.
+    pub(super) fn is_handing_over(&self, there: impl Fn(usize) -> bool) -> bool {
+        let mine = self.rank(self.me).0;
+        let waits =
+            |place: usize| self.rank(place).0 < mine && !self.progress[place].is_retiring && there(place);
+        self.transfer.is_some() || self.is_retiring || self.group_of.others.iter().any(waits)
+    }
+
     fn consider_preference(&mut self, now: Nanos) {
         let mine = self.rank(self.me).0;
         let (commit_then, heartbeat) = (self.preference.commit_then, self.config.heartbeat);
@@ -249,7 +257,7 @@ impl Raft {
             self.unfit(now, *place).is_none()
                 && progress.mode == Mode::Replicate
                 && progress.matched >= commit_then
-                && progress.heard + HEARD_WITHIN * heartbeat >= now
+                && progress.last_heard() + HEARD_WITHIN * heartbeat >= now
         });
         let best = fit.min_by_key(|place| self.rank(*place).0);
         self.preference.commit_then = self.commit;

@@ -48,7 +48,10 @@ pub(crate) struct Cluster {
     /// By how many millionths each replica's clock is slower than the world's.
     pub(crate) slower_ppm: Vec<u64>,
     config: RaftConfig,
-    now: Nanos,
+    /// Messages of groups so far: all but pulses.
+    pub(crate) sent_messages: usize,
+    groups: u64,
+    pub(crate) now: Nanos,
 }
 
 pub(crate) fn peer(node: usize) -> PeerId {
@@ -64,10 +67,10 @@ fn no_space() -> DiskError {
     DiskError { operation: "create", file: "segment".to_owned(), offset: 0, errno: 28, reason }
 }
 
-/// `founders` vote from the start; the others are known, and not in the group.
+/// `founders` vote from the start; the others are known, and not in the groups.
 fn open(
     node: usize,
-    (founders, nodes): (usize, usize),
+    (founders, nodes, groups): (usize, usize, u64),
     files: &BTreeMap<FileId, Vec<u8>>,
     raft: RaftConfig,
     now: Nanos,
@@ -77,10 +80,10 @@ fn open(
     for (file, content) in files {
         recovery.segment(*file, pool.copy_of(content)).unwrap();
     }
-    let members = (0..founders).map(|node| Member { peer: peer(node) }).collect();
+    let members: Vec<Member> = (0..founders).map(|node| Member { peer: peer(node) }).collect();
     let config = MultiConfig {
         me: peer(node).node,
-        groups: vec![(GROUP, members)],
+        groups: (0..groups).map(|number| (GroupId(GROUP.0 + number), members.clone())).collect(),
         raft,
         log: LogConfig { segment_bytes: 1 << 20, ..LogConfig::new(identity(node)) },
         channel: 0,
@@ -88,6 +91,16 @@ fn open(
     let mut multi = Multi::open(config, pool, recovery.finish().unwrap(), node as u64 ^ now << 8, now);
     (founders..nodes).for_each(|node| multi.introduce(0, peer(node)));
     multi
+}
+
+fn messages(frame: &[u8]) -> usize {
+    let (mut at, mut count) = (FRAME_HEADER_BYTES, 0);
+    while at < frame.len() {
+        let (message, next) = decode(frame, at).unwrap();
+        count += usize::from(message.header.kind != Kind::Pulse);
+        at = next;
+    }
+    count
 }
 
 fn has(frame: &[u8], kind: Kind) -> bool {
@@ -102,24 +115,33 @@ fn has(frame: &[u8], kind: Kind) -> bool {
     false
 }
 
+/// Idle groups rest.
+fn resting() -> RaftConfig {
+    RaftConfig { rests: true, ..RaftConfig::default() }
+}
+
 impl Cluster {
     pub(crate) fn new(nodes: usize) -> Self {
-        Self::with(nodes, RaftConfig::default())
+        Self::with(nodes, resting())
+    }
+
+    pub(crate) fn with_groups(nodes: usize, groups: u64) -> Self {
+        Self::build((nodes, nodes, groups), resting())
     }
 
     pub(crate) fn with(nodes: usize, config: RaftConfig) -> Self {
-        Self::build((nodes, nodes), config)
+        Self::build((nodes, nodes, 1), config)
     }
 
     /// The last `spares` nodes aren't in the group.
     pub(crate) fn with_spares(founders: usize, spares: usize) -> Self {
-        Self::build((founders, founders + spares), RaftConfig::default())
+        Self::build((founders, founders + spares, 1), resting())
     }
 
-    fn build((founders, nodes): (usize, usize), config: RaftConfig) -> Self {
+    fn build((founders, nodes, groups): (usize, usize, u64), config: RaftConfig) -> Self {
         let replica = |node| {
             let files = BTreeMap::new();
-            let multi = open(node, (founders, nodes), &files, config, 0);
+            let multi = open(node, (founders, nodes, groups), &files, config, 0);
             Replica { multi, unsynced: Vec::new(), files }
         };
         let replicas = (0..nodes).map(replica).collect();
@@ -136,13 +158,15 @@ impl Cluster {
             full_disks,
             beginnings: BTreeMap::new(),
             sent_bytes: 0,
+            sent_messages: 0,
+            groups,
             syncs,
             slower_ppm,
             config,
             now: 1,
         };
         (0..nodes).for_each(|node| cluster.flush(node));
-        // They find out that the group is new.
+        // They find out that the groups are new.
         cluster.deliver();
         cluster.sent_bytes = 0;
         cluster
@@ -162,7 +186,12 @@ impl Cluster {
     }
 
     pub(crate) fn raft(&self, node: usize) -> &flotilla_consensus::Raft {
-        self.replicas[node].multi.raft(0)
+        self.raft_at(node, 0)
+    }
+
+    /// The replica of the group at `place`.
+    pub(crate) fn raft_at(&self, node: usize, place: usize) -> &flotilla_consensus::Raft {
+        self.replicas[node].multi.raft(place)
     }
 
     /// The term and payload of every entry up to `last`.
@@ -179,9 +208,15 @@ impl Cluster {
     }
 
     pub(crate) fn try_to_propose(&mut self, node: usize, payload: &[u8]) -> Result<u64, Refused> {
-        let (now, multi) = (self.clock(node), &mut self.replicas[node].multi);
-        let proposal = multi.propose(now, 0, 9, payload.len(), |writer| writer.put(payload));
+        let index = self.propose_at(node, 0, payload);
         self.flush(node);
+        index
+    }
+
+    /// In the group at `place`, without ending the turn.
+    pub(crate) fn propose_at(&mut self, node: usize, place: usize, payload: &[u8]) -> Result<u64, Refused> {
+        let (now, multi) = (self.now, &mut self.replicas[node].multi);
+        let proposal = multi.propose(now, place, 9, payload.len(), |writer| writer.put(payload));
         proposal.map(|proposal| proposal.index)
     }
 
@@ -243,7 +278,7 @@ impl Cluster {
         self.restart(node);
     }
 
-    fn flush(&mut self, node: usize) {
+    pub(crate) fn flush(&mut self, node: usize) {
         let mut out = Effects::<()>::default();
         let now = self.clock(node);
         self.replicas[node].multi.flush(now, &mut out);
@@ -257,7 +292,8 @@ impl Cluster {
             match effect {
                 Effect::Send { to, frame } => {
                     self.sent_bytes += frame.len();
-                    self.beginnings.insert(node, frame[..9].to_vec());
+                    self.beginnings.insert(node, frame[..FRAME_HEADER_BYTES].to_vec());
+                    self.sent_messages += messages(&frame);
                     self.wire.push((node, usize::try_from(to.node.0).unwrap() - 1, frame));
                 }
                 Effect::Write { op, file, offset, block, .. } => {
@@ -312,13 +348,28 @@ impl Cluster {
 
     /// The replica's next timer fires.
     pub(crate) fn fire(&mut self, node: usize) {
-        let late = self.raft(node).deadline().saturating_sub(self.clock(node));
-        self.now += late * 1_000_000 / (1_000_000 - self.slower_ppm[node]) + u64::from(late > 0);
+        if self.raft(node).deadline() != Nanos::MAX {
+            let late = self.raft(node).deadline().saturating_sub(self.clock(node));
+            self.now += late * 1_000_000 / (1_000_000 - self.slower_ppm[node]) + u64::from(late > 0);
+        }
+        self.tick(node);
+    }
+
+    fn tick(&mut self, node: usize) {
         let mut out = Effects::<()>::default();
         let now = self.clock(node);
         self.replicas[node].multi.tick(now, &mut out);
         self.replicas[node].multi.flush(now, &mut out);
         self.carry_out(node, out);
+    }
+
+    /// So much time passes, in which everything happens when it is due.
+    pub(crate) fn run(&mut self, milliseconds: u64) {
+        for _ in 0..milliseconds.div_ceil(5) {
+            self.pass(5);
+            (0..self.replicas.len()).for_each(|node| self.tick(node));
+            self.deliver();
+        }
     }
 
     /// Whether the replica's timer is about to fire.
@@ -335,7 +386,11 @@ impl Cluster {
 
     /// Every timer that is due fires.
     pub(crate) fn fire_due(&mut self) {
-        (0..self.replicas.len()).for_each(|node| self.fire_if_due(node));
+        for node in 0..self.replicas.len() {
+            if self.replicas[node].multi.deadline().is_some_and(|due| due <= self.clock(node)) {
+                self.tick(node);
+            }
+        }
     }
 
     /// Everything on the wire arrives, and what follows from it, until it is quiet.
@@ -413,7 +468,7 @@ impl Cluster {
         let now = self.clock(node);
         let replica = &mut self.replicas[node];
         replica.unsynced.clear();
-        replica.multi = open(node, (self.founders, nodes), &replica.files, self.config, now);
+        replica.multi = open(node, (self.founders, nodes, self.groups), &replica.files, self.config, now);
         self.flush(node);
         for other in (0..nodes).filter(|other| *other != node) {
             for up in [false, true] {

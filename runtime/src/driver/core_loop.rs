@@ -247,7 +247,8 @@ impl<M: Machine + 'static> CoreLoop<M> {
     fn flush(self: &Rc<Self>) {
         let mut effects = std::mem::take(&mut *self.effects.borrow_mut());
         self.machine.borrow_mut().flush(self.clock.now(), &mut effects);
-        let calm = self.turn.replace(0) <= CALM_EVENTS_MAX;
+        // Several writes are for the ring, which has them all at once.
+        let calm = self.turn.replace(0) <= CALM_EVENTS_MAX && effects.writes() == 1;
         let mut last_write = None;
         for effect in effects.drain() {
             match effect {

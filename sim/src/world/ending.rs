@@ -4,8 +4,9 @@ use super::World;
 use crate::check::promises::standing;
 use flotilla_runtime::FileKind;
 
-/// Segments that a core may have: in use at most, spare, and one each being made and being removed.
-const SEGMENTS_MAX: usize = 8 + 2 + 2;
+/// Segments that a core may have: far above what is in use at most, spare, or on its way, which depends on what the slowest
+/// follower needed last.
+const SEGMENTS_MAX: usize = 64;
 /// Files of snapshots for each group: the newest, one being made, one on its way here, one being removed.
 const SNAPSHOTS_MAX: usize = 4;
 

@@ -278,9 +278,14 @@ impl Log {
         self.space.release(group, index);
     }
 
+    /// Whether more segments are in use than there should be.
+    pub fn is_over_full(&self) -> bool {
+        self.space.live_segments() > self.config.live_segments_max
+    }
+
     /// Whether more segments are in use than there should be, and it is this group's entries that keep the oldest.
     pub fn pinned_by(&self, group: u64) -> bool {
-        self.space.live_segments() > self.config.live_segments_max && self.space.is_pinned_by(group)
+        self.is_over_full() && self.space.is_pinned_by(group)
     }
 
     /// Appends all of a group's entries again, so that no old segment is needed for them. They go into one frame: a part of
