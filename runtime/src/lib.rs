@@ -6,6 +6,7 @@
 //! | [`block`] | aligned, append-only buffers that go to disk and to peers without a copy |
 //! | [`driver`] | the loop that gives a machine its hands, on glommio |
 //! | [`random`] | the one seeded generator |
+//! | [`planted`] | bugs on purpose, in builds of the simulator that test the tester |
 //! | [`mod@mesh`] | how the cores of one node talk |
 //! | `ring` | what the mesh is woven of: one producer, one consumer, no lock |
 //! | `doorbell` | wakes who sleeps, costs who is awake nothing |
@@ -17,6 +18,7 @@ mod doorbell;
 pub mod driver;
 pub mod machine;
 pub mod mesh;
+pub mod planted;
 pub mod random;
 mod ring;
 mod sync;

@@ -2,7 +2,10 @@
 //!
 //! It gives the results that the real driver gives, errors included: `tests/disk_effects.rs` holds both to one table.
 
+use crate::faults::{Fault, Tally};
 use crate::rng::Rng;
+use crate::swarm::{Loses, Rots};
+use flotilla_runtime::block::BLOCK_BYTES;
 use flotilla_runtime::{BlockPool, DiskError, DiskReply, Effect, FileId, FileKind, OpId, Slice};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
@@ -102,6 +105,7 @@ pub struct Disk {
     files: BTreeMap<FileId, File>,
     last_write: u64,
     completed: BTreeMap<FileId, Vec<u64>>,
+    hardened: Vec<(FileId, usize, Vec<u8>)>,
     /// Nothing that needs more room can be done.
     pub is_full: bool,
 }
@@ -210,10 +214,16 @@ impl Disk {
 
     fn read(&self, file: FileId, offset: u64, bytes: u32) -> Result<DiskReply, DiskError> {
         let found = self.files.get(&file).ok_or_else(|| error("open", file, offset, Errno::NOENT))?;
-        let mut content = found.durable.clone();
-        for write in &found.pending {
-            put(&mut content, write.offset, &write.bytes);
-        }
+        let written;
+        let content = match found.pending.is_empty() {
+            true => &found.durable,
+            false => {
+                let mut content = found.durable.clone();
+                found.pending.iter().for_each(|write| put(&mut content, write.offset, &write.bytes));
+                written = content;
+                &written
+            }
+        };
         let start = usize::try_from(offset).map_or(content.len(), |offset| offset.min(content.len()));
         let end = content.len().min(start + bytes as usize);
         let block = BlockPool::heap().copy_of(&content[start..end]);
@@ -226,20 +236,23 @@ impl Disk {
         entry.pending = left;
         for write in done {
             put(&mut entry.durable, write.offset, &write.bytes);
+            if file.kind == FileKind::Segment {
+                self.hardened.push((file, write.offset, write.bytes));
+            }
         }
     }
 
-    /// A sync failed: what was pending is lost, as on ext4.
-    pub fn lose_pending(&mut self) {
-        for file in self.files.values_mut() {
+    /// A sync of a file failed: what was pending in it is lost, as on ext4.
+    pub fn lose_pending(&mut self, of: FileId) {
+        if let Some(file) = self.files.get_mut(&of) {
             file.pending.clear();
         }
-        self.completed.clear();
+        self.completed.remove(&of);
     }
 
-    /// The power goes: every pending write is kept, dropped, or torn at sectors; files being made may be there, and
-    /// renames and removals done.
-    pub fn crash(&mut self, unfinished: &[Action], rng: &mut Rng) {
+    /// The power goes: files being made may be there, renames and removals done; every write that wasn't synced is kept,
+    /// dropped or torn, each for itself or, where `loses` says so, the last ones only.
+    pub fn crash(&mut self, unfinished: &[Action], loses: Loses, rng: &mut Rng, tally: &mut Tally) {
         for action in unfinished {
             let happened = rng.between(0, 1) == 0;
             match action {
@@ -257,21 +270,41 @@ impl Disk {
             }
         }
         for file in self.files.values_mut() {
-            for write in file.pending.drain(..) {
-                match rng.between(0, 3) {
-                    0 => {}
-                    1 => put(&mut file.durable, write.offset, &write.bytes),
-                    _ => {
-                        for (place, sector) in write.bytes.chunks(SECTOR_BYTES).enumerate() {
-                            if rng.between(0, 1) == 0 {
-                                put(&mut file.durable, write.offset + place * SECTOR_BYTES, sector);
-                            }
+            let first_to_suffer = match loses.earlier {
+                true => 0,
+                false => rng.between(0, file.pending.len() as u64),
+            };
+            let mut is_one_lost = false;
+            for (place, write) in file.pending.drain(..).enumerate() {
+                let may_suffer = place as u64 >= first_to_suffer;
+                let fate = if may_suffer { fate(loses, write.bytes.len(), rng) } else { None };
+                let unit = match fate {
+                    None => {
+                        put(&mut file.durable, write.offset, &write.bytes);
+                        if std::mem::take(&mut is_one_lost) {
+                            tally.note(Fault::LostEarlier);
                         }
+                        continue;
+                    }
+                    Some(Fault::TornSector) => SECTOR_BYTES,
+                    Some(Fault::TornBlock) => BLOCK_BYTES,
+                    _ => write.bytes.len(),
+                };
+                let fate = fate.unwrap_or(Fault::LostWrite);
+                tally.note(fate);
+                if fate == Fault::LostWrite {
+                    is_one_lost = true;
+                    continue;
+                }
+                for (place, part) in write.bytes.chunks(unit).enumerate() {
+                    if rng.between(0, 1) == 0 {
+                        put(&mut file.durable, write.offset + place * unit, part);
                     }
                 }
             }
         }
         self.completed.clear();
+        self.hardened.clear();
     }
 
     /// What a core finds when it starts: unfinished files are removed, as by the driver.
@@ -281,28 +314,72 @@ impl Disk {
         self.files.iter().map(|(file, content)| (*file, pool.copy_of(&content.durable))).collect()
     }
 
-    /// Something that was durable can't be read any more: a bit, a block or a few of them.
-    pub fn rot(&mut self, rng: &mut Rng) {
+    /// Something that was durable can't be read any more. Returns what happened to it, if there was anything.
+    pub fn rot(&mut self, rots: Rots, rng: &mut Rng) -> Option<Fault> {
+        let kinds = [
+            (rots.bit_flip, Fault::BitFlip),
+            (rots.lost_block, Fault::LostBlock),
+            (rots.garbage, Fault::Garbage),
+            (rots.misdirected, Fault::Misdirected),
+        ];
+        let kinds: Vec<Fault> = kinds.into_iter().filter(|(on, _)| *on).map(|(_, kind)| kind).collect();
         let used = |file: &File| file.durable.iter().rposition(|byte| *byte != 0).unwrap_or(0);
         let mut candidates: Vec<_> = self.files.values_mut().filter(|file| used(file) > 0).collect();
-        if candidates.is_empty() {
-            return;
+        if candidates.is_empty() || kinds.is_empty() {
+            return None;
         }
-        let chosen = usize::try_from(rng.between(0, candidates.len() as u64 - 1)).expect("few files");
+        let mut below = |count: usize| {
+            usize::try_from(rng.between(0, count as u64 - 1)).expect("simulated files are small")
+        };
+        let kind = kinds[below(kinds.len())];
+        let chosen = below(candidates.len());
         let file = &mut candidates[chosen];
         let end = used(file);
-        let at = usize::try_from(rng.between(0, end as u64)).expect("simulated files are small");
-        let block = at / 4096 * 4096;
-        match rng.between(0, 2) {
-            0 => file.durable[at] ^= 1 << rng.between(0, 7),
-            1 => file.durable[block..=block + 4095].fill(0),
+        let at = below(end + 1);
+        let block = at / BLOCK_BYTES * BLOCK_BYTES;
+        match kind {
+            Fault::BitFlip => file.durable[at] ^= 1 << below(8),
+            Fault::LostBlock => file.durable[block..block + BLOCK_BYTES].fill(0),
+            Fault::Misdirected => {
+                let other = below(file.durable.len() / BLOCK_BYTES) * BLOCK_BYTES;
+                if other == block {
+                    return None;
+                }
+                file.durable.copy_within(block..block + BLOCK_BYTES, other);
+                file.durable[block..block + BLOCK_BYTES].fill(0);
+            }
             _ => {
-                let blocks = usize::try_from(rng.between(1, 4)).expect("few");
-                let end = (block + blocks * 4096).min(file.durable.len());
+                let end = (block + (1 + below(4)) * BLOCK_BYTES).min(file.durable.len());
                 file.durable[block..end].fill(0x5a);
             }
         }
+        Some(kind)
     }
+
+    /// The writes to segments that have become durable since this was last asked for: the file, where in it, what.
+    pub fn take_hardened(&mut self) -> Vec<(FileId, usize, Vec<u8>)> {
+        std::mem::take(&mut self.hardened)
+    }
+
+    /// How many files of this kind there are.
+    pub fn count(&self, kind: FileKind) -> usize {
+        self.files.keys().filter(|file| file.kind == kind).count()
+    }
+}
+
+/// What becomes of a write that wasn't synced; `None`: it is whole.
+fn fate(loses: Loses, bytes: usize, rng: &mut Rng) -> Option<Fault> {
+    let fates = [
+        (true, None),
+        (loses.any, Some(Fault::LostWrite)),
+        (loses.sectors, Some(Fault::TornSector)),
+        (loses.blocks && bytes > BLOCK_BYTES, Some(Fault::TornBlock)),
+        // Writes of several blocks are rare enough.
+        (loses.blocks && bytes > BLOCK_BYTES, Some(Fault::TornBlock)),
+    ];
+    let possible = fates.iter().filter(|(on, _)| *on).count() as u64;
+    let chosen = usize::try_from(rng.between(0, possible - 1)).expect("few");
+    fates.into_iter().filter(|(on, _)| *on).nth(chosen).and_then(|(_, fate)| fate)
 }
 
 fn put(durable: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
@@ -323,7 +400,7 @@ fn error(operation: &'static str, file: FileId, offset: u64, errno: Errno) -> Di
     DiskError { operation, file: format!("/simulated/{file}"), offset, errno, reason }
 }
 
-/// The error of a write or a sync of this file that fails.
-pub fn broken(file: FileId) -> DiskError {
-    error("sync", file, 0, Errno::IO)
+/// The error of an operation on this file that fails.
+pub fn broken(operation: &'static str, file: FileId) -> DiskError {
+    error(operation, file, 0, Errno::IO)
 }

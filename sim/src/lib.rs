@@ -9,6 +9,10 @@
 //! | [`clients`] | users that remember what they saw |
 //! | [`mod@check`] | what must be true at every moment |
 //! | [`linear`] | whether a history is linearizable |
+//! | [`faults`] | the kinds of faults: names, counts, switches |
+//! | [`prove`] | bugs planted on purpose, and whether they are found |
+//! | [`mod@run`] | many seeds on all cores |
+//! | [`shrink`] | the smallest plan that still fails |
 //! | [`faultfs`] | a file system with faults, for what runs on the real driver |
 
 #![forbid(unsafe_code)]
@@ -16,10 +20,15 @@
 pub mod check;
 pub mod clients;
 pub mod disk;
+mod fast_hash;
 pub mod faultfs;
+pub mod faults;
 pub mod linear;
+pub mod prove;
 pub mod rng;
+pub mod run;
 pub mod script;
+pub mod shrink;
 pub mod swarm;
 pub mod trace;
 pub mod world;

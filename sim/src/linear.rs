@@ -3,8 +3,13 @@
 //! A history is a set of reads and writes with the times of their calls and returns. An operation whose return was
 //! never seen may have taken effect at any time after its call, or never. The search is bounded; a history that it
 //! can't decide is reported as undecided, never as good.
+//!
+//! An operation without a return is tried only where it explains a read: right before one that saw its value. In any order
+//! that holds it can be moved there, since between the two nothing but reads of the same value can stand; and what no read
+//! saw can be left out.
 
-use std::collections::HashSet;
+use crate::fast_hash::FastHash;
+use std::collections::{BTreeSet, HashSet};
 
 /// What an operation did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,16 @@ pub struct Operation {
     pub returned: Option<u64>,
     /// What it did.
     pub did: Did,
+}
+
+impl Operation {
+    /// What it saw, if it is a read.
+    fn saw(&self) -> Option<Option<u64>> {
+        match self.did {
+            Did::Read(saw) => Some(saw),
+            Did::Write(_) => None,
+        }
+    }
 }
 
 /// What the search found.
@@ -100,7 +115,10 @@ pub fn check(operations: &[Operation]) -> Verdict {
     let mut unreturned: Vec<Operation> = writes.copied().collect();
     unreturned.sort_by_key(|op| op.called);
 
-    let mut seen = HashSet::new();
+    let saw: BTreeSet<Option<u64>> = returned.iter().filter_map(|op| op.saw()).collect();
+    unreturned.retain(|op| matches!(op.did, Did::Write(value) if saw.contains(&value)));
+
+    let mut seen: HashSet<State, FastHash> = HashSet::default();
     let mut stack = vec![State { base: 0, ahead: Vec::new(), unreturned: Vec::new(), value: None }];
     let (mut steps, mut furthest) = (0, 0);
     while let Some(state) = stack.pop() {
@@ -123,14 +141,6 @@ pub fn check(operations: &[Operation]) -> Verdict {
             }
         }
         let mut next = Vec::new();
-        for (place, op) in unreturned.iter().enumerate() {
-            if op.called <= first_return && !bit(&state.unreturned, place) {
-                let Did::Write(value) = op.did else { continue };
-                let mut state = State { value, ..state.clone() };
-                set(&mut state.unreturned, place);
-                next.push(state);
-            }
-        }
         for (offset, op) in returned[state.base..].iter().enumerate() {
             if op.called > first_return {
                 break;
@@ -139,7 +149,19 @@ pub fn check(operations: &[Operation]) -> Verdict {
                 match op.did {
                     Did::Write(value) => next.push(state.with_returned(offset, value)),
                     Did::Read(saw) if saw == state.value => next.push(state.with_returned(offset, saw)),
-                    Did::Read(_) => {}
+                    Did::Read(saw) => {
+                        // All that were called by now and wrote this are alike: any of them will do.
+                        let explains = |(place, op): &(usize, &Operation)| {
+                            op.did == Did::Write(saw)
+                                && op.called <= first_return
+                                && !bit(&state.unreturned, *place)
+                        };
+                        if let Some((place, _)) = unreturned.iter().enumerate().find(explains) {
+                            let mut next_state = state.with_returned(offset, saw);
+                            set(&mut next_state.unreturned, place);
+                            next.push(next_state);
+                        }
+                    }
                 }
             }
         }

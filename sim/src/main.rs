@@ -1,8 +1,19 @@
-//! `flotilla-sim`: many seeds, or one again.
+//! `flotilla-sim`: many seeds, one again, or the tester tested.
 
-use clap::{Parser, Subcommand};
-use flotilla_sim::world::{Outcome, simulate};
+use clap::{Args, Parser, Subcommand};
+use flotilla_sim::faults::Fault;
+use flotilla_sim::run::{Failed, Totals, processors, quiet_panics, run};
+use flotilla_sim::shrink::shrink;
+use flotilla_sim::trace::Detail;
+use flotilla_sim::world::{Plan, simulate};
 use std::process::ExitCode;
+
+/// The simulator asks for much memory in small pieces, as a node does.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// With fewer seeds, a fault that never happens says nothing.
+const SEEDS_FOR_EVERY_FAULT: u64 = 300;
 
 /// Simulates whole clusters under faults, each from one number.
 #[derive(Debug, Parser)]
@@ -22,18 +33,26 @@ enum Command {
         /// The first.
         #[arg(long, default_value_t = 0)]
         start: u64,
+        /// Threads; as many as there are processors if not given.
+        #[arg(long)]
+        jobs: Option<usize>,
         /// Print one JSON object.
         #[arg(long)]
         json: bool,
     },
     /// Run one seed again.
-    Replay {
-        /// Which.
+    Replay(Replay),
+    /// Plant bugs, one at a time, and see that each is found. Needs a build with `--features planted`.
+    Prove {
+        /// Threads; as many as there are processors if not given.
         #[arg(long)]
-        seed: u64,
-        /// Print everything that happens.
+        jobs: Option<usize>,
+        /// Only the bugs with this in their name.
         #[arg(long)]
-        trace: bool,
+        only: Option<String>,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Run one node, as `flotilla serve` does: what the tests of this crate start.
     #[command(hide = true, disable_help_flag = true)]
@@ -44,73 +63,195 @@ enum Command {
     },
 }
 
+#[derive(Debug, Args)]
+struct Replay {
+    /// Which.
+    #[arg(long)]
+    seed: u64,
+    /// Faults to leave out, by name.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Fault>,
+    /// Milliseconds in which things go wrong, if not as drawn.
+    #[arg(long)]
+    safety_ms: Option<u64>,
+    /// Clients, if not as many as drawn.
+    #[arg(long)]
+    clients: Option<usize>,
+    /// Plant this bug. Needs a build with `--features planted`.
+    #[arg(long)]
+    bug: Option<String>,
+    /// Print everything that happens.
+    #[arg(long)]
+    trace: bool,
+}
+
 fn main() -> ExitCode {
     match Options::parse().command {
-        Command::Run { seeds, start, json } => run(start, seeds, json),
-        Command::Replay { seed, trace } => {
-            let outcome = simulate(seed, trace);
-            if outcome.failure.is_some() {
-                report(seed, &outcome);
-                return ExitCode::FAILURE;
+        Command::Run { seeds, start, jobs, json } => {
+            quiet_panics();
+            match run(start, seeds, jobs.unwrap_or_else(processors)) {
+                Ok(totals) => print_totals(&totals, start, json),
+                Err(failed) => report(&failed),
             }
-            println!("seed {seed} holds: {} commands, trace {:016x}", outcome.answered, outcome.trace_hash);
-            ExitCode::SUCCESS
         }
+        Command::Replay(replay) => again(replay),
+        Command::Prove { jobs, only, json } => prove(jobs, only.as_deref(), json),
         Command::Serve { .. } => flotilla_services::cli::main(),
     }
 }
 
-fn run(start: u64, seeds: u64, json: bool) -> ExitCode {
-    let started = std::time::Instant::now();
-    let (mut answered, mut committed, mut elections, mut crashes, mut rots, mut undecided) =
-        (0, 0, 0, 0, 0, 0);
-    let (mut wipes, mut changes) = (0, 0);
-    for seed in start..start + seeds {
-        let outcome = simulate(seed, false);
-        if outcome.failure.is_some() {
-            report(seed, &outcome);
-            return ExitCode::FAILURE;
-        }
-        if seed < start + 10 {
-            let again = simulate(seed, false);
-            if again.trace_hash != outcome.trace_hash {
-                eprintln!(
-                    "seed {seed} isn't deterministic: {:016x} and {:016x}",
-                    outcome.trace_hash, again.trace_hash
-                );
-                return ExitCode::FAILURE;
-            }
-        }
-        answered += outcome.answered;
-        committed += outcome.committed;
-        elections += outcome.elections;
-        crashes += outcome.crashes;
-        rots += outcome.rots;
-        wipes += outcome.wipes;
-        changes += outcome.changes;
-        undecided += outcome.undecided;
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    let per_minute = seeds as f64 * 60.0 / seconds;
+fn print_totals(totals: &Totals, start: u64, json: bool) -> ExitCode {
     if json {
+        let faults: serde_json::Map<String, serde_json::Value> =
+            Fault::ALL.iter().map(|fault| (fault.to_string(), totals.tally.of(*fault).into())).collect();
         let found = serde_json::json!({
-            "schema": "flotilla-sim-1", "seeds": seeds, "start": start, "answered": answered, "committed": committed,
-            "elections": elections, "crashes": crashes, "rots": rots, "wipes": wipes, "changes": changes, "undecided": undecided, "seconds": seconds,
+            "schema": "flotilla-sim-2", "seeds": totals.seeds, "start": start, "answered": totals.answered,
+            "committed": totals.committed, "elections": totals.elections, "undecided": totals.undecided,
+            "seconds": totals.seconds, "cpu_seconds": totals.cpu_seconds,
+            "commands_per_cpu_second": totals.commands_per_cpu_second(), "faults": faults,
         });
         println!("{found}");
     } else {
-        println!(
-            "{seeds} seeds hold: {answered} commands answered, {committed} entries committed, {elections} elections, \
-             {crashes} crashes, {rots} rotten disks, {wipes} wiped ones, {changes} changes of members, {undecided} histories undecided; {seconds:.1} s, {per_minute:.0} seeds a minute"
+        println!("{}", totals.summary());
+        let counts = Fault::ALL.iter().map(|fault| format!("{fault} {}", totals.tally.of(*fault)));
+        println!("faults: {}", counts.collect::<Vec<_>>().join(", "));
+    }
+    let never = totals.tally.never();
+    if totals.seeds >= SEEDS_FOR_EVERY_FAULT && !never.is_empty() {
+        eprintln!(
+            "in {} seeds these never happened: {never:?}; what is never tried isn't tested",
+            totals.seeds
         );
+        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
-fn report(seed: u64, outcome: &Outcome) {
-    for line in &outcome.tail {
-        eprintln!("{line}");
+/// Makes the failing plan smaller, runs it once more with every event on record, and says how to do so.
+fn report(failed: &Failed) -> ExitCode {
+    let Failed { plan, what } = failed;
+    eprintln!("seed {} fails: {what}\n\nlooking for a smaller plan that fails…", plan.seed);
+    let (smallest, what) = shrink(plan).unwrap_or_else(|| (plan.clone(), what.clone()));
+    let outcome = simulate(&smallest, Detail::Everything);
+    eprintln!("the last of what happened in it:\n");
+    outcome.tail.iter().for_each(|line| eprintln!("{line}"));
+    let swarm = smallest.swarm();
+    let left: Vec<&str> =
+        Fault::ALL.iter().filter(|fault| fault.is_on(&swarm)).map(|fault| fault.name()).collect();
+    eprintln!("\nit fails: {what}");
+    eprintln!("with {} nodes, {} clients and these faults: {}", swarm.nodes, swarm.clients, left.join(", "));
+    eprintln!("replay the seed:      {}", command(plan));
+    eprintln!("the smallest plan:    {}", command(&smallest));
+    ExitCode::FAILURE
+}
+
+fn command(plan: &Plan) -> String {
+    let mut line =
+        format!("cargo run --profile sim --bin flotilla-sim -- replay --seed {} --trace", plan.seed);
+    if !plan.without.is_empty() {
+        let names: Vec<&str> = plan.without.iter().map(|fault| fault.name()).collect();
+        line.push_str(&format!(" --without {}", names.join(",")));
     }
-    eprintln!("\nseed {seed} fails: {}", outcome.failure.as_deref().unwrap_or("it doesn't"));
-    eprintln!("replay it: cargo run --release --bin flotilla-sim -- replay --seed {seed} --trace");
+    if let Some(safety_ms) = plan.safety_ms {
+        line.push_str(&format!(" --safety-ms {safety_ms}"));
+    }
+    if let Some(clients) = plan.clients {
+        line.push_str(&format!(" --clients {clients}"));
+    }
+    line
+}
+
+fn again(replay: Replay) -> ExitCode {
+    let Replay { seed, without, safety_ms, clients, bug, trace } = replay;
+    if let Some(bug) = bug
+        && let Err(what) = plant(&bug)
+    {
+        eprintln!("{what}");
+        return ExitCode::from(2);
+    }
+    quiet_panics();
+    let plan = Plan { seed, without, safety_ms, clients };
+    let outcome = simulate(&plan, if trace { Detail::Printed } else { Detail::Faults });
+    if let Some(what) = outcome.failure {
+        if trace {
+            println!("\nseed {seed} fails: {what}");
+            return ExitCode::FAILURE;
+        }
+        return report(&Failed { plan, what });
+    }
+    println!("seed {seed} holds: {} commands, trace {:016x}", outcome.answered, outcome.trace_hash);
+    ExitCode::SUCCESS
+}
+
+#[cfg(feature = "planted")]
+fn plant(name: &str) -> Result<(), String> {
+    use flotilla_runtime::planted::Bug;
+    let bug = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
+    let bug = bug.ok_or_else(|| format!("there is no bug {name}; `prove` lists them"))?;
+    flotilla_runtime::planted::plant(Some(*bug));
+    Ok(())
+}
+
+#[cfg(feature = "planted")]
+fn prove(jobs: Option<usize>, only: Option<&str>, json: bool) -> ExitCode {
+    use flotilla_runtime::planted::Bug;
+    use flotilla_sim::prove::{HEAD, SEEDS_MAX};
+
+    quiet_panics();
+    let named = |bug: &Bug| only.is_none_or(|part| format!("{bug:?}").contains(part));
+    let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(named).collect();
+    let jobs = jobs.unwrap_or_else(processors);
+    if !json {
+        println!("{HEAD}");
+    }
+    let show = |proof: &flotilla_sim::prove::Proof| {
+        if !json {
+            println!("{}", proof.row());
+        }
+    };
+    let proofs = flotilla_sim::prove::prove(&bugs, jobs, show);
+    if json {
+        let rows = proofs.iter().map(|proof| {
+            let seeds = proof.found.as_ref().map(|(seeds, _)| *seeds);
+            serde_json::json!({ "bug": format!("{:?}", proof.bug), "seeds": seeds, "rule": proof.rule() })
+        });
+        let rows: Vec<serde_json::Value> = rows.collect();
+        println!(
+            "{}",
+            serde_json::json!({ "schema": "flotilla-sim-prove-1", "seeds_max": SEEDS_MAX, "bugs": rows })
+        );
+    }
+    let missed = proofs.iter().filter(|proof| proof.found.is_none()).count();
+    if missed > 0 {
+        eprintln!("{missed} of {} bugs weren't found within {SEEDS_MAX} seeds", proofs.len());
+        return ExitCode::FAILURE;
+    }
+    match flotilla_sim::prove::control(&proofs, jobs) {
+        Ok(seeds) => {
+            eprintln!(
+                "{} bugs, each found within {SEEDS_MAX} seeds; with none, the first {seeds} hold",
+                proofs.len()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(failed) => {
+            eprintln!("the control fails: with no bug planted");
+            report(&failed)
+        }
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+const NO_BUGS: &str = "no bug can be planted in this build: \
+                       cargo run --profile sim -p flotilla-sim --features planted -- prove";
+
+#[cfg(not(feature = "planted"))]
+fn plant(_name: &str) -> Result<(), String> {
+    Err(NO_BUGS.to_owned())
+}
+
+#[cfg(not(feature = "planted"))]
+fn prove(_jobs: Option<usize>, _only: Option<&str>, _json: bool) -> ExitCode {
+    eprintln!("{NO_BUGS}");
+    ExitCode::from(2)
 }

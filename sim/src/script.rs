@@ -25,7 +25,7 @@ pub use users::{Answer, CallId};
 
 use crate::check::Checks;
 use crate::rng::Rng;
-use crate::trace::Trace;
+use crate::trace::{Detail, Trace};
 use flotilla_runtime::OpId;
 use network::Network;
 use nodes::Node;
@@ -119,8 +119,8 @@ impl Script {
             sequence: 0,
             queue: BTreeMap::new(),
             calls: Vec::new(),
-            checks: Checks::default(),
-            trace: Trace::new(false),
+            checks: Checks::new(setup.nodes, 1, usize::MAX),
+            trace: Trace::new(Detail::Faults),
             rng,
             disk_numbers: 0,
             broken: None,

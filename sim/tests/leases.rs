@@ -7,7 +7,7 @@ use flotilla_sim::world::simulate_with;
 fn run(seed: u64) -> Option<String> {
     let outcome = simulate_with(seed, |swarm| {
         swarm.nodes = swarm.nodes.max(3);
-        (swarm.leases, swarm.drift_ppm, swarm.real_drift_ppm) = (true, 500_000, 500_000);
+        (swarm.leases, swarm.drift_ppm) = (true, 200_000);
         (swarm.heartbeat_ms, swarm.election_ms) = (100, 1_000);
         (swarm.partitions, swarm.clients, swarm.keys) = (1_000_000_000, 12, 1);
     });

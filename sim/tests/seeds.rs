@@ -1,14 +1,29 @@
 //! Seeds that once found a bug. What a seed draws changes with the simulator, so each says what it was about.
 
-use flotilla_sim::world::simulate;
+use flotilla_sim::trace::Detail;
+use flotilla_sim::world::{Plan, simulate};
 
-fn holds(seed: u64) {
-    let outcome = simulate(seed, false);
-    assert!(outcome.failure.is_none(), "seed {seed}: {}", outcome.failure.unwrap_or_default());
+fn holds(plan: &Plan) {
+    let outcome = simulate(plan, Detail::Faults);
+    assert!(outcome.failure.is_none(), "{plan:?}: {}", outcome.failure.unwrap_or_default());
 }
 
 /// A node died while a segment was being made; the next life wrote to it, half as long as it should have been.
 #[test]
 fn a_half_made_segment_is_not_written_to() {
-    holds(96);
+    holds(&Plan::new(96));
+}
+
+/// A command was sent on to the leader, and the frame, or the one with its answer, was dropped: nobody ever told the
+/// client.
+#[test]
+fn a_command_that_was_lost_on_its_way_to_the_leader_is_given_up() {
+    holds(&Plan::new(36));
+    holds(&Plan::new(37));
+}
+
+/// Bugs are planted in builds that ask for it by name, and in no others: a workspace's features are unified.
+#[test]
+fn no_bug_can_be_planted_by_accident() {
+    assert_eq!(flotilla_runtime::planted::IS_POSSIBLE, cfg!(feature = "planted"));
 }

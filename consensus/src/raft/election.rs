@@ -4,6 +4,7 @@ use super::lease::Lease;
 use super::{Context, Deferred, Raft, Role};
 use crate::message::{Header, Kind};
 use crate::progress::Progress;
+use flotilla_runtime::planted::{Bug, planted};
 
 /// Heartbeats that may pass without an answer to the oldest append before the leader probes again.
 const STALLED_HEARTBEATS: u8 = 4;
@@ -42,6 +43,9 @@ impl Raft {
         self.clear_votes();
         self.record_hard_state(cx);
         self.deferred.push_back((cx.wal.open_lsn(), Deferred::OwnVote { term: self.term }));
+        if planted(Bug::OwnVoteEarly) {
+            self.votes[self.me] = Some(true);
+        }
         let header = Header {
             flag: by_transfer,
             index: self.log.last_index(),
@@ -90,8 +94,8 @@ impl Raft {
         }
         let candidate = self.members[from].peer.node;
         let granted = header.term == self.term
-            && !self.is_repairing()
-            && self.vote.is_none_or(|vote| vote == candidate)
+            && (!self.is_repairing() || planted(Bug::RepairingVotes))
+            && self.vote.is_none_or(|vote| vote == candidate || planted(Bug::VotesTwice))
             && self.log.is_behind_or_equal(header.index, header.log_term);
         let reply = Header { flag: granted, ..self.header(Kind::VoteReply) };
         if !granted {
@@ -100,7 +104,12 @@ impl Raft {
         }
         self.vote = Some(candidate);
         self.reset_election_deadline(cx.now);
-        self.record_hard_state(cx);
+        if !planted(Bug::VoteNotLogged) {
+            self.record_hard_state(cx);
+        }
+        if planted(Bug::VoteBeforeSync) {
+            return self.send(cx, from, &reply);
+        }
         self.deferred
             .push_back((cx.wal.open_lsn(), Deferred::Reply { to: self.members[from].peer, header: reply }));
     }
@@ -137,7 +146,9 @@ impl Raft {
         self.term = term;
         self.vote = None;
         self.become_follower(cx);
-        self.record_hard_state(cx);
+        if !planted(Bug::TermNotLogged) {
+            self.record_hard_state(cx);
+        }
     }
 
     fn become_follower(&mut self, cx: &mut Context<'_>) {

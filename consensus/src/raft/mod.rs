@@ -30,6 +30,7 @@ use crate::membership::Membership;
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
 use crate::multi::Pairs;
 use crate::progress::Progress;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Nanos, NodeId, PeerId, SplitMix64};
 use flotilla_storage::{Damage, HardState, Log, Lsn, PayloadWriter, RecordHeader, RecordKind};
 use lease::Lease;
@@ -221,7 +222,7 @@ impl Raft {
             me: 0,
             group_of: Members::new(membership.0, membership.1, incarnation),
             term: hard_state.term,
-            vote: hard_state.vote,
+            vote: hard_state.vote.filter(|_| !planted(Bug::VoteForgotten)),
             role: Role::Follower,
             leader: None,
             commit,
@@ -357,6 +358,9 @@ impl Raft {
             Kind::Vote => self.on_vote(cx, from, header),
             Kind::Repair => self.on_repair(cx, from, incarnation, header),
             Kind::RepairReply if header.term <= self.term => self.on_repair_reply(cx, from, message),
+            Kind::AppendReply if planted(Bug::StaleReplyCounts) && header.term < self.term => {
+                self.on_append_reply(cx, from, header);
+            }
             _ if header.term < self.term => self.answer_the_past(cx, from, header),
             kind => {
                 if header.term > self.term {

@@ -11,6 +11,7 @@
 use super::{Context, Raft, Refused, Role};
 use crate::message::{Header, Kind};
 use flotilla_runtime::Nanos;
+use flotilla_runtime::planted::{Bug, planted};
 
 /// A linearizable read that waits for its leader's word (§6.4 of the thesis).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,13 +93,16 @@ impl Raft {
 
     fn read_as_leader(&mut self, now: Nanos) -> ReadTicket {
         // Alone, we are the majority, and need to ask nobody; under a lease, nobody else can be asked.
-        let is_certain = self.is_quorum(|place| place == self.me) || self.has_lease(now);
+        let is_certain =
+            self.is_quorum(|place| place == self.me) || self.has_lease(now) || planted(Bug::NoReadRound);
         let round = if is_certain { self.round_confirmed } else { self.round_sent + 1 };
+        let in_the_air = planted(Bug::ReadRoundInTheAir) && self.round_confirmed < self.round_sent;
+        let round = if in_the_air { self.round_sent } else { round };
         self.round_wanted = self.round_wanted.max(round);
         ReadTicket {
             round,
             // Until an entry of our own term is committed we don't know how far the others had come.
-            index: self.commit.max(self.term_start),
+            index: self.commit.max(if planted(Bug::ReadBeforeOwnTerm) { 0 } else { self.term_start }),
             position: self.log.last_index(),
             term: self.term,
             is_forwarded: false,

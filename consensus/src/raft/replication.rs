@@ -4,6 +4,7 @@ use super::{Context, Raft, Role};
 use crate::message::{Header, Kind, Message, WireError};
 use crate::progress::{Mode, Progress};
 use flotilla_runtime::Nanos;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_storage::{RecordHeader, RecordKind};
 
 impl Raft {
@@ -57,7 +58,11 @@ impl Raft {
         let header = &message.header;
         let (snapshot_index, _) = self.log.snapshot();
         // What a snapshot covers is committed, so it agrees; only the part behind it needs a check.
-        if header.index >= snapshot_index && self.log.term(header.index) != Some(header.log_term) {
+        let is_let_in = planted(Bug::NoPrevTermCheck) && header.index <= self.log.last_index();
+        if header.index >= snapshot_index
+            && self.log.term(header.index) != Some(header.log_term)
+            && !is_let_in
+        {
             let (first, term) = self.log.conflict(header.index);
             let reply = Header {
                 flag: true,
@@ -80,7 +85,8 @@ impl Raft {
             body = rest;
         }
         self.matched = self.matched.max(index);
-        self.commit = self.commit.max(header.commit.min(self.matched));
+        let compared = if planted(Bug::CommitBeyondAgreed) { self.log.last_index() } else { self.matched };
+        self.commit = self.commit.max(header.commit.min(compared));
         // What there is no room for is passed over in silence: the leader tries again with every heartbeat, not at once.
         self.ack_due |= body.is_empty() || index > self.acknowledged;
         Ok(())
@@ -120,6 +126,9 @@ impl Raft {
         let bad = |what: String| WireError::BadEntry { group, after, what };
         let ours = self.log.term(index);
         if ours == Some(parsed.term) {
+            if planted(Bug::TruncatesAgreed) && index < self.log.last_index() {
+                self.cut_off(index + 1);
+            }
             return Ok(true);
         }
         if parsed.length > 0 && !cx.wal.has_room_to_follow(record.len()) {
@@ -144,6 +153,9 @@ impl Raft {
         assert!(index > self.commit, "a committed entry is never replaced (group {}, {index})", self.group.0);
         self.log.truncate(index);
         self.note_cut(index);
+        if planted(Bug::PersistedAfterTruncation) {
+            return;
+        }
         self.durable = self.durable.min(index - 1);
         for (_, end) in &mut self.pending {
             *end = (*end).min(index - 1);
@@ -154,11 +166,17 @@ impl Raft {
     /// sync, one answer.
     pub(super) fn acknowledge(&mut self, cx: &mut Context<'_>) {
         let Some(leader) = self.leader else { return };
-        let index = self.durable.min(self.matched);
+        let mut index = self.durable.min(self.matched);
+        if planted(Bug::AckBeforeSync) {
+            index = self.matched;
+        } else if planted(Bug::AckBeyondAgreed) {
+            index = self.durable;
+        }
         if index > self.acknowledged || (self.ack_due && index == self.matched) {
             self.acknowledged = index;
             self.ack_due = index < self.matched;
-            let kind = if self.is_repairing() { Kind::RepairAck } else { Kind::AppendReply };
+            let is_whole = !self.is_repairing() || planted(Bug::RepairingCounts);
+            let kind = if is_whole { Kind::AppendReply } else { Kind::RepairAck };
             let reply = Header { index, ..self.header(kind) };
             self.send(cx, leader, &reply);
         }
@@ -192,7 +210,7 @@ impl Raft {
         let next =
             if term != 0 && self.log.term(agree) == Some(term) { agree + 1 } else { first.min(agree + 1) };
         let next = if term == 0 { first.min(refused) } else { next };
-        self.progress[from].probe_from(next.max(1));
+        self.progress[from].probe_from(next.max(1) + u64::from(planted(Bug::ConflictOffByOne)));
     }
 
     fn on_acknowledged(&mut self, now: Nanos, from: usize, index: u64) {
@@ -204,10 +222,12 @@ impl Raft {
 
     /// An index that a majority has on disk is committed, if its entry is of our term (§5.4.2).
     pub(super) fn advance_commit(&mut self) {
-        self.progress[self.me].matched = self.durable;
+        self.progress[self.me].matched =
+            if planted(Bug::SelfAckEarly) { self.log.last_index() } else { self.durable };
         let counted = |progress: &Progress| if progress.counts { progress.matched } else { 0 };
         let index = self.reached(|place| counted(&self.progress[place]));
-        if index > self.commit && self.log.term(index) == Some(self.term) {
+        let is_ours = self.log.term(index) == Some(self.term) || planted(Bug::OldTermByCounting);
+        if index > self.commit && is_ours {
             self.uncommitted_bytes -= self.bytes_of(self.commit, index);
             self.commit = index;
         }

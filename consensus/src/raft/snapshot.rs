@@ -5,6 +5,7 @@
 use super::{Context, Raft, Role};
 use crate::message::{Header, Kind};
 use crate::progress::Mode;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Nanos, NodeId, Slice};
 use flotilla_storage::{Log, Lsn};
 
@@ -66,7 +67,8 @@ impl Raft {
     /// Follower: a snapshot up to (`index`, `term`) is durable, and the record that says so is in the frame `lsn`. The
     /// log goes on behind it.
     pub fn install(&mut self, index: u64, term: u64, lsn: Lsn) {
-        assert!(index > self.commit, "only a snapshot that is ahead is installed");
+        let is_ahead = index > self.commit || planted(Bug::OlderSnapshotInstalled);
+        assert!(is_ahead, "only a snapshot that is ahead is installed");
         if self.log.term(index) == Some(term) {
             self.log.compact(index);
         } else {

@@ -21,6 +21,7 @@ use crate::resp::ReplyWriter;
 use crate::slot::Slot;
 use flotilla_consensus::{Proposal, Raft, ReadState, ReadTicket, Refused, Role};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Effects, Nanos, Now};
 use flotilla_storage::RecordHeader;
 use std::collections::{BTreeMap, VecDeque};
@@ -174,7 +175,8 @@ impl Core {
         }
         let ticket = self.multi.read(now.monotonic, place)?;
         let in_order = call.in_order || expires;
-        let after = if in_order { ticket.position } else { ticket.index };
+        let waits = in_order && !planted(Bug::PipelineOverlap);
+        let after = if waits { ticket.position } else { ticket.index };
         let reader = Reader { ticket, after, command: Held::new(call) };
         let group = &mut self.groups[place];
         if in_order { &mut group.readers_in_order } else { &mut group.readers }.push_back(reader);
@@ -233,6 +235,10 @@ impl Core {
     /// Takes note of who leads, applies what is committed, serves the readers whose time has come.
     pub(super) fn settle_group(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         self.note_standing(now, place, out);
+        if planted(Bug::ExpiredByLocalClock) {
+            let group = &mut self.groups[place];
+            group.clock_ms = group.clock_ms.max(now.unix_ms);
+        }
         self.settle_handover(now, place, out);
         while self.groups[place].applied < self.multi.raft(place).commit() {
             self.apply_next(place, out);
@@ -312,12 +318,18 @@ impl Core {
                 "a leader's own entries are applied in order"
             );
             claimed = Some(writer.origin);
+            if planted(Bug::WaitersLost)
+                && group.writers.front().is_some_and(|it| it.proposal.index == index + 1)
+            {
+                claimed = None;
+            }
         }
         if !group.undecided.is_empty() {
             let is_decided = |(at, proposed): &(u64, u64), _: &mut _| *at == index || *proposed < term;
             let decided: Vec<_> = group.undecided.extract_if((index, 0).., is_decided).collect();
             for ((at, proposed), (origin, slot, _)) in decided {
-                if (at, proposed) == (index, term) {
+                let is_it = proposed == term || planted(Bug::WaiterByIndexOnly);
+                if at == index && is_it {
                     claimed = Some(origin);
                 } else {
                     self.redirect(origin, slot, out);
@@ -353,7 +365,8 @@ impl Core {
             let group = &mut self.groups[place];
             let applied = group.applied;
             let due = |reader: &mut Reader| {
-                reader.after <= applied && matches!(raft.read_state(&reader.ticket), ReadState::ServeAt(_))
+                (reader.after <= applied || planted(Bug::ReadBeforeApplied))
+                    && matches!(raft.read_state(&reader.ticket), ReadState::ServeAt(_))
             };
             let reader = match group.readers.pop_front_if(due) {
                 Some(reader) => Some(reader),
@@ -383,7 +396,7 @@ fn run(group: &mut Group, code: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>
     let slot = by_code(code).and_then(|spec| crate::slot::slot_of_command(spec, args).ok().flatten());
     if let Some(slot) = slot {
         let shard = group.shard(slot);
-        if index > group.restored[shard] {
+        if index > group.restored[shard] || planted(Bug::PartsAppliedTwice) {
             group.shards[shard].write(clock_ms, code, args, reply);
         }
         return;

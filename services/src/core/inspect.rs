@@ -13,6 +13,8 @@ use flotilla_runtime::{NodeId, Now};
 pub struct Inspection<'a> {
     /// Its groups.
     pub groups: Vec<GroupInspection<'a>>,
+    /// The last frame of its log that is durable.
+    pub durable_frame: u64,
 }
 
 /// One group's replica.
@@ -48,6 +50,16 @@ impl GroupInspection<'_> {
         self.state.shards.iter().fold(self.state.clock_ms, |mixed, shard| {
             mixed.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ shard.state_hash()
         })
+    }
+
+    /// Bytes of the entries in memory.
+    pub fn log_bytes(&self) -> usize {
+        self.raft.log().bytes()
+    }
+
+    /// Whether every shard is at `applied`: right after a snapshot was restored some are ahead.
+    pub fn is_plain(&self) -> bool {
+        self.state.restored.iter().all(|index| *index <= self.applied)
     }
 
     /// Our own log is durable up to here.
@@ -91,7 +103,13 @@ impl Core {
                 state: group,
             }
         });
-        Inspection { groups: groups.collect() }
+        Inspection { groups: groups.collect(), durable_frame: self.multi.wal().durable().0 }
+    }
+
+    /// Promised replies, and commands that wait for a group or are elsewhere.
+    pub fn waiting(&self) -> usize {
+        let in_groups: usize = self.groups.iter().map(super::group::Group::waiting).sum();
+        in_groups + self.connections.waiting() + self.remote.waiting()
     }
 
     pub(super) fn node_view(&self, now: Now) -> View<'_> {

@@ -128,6 +128,10 @@ impl Remote {
         }
     }
 
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.outgoing.is_empty()
     }

@@ -1,14 +1,11 @@
 //! Links between nodes: cut and mended by the test, lossy if it says so, counted always.
 
 use super::{Happening, MS, Script};
+use crate::check::promises::messages;
 use crate::rng::Rng;
 use flotilla_consensus::Kind;
-use flotilla_consensus::message::decode;
 use flotilla_runtime::Event;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The first byte of a frame with Raft's messages, see `docs/protocol.md`.
-const CHANNEL_RAFT: u8 = 1;
 
 /// What the network does by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,18 +68,8 @@ fn is_answer(kind: Kind) -> bool {
     )
 }
 
-/// Bytes before the first message of a frame: the channel, and the incarnation of the sender's log.
-const FRAME_BEGINNING: usize = 9;
-
 fn kinds(frame: &[u8]) -> Vec<Kind> {
-    let mut found = Vec::new();
-    let mut at = FRAME_BEGINNING;
-    while frame.first() == Some(&CHANNEL_RAFT) && at < frame.len() {
-        let Ok((message, next)) = decode(frame, at) else { break };
-        found.push(message.header.kind);
-        at = next;
-    }
-    found
+    messages(frame).iter().map(|(header, _)| header.kind).collect()
 }
 
 /// A frame as it was sent.

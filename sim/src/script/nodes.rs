@@ -1,8 +1,11 @@
 //! The machines and their disks: stepped as the real driver does, crashed and restarted by the test.
 
 use super::{Happening, MS, Script, Setup};
+use crate::check::Seat;
 use crate::disk::{Action, Disk};
+use crate::faults::Tally;
 use crate::rng::Rng;
+use crate::swarm::Loses;
 use flotilla_runtime::{
     BlockPool, CoreBoot, CoreId, Effect, Effects, Event, Machine, NodeId, Now, OpId, PeerId,
 };
@@ -69,6 +72,11 @@ fn config(setup: &Setup, node: usize) -> Config {
     toml::from_str(&text).expect("every key is one of the configuration's")
 }
 
+/// Where a node's one core stands.
+fn seat(node: usize) -> Seat {
+    Seat { place: node, node: u32::try_from(node).expect("few nodes") + 1, core: 0 }
+}
+
 impl Script {
     /// Whether the node runs.
     pub fn is_up(&self, node: usize) -> bool {
@@ -85,7 +93,8 @@ impl Script {
         this.core = None;
         this.effects = Effects::default();
         let unfinished: Vec<Action> = std::mem::take(&mut this.unfinished).into_values().collect();
-        this.disk.crash(&unfinished, &mut this.rng);
+        let loses = Loses { any: true, earlier: true, sectors: true, blocks: true };
+        this.disk.crash(&unfinished, loses, &mut this.rng, &mut Tally::default());
         self.drop_links(node);
         self.lose_calls(node);
     }
@@ -109,6 +118,10 @@ impl Script {
         match Core::build(&this.config, boot) {
             Ok(core) => {
                 self.trace.line(self.now, || format!("node {} starts: {}", node + 1, core.recovered()));
+                if let Err(what) = self.checks.started(seat(node), &core.inspect()) {
+                    self.broken = Some(what);
+                    return;
+                }
                 this.core = Some(core);
             }
             Err(error) => {
@@ -117,7 +130,6 @@ impl Script {
             }
         }
         this.flush_due = false;
-        self.checks.forget(node);
         self.at(self.now, Happening::Tick { node, life });
         self.step(node, Event::Tick);
         self.raise_links();
@@ -174,7 +186,7 @@ impl Script {
         this.flush_due = false;
         let core = this.core.as_mut().expect("only the living are flushed");
         core.flush(now, &mut this.effects);
-        self.checks.look(node, &core.inspect())?;
+        self.checks.look(seat(node), &core.inspect())?;
         let effects: Vec<Effect<Message>> = this.effects.drain().collect();
         for effect in effects {
             if self.nodes[node].core.is_none() {
@@ -190,7 +202,10 @@ impl Script {
             Effect::Reply { conn, bytes } => return self.replied(node, conn.0, &bytes),
             Effect::Close { conn } => self.closed(node, conn.0),
             Effect::Resume { .. } => {}
-            Effect::Send { to, frame } => self.send(node, to.node.0 as usize - 1, frame),
+            Effect::Send { to, frame } => {
+                self.checks.sent(seat(node), to.node.0, &frame)?;
+                self.send(node, to.node.0 as usize - 1, frame);
+            }
             Effect::Mesh { .. } => unreachable!("these nodes have one core"),
             Effect::Halt { reason } => return Err(format!("node {} halts: {reason}", node + 1)),
             Effect::Drained => {
@@ -220,6 +235,9 @@ impl Script {
         let this = &mut self.nodes[node];
         let action = this.unfinished.remove(&number).expect("completes once");
         let result = this.disk.complete(&action);
+        for (_, offset, bytes) in this.disk.take_hardened() {
+            self.checks.hardened(seat(node), offset, &bytes)?;
+        }
         if let Err(error) = &result {
             return Err(format!("node {} asks its disk for what can't be: {error}", node + 1));
         }

@@ -3,6 +3,7 @@
 
 use super::{Happening, World};
 use crate::disk::Disk;
+use crate::faults::Fault;
 use flotilla_consensus::{Membership, Role};
 use flotilla_runtime::NodeId;
 use flotilla_services::core::{GroupInspection, MemberChange};
@@ -18,25 +19,26 @@ impl World {
         }
         self.after(self.swarm.changes, Happening::Change);
         let mut leaders = Vec::new();
-        for (node, this) in self.nodes.iter().enumerate() {
+        for (at, this) in self.cores.iter().enumerate() {
             let Some(core) = &this.core else { continue };
             let groups = core.inspect().groups;
             let led = groups.iter().enumerate().filter(|(_, group)| group.role == Role::Leader);
-            leaders.extend(led.map(|(place, group)| (node, place, group.membership().1.clone())));
+            leaders.extend(led.map(|(place, group)| (at, place, group.membership().1.clone())));
         }
         if leaders.is_empty() {
             return;
         }
         let which = self.rng.between(0, leaders.len() as u64 - 1);
-        let (node, place, membership) = leaders.swap_remove(usize::try_from(which).expect("few"));
+        let (at, place, membership) = leaders.swap_remove(usize::try_from(which).expect("few"));
         let Some(change) = self.some_change(&membership) else { return };
-        let now = self.clock(node);
-        let core = self.nodes[node].core.as_mut().expect("it leads");
-        let answer = core.change_group(now, place, change);
-        self.changes += u64::from(answer.is_ok());
-        self.trace.event(self.now, node, 7, u64::from(answer.is_ok()));
-        self.trace.line(self.now, || format!("node {} group {place}: {change:?} is {answer:?}", node + 1));
-        self.flush_soon(node);
+        let this = &mut self.cores[at];
+        let now = this.clock(self.now);
+        let answer = this.core.as_mut().expect("it leads").change_group(now, place, change);
+        if answer.is_ok() {
+            self.tally.note(Fault::Change);
+        }
+        self.trace.line(self.now, || format!("{} group {place}: {change:?} is {answer:?}", self.cores[at]));
+        self.flush_soon(at);
     }
 
     fn some_change(&mut self, membership: &Membership) -> Option<MemberChange> {
@@ -48,7 +50,7 @@ impl World {
         };
         let voters = configuration.voters.incoming.ids().to_vec();
         let learners = configuration.learners.ids().to_vec();
-        let outside = (1..=self.nodes.len() as u64).filter(|id| !configuration.contains(*id));
+        let outside = (1..=self.swarm.nodes as u64).filter(|id| !configuration.contains(*id));
         let (voter, learner, stranger) = (pick(voters.clone()), pick(learners), pick(outside.collect()));
         let may_shrink = voters.len() > VOTERS_MIN;
         match self.rng.between(0, 5) {
@@ -61,25 +63,28 @@ impl World {
         }
     }
 
-    /// The disk of a node that crashes is replaced by an empty one.
+    /// The disks of a node that crashes are replaced by empty ones.
     pub(super) fn wipe(&mut self, node: usize) {
-        let chance = self.swarm.wipes;
-        if !self.nodes[node].rng.per_million(chance) || !self.may_lose(node) {
+        let (chance, first) = (self.swarm.wipes, self.of_node(node).start);
+        if !self.cores[first].rng.per_million(chance) || !self.may_lose(node) {
             return;
         }
-        let is_full = self.nodes[node].disk.is_full;
-        self.nodes[node].disk = Disk::default();
-        self.nodes[node].disk.is_full = is_full;
-        self.rotten = Some(node);
-        self.wipes += 1;
-        self.trace.line(self.now, || format!("the disk of node {} is replaced by an empty one", node + 1));
+        for at in self.of_node(node) {
+            let this = &mut self.cores[at];
+            let is_full = this.disk.is_full;
+            this.disk = Disk::default();
+            this.disk.is_full = is_full;
+            self.checks.wiped(this.seat);
+        }
+        self.tally.note(Fault::Wipe);
+        self.trace.line(self.now, || format!("the disks of node {} are replaced by empty ones", node + 1));
     }
 
     /// Whether what a node has on its disk may be lost: everybody else who decides is alive and has all of its own, and they
     /// are a majority. What more have lost, nobody can give back.
     pub(super) fn may_lose(&self, node: usize) -> bool {
-        let id = u64::from(self.nodes[node].config.node);
-        let living: Vec<_> = self.nodes.iter().filter_map(|node| node.core.as_ref()).collect();
+        let id = node as u64 + 1;
+        let living: Vec<_> = self.cores.iter().filter_map(|this| this.core.as_ref()).collect();
         let groups = living.iter().flat_map(|core| core.inspect().groups);
         let mut memberships = groups.map(|group| group.membership().1.clone()).peekable();
         if memberships.peek().is_none() {
@@ -100,13 +105,19 @@ impl World {
 
     /// Whether every group is settled, and all its members show the same.
     pub(super) fn members_agree(&self) -> bool {
+        (0..self.swarm.cores).all(|core| self.groups_agree(core))
+    }
+
+    /// The same for the groups that live on one core of every node.
+    fn groups_agree(&self, core: usize) -> bool {
+        let on_core = self.cores.iter().skip(core).step_by(self.swarm.cores);
         let inspections: Vec<_> =
-            self.nodes.iter().map(|node| node.core.as_ref().map(|core| core.inspect().groups)).collect();
+            on_core.map(|this| this.core.as_ref().map(|core| core.inspect().groups)).collect();
         let Some(Some(first)) = inspections.first() else { return false };
         let group = |node: usize, place: usize| inspections.get(node)?.as_ref()?.get(place);
         let shown = |it: &GroupInspection<'_>| (it.applied, it.commit, it.state_hash(), it.repairing);
         (0..first.len()).all(|place| {
-            let all = (0..self.nodes.len()).filter_map(|node| group(node, place));
+            let all = (0..inspections.len()).filter_map(|node| group(node, place));
             let leader = all.filter(|it| it.role == Role::Leader).max_by_key(|it| it.term);
             let Some(leader) = leader else { return false };
             let membership = leader.membership().1;

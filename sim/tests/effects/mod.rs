@@ -9,7 +9,9 @@ use flotilla_runtime::{
     NodeId, Now, OpId,
 };
 use flotilla_sim::disk::Disk;
+use flotilla_sim::faults::Tally;
 use flotilla_sim::rng::Rng;
+use flotilla_sim::swarm::Loses;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
@@ -185,7 +187,8 @@ pub(crate) fn on_simulated_disk(scripts: &[Script], seed: u64) -> Found {
                 judge(&on, script, turn, &outcomes);
             }
         }
-        disk.crash(&[], &mut rng);
+        let loses = Loses { any: true, earlier: true, sectors: true, blocks: true };
+        disk.crash(&[], loses, &mut rng, &mut Tally::default());
     }
     found_then
 }

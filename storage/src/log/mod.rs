@@ -34,6 +34,7 @@ use crate::recover::LogTail;
 use crate::segment::{Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use flotilla_runtime::block::BLOCK_BYTES;
 use flotilla_runtime::machine::MILLISECOND;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{
     BlockPool, BlockWriter, DiskError, DiskReply, Effect, Effects, FileId, Nanos, OpId, Slice,
 };
@@ -381,10 +382,11 @@ impl Log {
     fn issue<M>(&mut self, writes: Vec<(u64, Slice)>, last: Lsn, out: &mut Effects<M>) {
         let file = self.space.active_file();
         let lone = writes.len() == 1;
+        let sync = lone && !planted(Bug::SyncSkipped);
         let mut left = 0;
         for (offset, block) in writes {
             let op = self.next_op(Op::Commit(last));
-            out.push(Effect::Write { op, file, offset, block, sync: lone });
+            out.push(Effect::Write { op, file, offset, block, sync });
             left += 1;
         }
         if !lone {
@@ -413,7 +415,10 @@ impl Log {
         if let Some(reason) = &self.poisoned {
             return Some(Progress::Fatal(reason.clone()));
         }
-        if let Err(error) = result {
+        let is_ignored = planted(Bug::SyncErrorIgnored) && matches!(done, Op::Commit(_));
+        if let Err(error) = result
+            && !is_ignored
+        {
             return Some(self.fail(done, error, out));
         }
         match done {
@@ -428,6 +433,11 @@ impl Log {
         let commit = self.in_flight.iter_mut().find(|commit| commit.last == last);
         commit.expect("a commit stays until all of it is done").left -= 1;
         let before = self.durable;
+        if planted(Bug::CommitsOutOfOrder) {
+            let done = self.in_flight.iter().filter(|commit| commit.left == 0).map(|commit| commit.last);
+            self.durable = done.fold(self.durable, Lsn::max);
+            self.in_flight.retain(|commit| commit.left > 0);
+        }
         while let Some(commit) = self.in_flight.pop_front_if(|commit| commit.left == 0) {
             self.durable = commit.last;
         }

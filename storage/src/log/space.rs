@@ -7,6 +7,7 @@ use crate::recover::{LiveSegment, LogTail};
 use crate::segment::{Identity, SEGMENT_HEADER_BYTES, SegmentHeader};
 use flotilla_runtime::block::BLOCK_BYTES;
 use flotilla_runtime::machine::SECOND;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Effect, Effects, FileId, Nanos};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -243,11 +244,10 @@ impl Space {
     /// Whether nobody needs the entries of the oldest segment, and it isn't the one being written.
     fn oldest_is_released(&self) -> bool {
         let Some(oldest) = self.live.front() else { return false };
+        let is_released = |group, index| self.released.get(group).is_some_and(|upto| upto >= index);
         self.live.len() > 1
-            && oldest
-                .entries
-                .iter()
-                .all(|(group, index)| self.released.get(group).is_some_and(|upto| upto >= index))
+            && (planted(Bug::LiveEntriesDropped)
+                || oldest.entries.iter().all(|(group, index)| is_released(group, index)))
     }
 }
 
@@ -266,7 +266,7 @@ impl Log {
             // What a group gave up lies before it: written again, the record would take what came since.
             let stale = stale.filter(|(_, record)| !gives_up(record));
             let stale: Vec<Vec<u8>> = stale.map(|(_, record)| record.clone()).collect();
-            for record in stale {
+            for record in stale.into_iter().filter(|_| !planted(Bug::HardStateNotMoved)) {
                 self.append_record(&record).expect("it was a record when it was written first");
             }
             let retired = self.space.live.pop_front().expect("there are at least two");
@@ -281,7 +281,8 @@ impl Log {
             self.space.retired.push_back((lsn, retired.file));
         }
         let durable = self.durable;
-        while let Some((_, file)) = self.space.retired.pop_front_if(|(lsn, _)| *lsn <= durable) {
+        let is_settled = |lsn: Lsn| lsn <= durable || planted(Bug::SegmentReusedEarly);
+        while let Some((_, file)) = self.space.retired.pop_front_if(|(lsn, _)| is_settled(*lsn)) {
             if self.space.spares.len() + self.space.preparing < self.config.spare_segments {
                 self.space.add_spare(file);
             } else {

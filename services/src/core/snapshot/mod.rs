@@ -27,6 +27,7 @@ use super::remote::Message;
 use crate::kv::{Keyspace, ShardReader};
 use flotilla_consensus::{Kind, Membership};
 use flotilla_runtime::machine::SECOND;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{
     DiskError, DiskReply, Effect, Effects, FileId, FileKind, Nanos, NodeId, Now, OpId, Slice,
 };
@@ -298,7 +299,8 @@ impl Core {
     fn finish_mark(&mut self, place: usize, out: &mut Effects<Message>) {
         let durable = self.multi.wal().durable();
         let group = &mut self.snapshots.groups[place];
-        let Some(marked) = group.marked.take_if(|marked| marked.lsn <= durable) else { return };
+        let is_due = |marked: &mut Marked| marked.lsn <= durable || planted(Bug::MarkNotAwaited);
+        let Some(marked) = group.marked.take_if(is_due) else { return };
         group.old.extend(marked.superseded);
         group.old.extend(group.newest.replace(marked.file).map(|old| old.number));
         self.remove_old(place, out);

@@ -7,6 +7,7 @@ use super::{Core, RETRY_AFTER, Restoring, SnapshotFile, Step};
 use crate::core::remote::Message;
 use flotilla_consensus::SnapshotMail;
 use flotilla_runtime::block::BLOCK_BYTES;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, NodeId, Now};
 use flotilla_storage::snapshot::{PartKind, SnapshotReader};
 
@@ -32,7 +33,7 @@ impl Core {
     /// Bytes of a snapshot came from the leader.
     pub(super) fn bytes_came(&mut self, now: Now, mail: SnapshotMail, out: &mut Effects<Message>) {
         let SnapshotMail { place, from, header, body } = mail;
-        if header.index <= self.multi.raft(place).commit() {
+        if header.index <= self.multi.raft(place).commit() && !planted(Bug::OlderSnapshotInstalled) {
             self.multi.needs_no_snapshot(now.monotonic, place);
             return self.give_up_receiving(place, out);
         }
@@ -171,7 +172,7 @@ impl Core {
         let receiving = self.snapshots.groups[place].receiving.take().expect("seen by the caller");
         let Receiving { number, from, index, term, bytes, restoring, .. } = receiving;
         let mut replaced: Vec<_> = Vec::new();
-        if index <= self.multi.raft(place).commit() {
+        if index <= self.multi.raft(place).commit() && !planted(Bug::OlderSnapshotInstalled) {
             // The log caught up by itself meanwhile.
             self.snapshots.remove(FileKind::Snapshot, number, out);
             self.multi.needs_no_snapshot(now.monotonic, place);

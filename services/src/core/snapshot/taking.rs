@@ -2,6 +2,7 @@
 
 use super::{Core, Operation, RETRY_AFTER, SnapshotFile, Step};
 use crate::core::remote::Message;
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Now};
 use flotilla_storage::snapshot::{PART_HEADER_BYTES, PartHeader, PartKind, encode};
 
@@ -126,7 +127,7 @@ impl Core {
             _ => (header.shard + 1, 0),
         };
         // The end mark's write makes all of them durable.
-        let sync = taking.is_over;
+        let sync = taking.is_over && !planted(Bug::RenamedBeforeSync);
         let operation = Operation { place, number, step: Step::Make };
         let op = self.snapshots.op(Some(operation));
         let file = FileId { kind: FileKind::Unfinished, number };
@@ -144,7 +145,10 @@ impl Core {
             let number = taking.shard as usize;
             if taking.piece == 0 {
                 // The first shard decides what the whole is good for.
-                let index = if number == 0 { group.applied } else { group.shard_index(number) };
+                let mut index = if number == 0 { group.applied } else { group.shard_index(number) };
+                if planted(Bug::SnapshotLabelledOld) && raft.log().term(index - 1).is_some() {
+                    index -= 1;
+                }
                 let term = raft.log().term(index).unwrap_or(taking.term);
                 taking.shard_state = (index, term, group.clock_ms);
                 if number == 0 {

@@ -1,0 +1,240 @@
+//! What one core's disk holds for certain, read from the bytes that became durable, frame by frame.
+//!
+//! This is the witness against which claims are checked: a vote, an acknowledgement, a commit are true only if the disks
+//! say so. It knows the log's format and nothing of what the core believes.
+
+use flotilla_services::core::{GroupInspection, Inspection};
+use flotilla_storage::frame::FrameHeader;
+use flotilla_storage::segment::SEGMENT_HEADER_BYTES;
+use flotilla_storage::{HardState, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
+use std::collections::{BTreeMap, VecDeque};
+
+/// An entry: its term, and the checksum of its record.
+pub(crate) type Print = (u64, u32);
+
+/// What the disk holds of one group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    pub(super) term: u64,
+    pub(super) vote: Option<u32>,
+    /// Entries up to here are in a snapshot.
+    snapshot: u64,
+    first: u64,
+    entries: VecDeque<Print>,
+    /// It holds what was lost, too: after the repair the core knows better.
+    is_doubtful: bool,
+    /// A core has started with it and known it to be whole. A log that was created anew isn't, until its replica is mended.
+    is_whole: bool,
+}
+
+/// A record of a frame, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Said {
+    Entry { group: u32, index: u64, print: Print },
+    State { group: u32, term: u64, vote: Option<u32> },
+    Snapshot { group: u32, index: u64, term: u64 },
+}
+
+/// One core's disk.
+#[derive(Debug, Default)]
+pub(super) struct Shadow {
+    /// Every frame up to here is durable.
+    upto: u64,
+    /// Durable frames behind a gap.
+    waiting: BTreeMap<u64, Vec<Said>>,
+    groups: BTreeMap<u32, Kept>,
+    /// What the disks before this one held: an acknowledgement that left them still counts, and whoever gave it doesn't vote
+    /// until it has the entry again.
+    lost: Vec<BTreeMap<u32, Kept>>,
+    /// Something that was durable has gone bad once: what is missing may be missing.
+    pub(super) is_rotten: bool,
+}
+
+impl Kept {
+    pub(super) fn last(&self) -> u64 {
+        self.snapshot.max((self.first + self.entries.len() as u64).saturating_sub(1))
+    }
+
+    pub(super) fn entry(&self, index: u64) -> Option<Print> {
+        let place = index.checked_sub(self.first)?;
+        self.entries.get(usize::try_from(place).ok()?).copied()
+    }
+
+    /// Whether the entry is durable here, by itself or in a snapshot.
+    pub(super) fn holds(&self, index: u64, print: Print) -> bool {
+        match self.entry(index) {
+            Some(found) => found == print,
+            None => index <= self.snapshot,
+        }
+    }
+
+    fn push(&mut self, index: u64, print: Print) {
+        let next = self.first + self.entries.len() as u64;
+        if self.entries.is_empty() || index < self.first || index > next {
+            self.entries.clear();
+            self.first = index;
+        }
+        self.entries.truncate(usize::try_from(index - self.first).expect("logs are short"));
+        self.entries.push_back(print);
+    }
+
+    fn cover(&mut self, index: u64, term: u64) {
+        self.snapshot = self.snapshot.max(index);
+        // What was behind the snapshot and of an older term was in conflict with what it holds.
+        if self.entry(index + 1).is_some_and(|(of, _)| of < term) {
+            self.entries.truncate(usize::try_from(index + 1 - self.first).expect("logs are short"));
+        }
+    }
+}
+
+impl Shadow {
+    pub(super) fn group(&self, group: u32) -> Option<&Kept> {
+        self.groups.get(&group)
+    }
+
+    /// Whether the entry is durable here, or was on a disk that was replaced.
+    pub(super) fn held(&self, group: u32, index: u64, print: Print) -> bool {
+        let disks = std::iter::once(&self.groups).chain(&self.lost);
+        disks.filter_map(|disk| disk.get(&group)).any(|kept| kept.holds(index, print))
+    }
+
+    /// Another disk takes this one's place, an empty one.
+    pub(super) fn replace(&mut self) {
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.push(std::mem::take(&mut self.groups));
+        *self = Self { lost, ..Self::default() };
+    }
+
+    /// A write to a segment has become durable. Returns the entries that are durable now, each with the one before it.
+    pub(super) fn hardened(&mut self, offset: usize, bytes: &[u8]) -> Vec<(u32, u64, Print, Option<Print>)> {
+        if offset < usize::try_from(SEGMENT_HEADER_BYTES).expect("a block") {
+            return Vec::new();
+        }
+        let Ok(frame) = FrameHeader::parse(bytes) else { return Vec::new() };
+        self.waiting.insert(frame.lsn.0, said(&frame, bytes));
+        let mut entries = Vec::new();
+        while let Some(frame) = self.waiting.remove(&(self.upto + 1)) {
+            self.upto += 1;
+            for said in frame {
+                entries.extend(self.take(said));
+            }
+        }
+        entries
+    }
+
+    fn take(&mut self, said: Said) -> Option<(u32, u64, Print, Option<Print>)> {
+        match said {
+            Said::Entry { group, index, print } => {
+                let kept = self.groups.entry(group).or_default();
+                kept.push(index, print);
+                return Some((group, index, print, kept.entry(index - 1)));
+            }
+            Said::State { group, term, vote } => {
+                let kept = self.groups.entry(group).or_default();
+                (kept.term, kept.vote) = (term, vote);
+            }
+            Said::Snapshot { group, index, term } => self.groups.entry(group).or_default().cover(index, term),
+        }
+        None
+    }
+
+    /// The core has started again: it must know everything that was durable, unless it says that it is damaged, and it
+    /// may say so only if it is.
+    ///
+    /// # Errors
+    /// What it has forgotten.
+    pub(super) fn started(&mut self, name: &str, inspection: &Inspection<'_>) -> Result<(), String> {
+        for group in &inspection.groups {
+            let kept = self.groups.entry(group.group).or_default();
+            if group.repairing {
+                if !self.is_rotten && kept.is_whole {
+                    return Err(format!(
+                        "recovery: {name} takes the log of group {} for damaged, and it isn't",
+                        group.group
+                    ));
+                }
+                // What it acknowledged once, and has lost, others may still count on.
+                kept.is_doubtful |= self.is_rotten;
+            }
+            if self.is_rotten && group.repairing {
+                continue;
+            }
+            if !kept.is_doubtful {
+                kept.is_known_to(name, group)?;
+            }
+            kept.learn(group);
+        }
+        self.upto = inspection.durable_frame;
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn is_known_to(&self, name: &str, group: &GroupInspection<'_>) -> Result<(), String> {
+        let number = group.group;
+        let vote = group.vote.map(|node| node.0);
+        let is_vote_kept = self.vote.is_none() || self.vote == vote;
+        if group.term < self.term || (group.term == self.term && !is_vote_kept) {
+            return Err(format!(
+                "recovery: {name} had term {} and vote {:?} of group {number} on its disk, and starts with {} and {vote:?}",
+                self.term, self.vote, group.term
+            ));
+        }
+        if group.first_index <= self.snapshot {
+            return Err(format!(
+                "recovery: {name} had a snapshot of group {number} up to {}, and starts with entry {}",
+                self.snapshot, group.first_index
+            ));
+        }
+        for index in group.first_index..=self.last() {
+            let found = group.entry(index).map(|(term, record)| (term, crc32fast::hash(record)));
+            if self.entry(index).is_some_and(|print| found != Some(print)) {
+                return Err(format!(
+                    "recovery: {name} had entry {index} of group {number} on its disk, and starts with {found:?} in its place"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What recovery brought is durable, since it was read from the disk.
+    fn learn(&mut self, group: &GroupInspection<'_>) {
+        self.is_doubtful = false;
+        self.is_whole |= !group.repairing;
+        self.term = group.term;
+        self.vote = group.vote.map(|node| node.0);
+        self.snapshot = group.first_index - 1;
+        self.first = group.first_index;
+        let indices = group.first_index..=group.last_index;
+        let entries = indices.map_while(|index| group.entry(index));
+        self.entries = entries.map(|(term, record)| (term, crc32fast::hash(record))).collect();
+    }
+}
+
+/// The records of a frame.
+fn said(frame: &FrameHeader, bytes: &[u8]) -> Vec<Said> {
+    let mut said = Vec::new();
+    let mut at = usize::from(frame.header_len);
+    for _ in 0..frame.records {
+        let Ok((header, payload)) = RecordHeader::decode(bytes.get(at..).unwrap_or_default()) else { break };
+        let group = u32::try_from(header.group.saturating_sub(1)).unwrap_or(u32::MAX);
+        match header.kind {
+            RecordKind::Entry => {
+                let record = &bytes[at..at + RECORD_HEADER_BYTES + payload.len()];
+                let print = (header.term, crc32fast::hash(record));
+                said.push(Said::Entry { group, index: header.index, print });
+            }
+            RecordKind::HardState => {
+                let state = HardState::from_record(&header, payload);
+                said.push(Said::State { group, term: state.term, vote: state.vote.map(|node| node.0) });
+            }
+            RecordKind::SnapshotMark => {
+                said.push(Said::Snapshot { group, index: header.index, term: header.term });
+            }
+            RecordKind::Repair | RecordKind::Membership => {}
+        }
+        at += header.padded_len();
+    }
+    said
+}
