@@ -22,6 +22,13 @@ fn a_command_that_was_lost_on_its_way_to_the_leader_is_given_up() {
     holds(&Plan::new(37));
 }
 
+/// A node that had sent commands on died and started again; the answers came, and were taken for those to the first commands
+/// of its new life.
+#[test]
+fn answers_to_a_former_life_are_nobody_s() {
+    holds(&Plan::new(986));
+}
+
 /// Bugs are planted in builds that ask for it by name, and in no others: a workspace's features are unified.
 #[test]
 fn no_bug_can_be_planted_by_accident() {

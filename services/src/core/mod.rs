@@ -159,7 +159,7 @@ impl Core {
             id: core,
             groups,
             connections: Connections::new(config),
-            remote: Remote::default(),
+            remote: Remote::new(seed),
             leaders: Leaders::new(config.groups),
             started: now.monotonic,
             recovered: summary,

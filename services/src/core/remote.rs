@@ -12,7 +12,7 @@ use crate::command::{Spec, lookup};
 use crate::config::Redirect;
 use crate::resp::{Protocol, ReplyWriter};
 use crate::slot::Slot;
-use flotilla_runtime::{ConnId, CoreId, Effect, Effects, Nanos, NodeId, Now, PeerId};
+use flotilla_runtime::{ConnId, CoreId, Effect, Effects, Nanos, NodeId, Now, PeerId, SplitMix64};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who is to be answered.
@@ -84,6 +84,7 @@ struct Waiting {
 /// The commands that are elsewhere, and what leaves for the peers this turn.
 #[derive(Debug, Default)]
 pub(crate) struct Remote {
+    /// Begins anywhere: an answer to a former life of this core isn't taken for one to this.
     last_token: u64,
     waiting: BTreeMap<u64, Waiting>,
     /// Peers to which the link stands.
@@ -98,6 +99,12 @@ const UNKNOWN: u8 = 3;
 const ITEM_HEADER_BYTES: usize = 16;
 
 impl Remote {
+    /// `seed` is another in each life.
+    pub(super) fn new(seed: u64) -> Self {
+        // Far from the end of the numbers.
+        Self { last_token: SplitMix64::new(seed).next() >> 1, ..Self::default() }
+    }
+
     fn expect(&mut self, now: Now, command: &Outgoing<'_>, to: Destination) -> u64 {
         self.last_token += 1;
         let Outgoing { conn, sequence, spec, .. } = *command;
