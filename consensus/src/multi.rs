@@ -2,7 +2,7 @@
 //!
 //! Everything that happens between two calls of [`Multi::flush`] shares one frame of the log and one message per
 //! peer, however many groups took part: the price of a turn doesn't grow with the number of groups. Neither does that of
-//! time passing: [`timers`] finds the replicas whose clock has run out, and what is idle rests on [`pairs`].
+//! time passing: `timers.rs` finds the replicas whose clock has run out, and what is idle rests on `pairs.rs`.
 
 mod pairs;
 mod timers;

@@ -2,7 +2,7 @@
 //!
 //! Each is a known way to get such a system wrong. Where it would live in the code, the code asks [`planted`]. Without
 //! the feature `planted` that is a constant `false`, so nothing of it is left in what users run; with it, the bug that
-//! [`plant`] chose for this thread is there.
+//! `plant` chose for this thread is there.
 
 macro_rules! bugs {
     ($($name:ident: $what:literal,)*) => {

@@ -147,7 +147,7 @@ thread_local! {
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// From now on a panic prints nothing, and [`last_panic`] says where it was: in a simulation it is a finding like others.
+/// From now on a panic prints nothing, and `last_panic` says where it was: in a simulation it is a finding like others.
 pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|panic| {
         LAST_PANIC.with(|last| *last.borrow_mut() = Some(panic.to_string().replace('\n', " ")));

@@ -11,10 +11,10 @@
 //! | state machine safety | nobody commits another entry at the same index |
 //! | state | replicas that have applied as much hold the same data |
 //! | monotonicity, order | terms, commits and applies don't go back, and don't overtake each other |
-//! | promise | a vote or an acknowledgement is on the sender's disk before it leaves ([`promises`]) |
-//! | recovery | a core that starts knows everything that was durable ([`shadow`]) |
+//! | promise | a vote or an acknowledgement is on the sender's disk before it leaves (`promises.rs`) |
+//! | recovery | a core that starts knows everything that was durable (`shadow.rs`) |
 //! | one change at a time, configurations | a group has one history of configurations, and majorities of consecutive ones meet
-//!   ([`members`]) |
+//!   (`members.rs`) |
 //! | memory | no log in memory grows beyond what snapshots allow |
 
 mod members;
