@@ -1,6 +1,8 @@
 //! What the machine itself can do, measured in the same run: nothing durable is faster than the disk's sync, nothing
 //! remote faster than the loopback.
 
+mod replicated;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -33,25 +35,37 @@ pub(crate) struct Floors {
     pub(crate) sync_4k_overwrite: Floor,
     /// 64 bytes there and back over loopback TCP, between two blocking threads.
     pub(crate) tcp_round_trip_64b: Floor,
-    /// The sync's median in each round, which that round's ratios refer to.
-    pub(crate) sync_p50_us_rounds: Vec<f64>,
+    /// A bare replicated write: see [`replicated`].
+    pub(crate) bare_replicated_write: Floor,
 }
 
-/// Measures both, a bit longer than once a round.
-pub(crate) fn measure(folder: &Path, each: Duration, interrupt: &Interrupt) -> Result<(Floor, Floor)> {
-    Ok((sync(folder, each, interrupt)?, round_trip(each, interrupt)?))
+/// What was measured in one round.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoundFloors {
+    pub(crate) sync: Floor,
+    pub(crate) round_trip: Floor,
+    pub(crate) replicated: Floor,
 }
 
-/// The median round of each.
-pub(crate) fn summary(rounds: &[(Floor, Floor)]) -> Floors {
-    let of = |floors: Vec<Floor>| Floor {
-        p50_us: median(floors.iter().map(|floor| floor.p50_us)),
-        p99_us: median(floors.iter().map(|floor| floor.p99_us)),
+/// Measures them all, each for so long.
+pub(crate) fn measure(folder: &Path, each: Duration, interrupt: &Interrupt) -> Result<RoundFloors> {
+    Ok(RoundFloors {
+        sync: sync(folder, each, interrupt)?,
+        round_trip: round_trip(each, interrupt)?,
+        replicated: replicated::write(folder, each, interrupt)?,
+    })
+}
+
+/// The medians over the rounds.
+pub(crate) fn summary(rounds: &[RoundFloors]) -> Floors {
+    let of = |which: fn(&RoundFloors) -> Floor| Floor {
+        p50_us: median(rounds.iter().map(|round| which(round).p50_us)),
+        p99_us: median(rounds.iter().map(|round| which(round).p99_us)),
     };
     Floors {
-        sync_4k_overwrite: of(rounds.iter().map(|round| round.0).collect()),
-        tcp_round_trip_64b: of(rounds.iter().map(|round| round.1).collect()),
-        sync_p50_us_rounds: rounds.iter().map(|round| round.0.p50_us).collect(),
+        sync_4k_overwrite: of(|round| round.sync),
+        tcp_round_trip_64b: of(|round| round.round_trip),
+        bare_replicated_write: of(|round| round.replicated),
     }
 }
 
@@ -130,9 +144,11 @@ mod tests {
         // Not in /tmp, which may be memory.
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let each = Duration::from_millis(30);
-        let (sync, trip) = measure(folder.path(), each, &Interrupt::default()).unwrap();
-        assert!(sync.p50_us > 1.0 && sync.p99_us >= sync.p50_us);
-        assert!(trip.p50_us > 1.0 && trip.p99_us >= trip.p50_us);
+        let RoundFloors { sync, round_trip, replicated } =
+            measure(folder.path(), each, &Interrupt::default()).unwrap();
+        for floor in [sync, round_trip, replicated] {
+            assert!(floor.p50_us > 1.0 && floor.p99_us >= floor.p50_us);
+        }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 

@@ -34,7 +34,7 @@ use tempfile::TempDir;
 
 use crate::engine::slots::SlotMap;
 use crate::error::{BenchError, Result};
-use crate::floor::{self, Floors};
+use crate::floor::{self, RoundFloors};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::recorder::{latencies, write_hgrm};
@@ -83,14 +83,14 @@ pub(crate) fn run(args: &KvArgs) -> Result<()> {
     // A run of peers alone has nothing to compare.
     let subject =
         targets.first().filter(|target| target.is_subject).map_or("", |target| target.name.as_str());
-    let (ratios, observations) = goals::ratios(subject, &outcomes, &floors.sync_p50_us_rounds);
+    let (ratios, observations) = goals::ratios(subject, &outcomes, &floors);
     if let Some(file) = &args.hgrm {
         write_files(file, &outcomes)?;
     }
     drop(targets);
     let elapsed_seconds = from.elapsed().as_secs_f64();
     if !args.json {
-        report::print(&print::text(&outcomes, &floors, &ratios, &observations))?;
+        report::print(&print::text(&outcomes, &floor::summary(&floors), &ratios, &observations))?;
         note(&format!("{elapsed_seconds:.1} s in all"));
         return Ok(());
     }
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &KvArgs) -> Result<()> {
         schema: SCHEMA,
         command: report::command_line(),
         machine,
-        floors,
+        floors: floor::summary(&floors),
         results: outcomes,
         ratios,
         more: More { rounds: args.rounds, elapsed_seconds, observations },
@@ -183,7 +183,7 @@ fn rounds(
     folder: &Path,
     each_floor: Duration,
     interrupt: &Interrupt,
-) -> Result<(Vec<Outcome>, Floors)> {
+) -> Result<(Vec<Outcome>, Vec<RoundFloors>)> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for scenario in scenarios {
         outcomes.extend(targets.iter().map(|target| Outcome {
@@ -218,7 +218,7 @@ fn rounds(
         // Right after the load with one client, which is compared with it.
         floors.push(floor::measure(folder, each_floor, interrupt)?);
     }
-    Ok((outcomes, floor::summary(&floors)))
+    Ok((outcomes, floors))
 }
 
 fn failed(scenario: &str, target: &Target, reason: &str) -> BenchError {

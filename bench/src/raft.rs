@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::figures::{Figures, figures_table, number};
-use crate::floor::{self, Floor, Floors};
+use crate::floor::{self, Floors, RoundFloors};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::report::{self, Goal, Observation, Report, SCHEMA, note};
@@ -154,7 +154,7 @@ impl Bench<'_> {
         Plan { groups, in_flight, bytes: BYTES, warmup: self.time / 3, time: self.time }
     }
 
-    fn round(&mut self, floor: (Floor, Floor)) -> Result<()> {
+    fn round(&mut self, floor: RoundFloors) -> Result<()> {
         if self.wants(Part::Core) {
             self.core()?;
         }
@@ -247,10 +247,13 @@ impl Bench<'_> {
         Ok(at_64)
     }
 
-    fn tcp(&mut self, (sync, trip): (Floor, Floor), raft_rs_at_64: Option<f64>) -> Result<()> {
+    fn tcp(&mut self, floor: RoundFloors, raft_rs_at_64: Option<f64>) -> Result<()> {
         self.interrupt.check()?;
         let one = processes::run(self.folder, "tcp_1", self.plan(1, 1))?;
+        let RoundFloors { sync, round_trip: trip, replicated } = floor;
         let (p50, p99) = (sync.p50_us + trip.p50_us, sync.p99_us + trip.p99_us);
+        // The bare one has a client, which this has not.
+        self.figures.observe("tcp_1_p50_vs_bare", one.p50_us / (replicated.p50_us - trip.p50_us));
         self.figures.ratio("tcp_1_p50_vs_sync_and_trip", one.p50_us / p50, Goal::AtMost(1.3));
         self.figures.ratio("tcp_1_p99_vs_sync_and_trip", one.p99_us / p99, Goal::AtMost(1.5));
         self.results.push(one);

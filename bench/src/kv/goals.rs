@@ -1,6 +1,7 @@
 //! The ratios, with their goals, and those that are only good to know.
 
 use super::outcome::{Outcome, Round};
+use crate::floor::RoundFloors;
 use crate::report::{Goal, Observation, Ratio};
 
 /// What is compared.
@@ -18,6 +19,8 @@ enum Against {
     Peer(&'static str, &'static str),
     /// The median latency of the disk's sync.
     Sync,
+    /// The median latency of a replicated write that nothing else is done for.
+    BareReplicatedWrite,
 }
 
 struct Rule {
@@ -39,7 +42,7 @@ const fn rule(
 }
 
 const RULES: &[Rule] = {
-    use Against::{Peer, Sync};
+    use Against::{BareReplicatedWrite, Peer, Sync};
     use Figure::{P50, ServerCpu, Throughput};
     use Goal::{AtLeast, AtMost};
     &[
@@ -53,6 +56,7 @@ const RULES: &[Rule] = {
         ),
         rule("get_64_vs_etcd", "get_64", Throughput, Peer("etcd", "get_64"), Some(AtLeast(3.0))),
         rule("set_1_p50_vs_sync_p50", "set_1", P50, Sync, Some(AtMost(2.5))),
+        rule("set_1_p50_vs_bare_replicated_write", "set_1", P50, BareReplicatedWrite, None),
         rule("set_p16_64_vs_etcd_multiplexed", "set_p16_64", Throughput, Peer("etcd", "set_p16_64"), None),
         rule("set_1_p50_vs_etcd", "set_1", P50, Peer("etcd", "set_1"), None),
         rule("set_64_server_cpu_vs_etcd", "set_64", ServerCpu, Peer("etcd", "set_64"), None),
@@ -74,11 +78,11 @@ impl Figure {
     }
 }
 
-/// The ratios of `subject` in `outcomes`; `sync_p50_us` is the disk's own in each round.
+/// The ratios of `subject` in `outcomes`; `floors` are those of each round.
 pub(crate) fn ratios(
     subject: &str,
     outcomes: &[Outcome],
-    sync_p50_us: &[f64],
+    floors: &[RoundFloors],
 ) -> (Vec<Ratio>, Vec<Observation>) {
     let rounds = |target: &str, scenario: &str, figure: Figure| -> Vec<f64> {
         let outcome = outcomes.iter().find(|it| it.target == target && it.scenario == scenario);
@@ -89,7 +93,8 @@ pub(crate) fn ratios(
         let over = rounds(subject, rule.scenario, rule.figure);
         let under = match rule.against {
             Against::Peer(peer, scenario) => rounds(peer, scenario, rule.figure),
-            Against::Sync => sync_p50_us.to_vec(),
+            Against::Sync => floors.iter().map(|round| round.sync.p50_us).collect(),
+            Against::BareReplicatedWrite => floors.iter().map(|round| round.replicated.p50_us).collect(),
         };
         let each = over.iter().zip(&under).map(|(over, under)| over / under).collect();
         match rule.goal {

@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::distribution::Distribution;
-    use crate::floor::{Floor, summary};
+    use crate::floor::{Floor, RoundFloors, summary};
     use crate::kv::goals;
     use crate::machine::Machine;
     use crate::recorder::latencies;
@@ -178,8 +178,9 @@ mod tests {
             outcome("set_1", "flotilla", 100),
         ];
         let floor = Floor { p50_us: 100.0, p99_us: 200.0 };
-        let floors = summary(&[(floor, floor), (floor, floor)]);
-        let (ratios, observations) = goals::ratios("flotilla", &outcomes, &floors.sync_p50_us_rounds);
+        let round = RoundFloors { sync: floor, round_trip: floor, replicated: floor };
+        let floors = summary(&[round, round]);
+        let (ratios, observations) = goals::ratios("flotilla", &outcomes, &[round, round]);
         let report = Report {
             schema: SCHEMA,
             command: "flotilla-bench kv".to_owned(),

@@ -15,11 +15,13 @@ pub(crate) fn text(
     observations: &[Observation],
 ) -> String {
     let mut text = format!(
-        "\nfloors  4 KiB overwrite + fdatasync p50 {} p99 {}   loopback round trip p50 {} p99 {}\n\n",
+        "\nfloors  4 KiB overwrite + fdatasync p50 {} p99 {}   loopback round trip p50 {} p99 {}   bare replicated write p50 {} p99 {}\n\n",
         time(floors.sync_4k_overwrite.p50_us),
         time(floors.sync_4k_overwrite.p99_us),
         time(floors.tcp_round_trip_64b.p50_us),
         time(floors.tcp_round_trip_64b.p99_us),
+        time(floors.bare_replicated_write.p50_us),
+        time(floors.bare_replicated_write.p99_us),
     );
     text.push_str(&results(outcomes));
     text.push_str(
