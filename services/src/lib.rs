@@ -7,6 +7,7 @@
 //! | [`command`] | commands: the table, checks, those that touch no key |
 //! | [`kv`] | the data of one shard, and what commands do to it |
 //! | [`entry`] | what a group's log holds |
+//! | [`mapreduce`] | jobs over many files: engine, coordinator, workers |
 //! | [`slot`], [`topology`] | where a key is, and who serves it |
 //! | [`config`], [`node`] | one node as a process |
 //! | [`client`], [`local`], [`cli`] | clients, local clusters and the command line: hands, not machines |
@@ -22,6 +23,7 @@ pub mod entry;
 pub mod hands;
 pub mod kv;
 pub mod local;
+pub mod mapreduce;
 pub mod node;
 pub mod resp;
 pub mod slot;

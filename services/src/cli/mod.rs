@@ -8,6 +8,7 @@ mod demo;
 mod dev;
 mod exec;
 mod load;
+mod mr;
 mod serve;
 mod wal;
 
@@ -36,6 +37,9 @@ enum Command {
     /// Tell a running cluster something.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// MapReduce jobs.
+    #[command(subcommand)]
+    Mr(mr::Command),
     /// Look into a write-ahead log.
     #[command(subcommand)]
     Wal(wal::Command),
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Exec(options) => exec::run(&options),
         Command::Cluster(command) => cluster::run(&command),
+        Command::Mr(command) => mr::run(&command),
         Command::Wal(command) => wal::run(&command),
     };
     let (status, message) = match done {

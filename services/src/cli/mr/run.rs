@@ -1,0 +1,183 @@
+//! `flotilla mr run`: a job on this machine, from submission to its committed output.
+
+use super::super::{Failure, interrupted};
+use super::progress::{Progress, summary};
+use super::{failure, registry};
+use crate::mapreduce::coordinator::{JobStatus, Settings};
+use crate::mapreduce::hands::local::{self, LocalOptions};
+use crate::mapreduce::hands::plan::{Wish, plan};
+use crate::mapreduce::spec::Streaming;
+use clap::Args;
+
+/// Options of `flotilla mr run`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Options {
+    /// A job by name; `flotilla mr jobs` lists them.
+    #[arg(long, required_unless_present = "mapper", conflicts_with = "mapper")]
+    job: Option<String>,
+    /// An argument of the job.
+    #[arg(long = "arg", value_name = "NAME=VALUE")]
+    args: Vec<String>,
+    /// A command as mapper: lines in, lines `key<TAB>value` out. Run by `sh -c`.
+    #[arg(long, value_name = "CMD")]
+    mapper: Option<String>,
+    /// A command that shortens sorted pairs before they are sent on.
+    #[arg(long, value_name = "CMD", requires = "mapper")]
+    combiner: Option<String>,
+    /// A command as reducer: sorted lines in, output lines out; NONE: what mappers write is the output.
+    #[arg(long, value_name = "CMD", requires = "mapper")]
+    reducer: Option<String>,
+    /// Fields of a line, which tabs separate, that are the key.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    key_fields: u32,
+    /// A file to ship to where the commands run.
+    #[arg(long, value_name = "FILE", requires = "mapper")]
+    file: Vec<String>,
+    /// A variable for the commands.
+    #[arg(long = "env", value_name = "NAME=VALUE", requires = "mapper")]
+    env: Vec<String>,
+    /// Input: a file, a folder, or a pattern in quotes.
+    #[arg(long, short, required = true, value_name = "PATH")]
+    input: Vec<String>,
+    /// The output's folder.
+    #[arg(long, short, value_name = "DIR")]
+    output: String,
+    /// Replace an output that is there.
+    #[arg(long)]
+    overwrite: bool,
+    /// Worker processes [default: one for each CPU].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    workers: Option<u32>,
+    /// Output files, each of which one reduce task writes [default: as the input's size asks for].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65535))]
+    reducers: Option<u32>,
+    /// The least that a map task of a large job reads, in MiB.
+    #[arg(long, default_value_t = 16, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    split_mib: u64,
+    /// A worker's memory for pairs, in MiB; what is more goes to disk.
+    #[arg(long, default_value_t = 128, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=16384))]
+    memory_mib: u64,
+    /// The job fails when an attempt at one task has failed so often.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: u32,
+    /// Leave out records at which the job has failed twice, and report them.
+    #[arg(long)]
+    skip_bad_records: bool,
+    /// No second attempts at tasks that take long.
+    #[arg(long)]
+    no_backups: bool,
+    /// Seconds after which a silent worker is given up.
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    lease: f64,
+    /// Seconds without any worker after which the job fails.
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    grace: f64,
+    /// Minutes without progress after which an attempt is given up.
+    #[arg(long, default_value_t = 10.0, value_name = "MINUTES")]
+    stuck: f64,
+    /// Don't replace workers that end.
+    #[arg(long, hide = true)]
+    no_replacements: bool,
+    /// Print what came of it as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let stop = interrupted()?;
+    let progress = Progress::new();
+    let workers = match options.workers {
+        Some(workers) => workers,
+        None => std::thread::available_parallelism().map_or(2, |cpus| u32::try_from(cpus.get()).unwrap_or(2)),
+    };
+    let spec = plan(options.wish(workers)?, &registry()).map_err(failure)?;
+    let local = LocalOptions {
+        workers,
+        program: std::env::current_exe().map_err(Failure::failed)?,
+        arguments: vec!["mr".to_owned(), "worker".to_owned()],
+        settings: options.settings(),
+        replace_workers: !options.no_replacements,
+    };
+    let status = local::run(spec, &local, &stop, |status| progress.show(status));
+    progress.clear();
+    let status = status.map_err(failure)?;
+    let seconds = progress.seconds();
+    report(&status, seconds, options.json)
+}
+
+/// Prints what came of a job; anything but a committed one is a failure.
+fn report(status: &JobStatus, seconds: f64, json: bool) -> Result<(), Failure> {
+    let said = if json {
+        let mut object = serde_json::to_value(status).map_err(Failure::failed)?;
+        object["schema"] = "flotilla-mr-1".into();
+        object["seconds"] = seconds.into();
+        object.to_string()
+    } else {
+        summary(status, seconds)
+    };
+    if status.state == "committed" {
+        println!("{said}");
+        return Ok(());
+    }
+    if json {
+        println!("{said}");
+    } else {
+        eprintln!("{said}");
+    }
+    Err(Failure::Failed(match &status.why {
+        Some(why) => format!("{} {}: {why}", status.name, status.state),
+        None => format!("{} {}", status.name, status.state),
+    }))
+}
+
+impl Options {
+    fn wish(&self, workers: u32) -> Result<Wish, Failure> {
+        let streaming = match &self.mapper {
+            None => None,
+            Some(mapper) => Some(Streaming {
+                mapper: mapper.clone(),
+                combiner: self.combiner.clone(),
+                reducer: self.reducer.clone().filter(|reducer| reducer != "NONE"),
+                env: pairs("--env", &self.env)?,
+                key_fields: self.key_fields,
+                has_files: false,
+            }),
+        };
+        Ok(Wish {
+            job: self.job.clone().unwrap_or_default(),
+            args: pairs("--arg", &self.args)?,
+            streaming,
+            files: self.file.clone(),
+            inputs: self.input.clone(),
+            output: self.output.clone(),
+            overwrite: self.overwrite,
+            reducers: self.reducers,
+            workers,
+            split_bytes: self.split_mib << 20,
+            memory_bytes: self.memory_mib << 20,
+            attempts_max: self.attempts,
+            skip_bad_records: self.skip_bad_records,
+            backups: !self.no_backups,
+        })
+    }
+
+    fn settings(&self) -> Settings {
+        let ms = |seconds: f64| (seconds.clamp(0.05, 1e6) * 1e3) as u64;
+        let lease_ms = ms(self.lease);
+        Settings {
+            lease_ms,
+            silence_ms: (lease_ms / 4).clamp(300, 2000),
+            grace_ms: ms(self.grace),
+            stuck_ms: ms(self.stuck * 60.0),
+            ..Settings::default()
+        }
+    }
+}
+
+fn pairs(flag: &str, given: &[String]) -> Result<std::collections::BTreeMap<String, String>, Failure> {
+    let pair = |text: &String| {
+        let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        pair.ok_or_else(|| Failure::Usage(format!("{flag} {text}: write NAME=VALUE")))
+    };
+    given.iter().map(pair).collect()
+}

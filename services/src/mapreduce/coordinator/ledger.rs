@@ -1,0 +1,331 @@
+//! The facts of all jobs: a function of the log.
+
+use super::fact::Fact;
+use crate::mapreduce::RecordAt;
+use crate::mapreduce::spec::{AttemptId, FileInfo, JobId, JobSpec, Manifest, TaskId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Jobs that have ended are remembered up to this number.
+const ENDED_MAX: usize = 100;
+/// Failures of a job that are remembered.
+const FAILURES_MAX: usize = 1000;
+
+/// How far a job has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Tasks are left.
+    Running,
+    /// The output is there.
+    Committed,
+    /// It won't be; why.
+    Failed(String),
+    /// Somebody didn't want it any more.
+    Cancelled,
+}
+
+impl JobState {
+    /// In a word.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Committed => "committed",
+            Self::Failed(_) => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// An attempt that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// At which task.
+    pub task: TaskId,
+    /// Which.
+    pub attempt: AttemptId,
+    /// What it said.
+    pub what: String,
+    /// At which record.
+    pub at: Option<RecordAt>,
+}
+
+/// What is summed over the attempts that count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Bytes read by map tasks.
+    pub input_bytes: u64,
+    /// Bytes of run files.
+    pub shuffle_bytes: u64,
+    /// Bytes of output.
+    pub output_bytes: u64,
+    /// Records read by map tasks.
+    pub records_in: u64,
+    /// Pairs in the output.
+    pub records_out: u64,
+    /// The job's counters.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// One job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// What it is.
+    pub spec: Box<JobSpec>,
+    /// How far it has come.
+    pub state: JobState,
+    /// What won each map task.
+    pub maps: Vec<Option<Manifest>>,
+    /// What won each reduce task.
+    pub reduces: Vec<Option<Manifest>>,
+    /// What failed.
+    pub failures: Vec<Failure>,
+    /// Records that are left out.
+    pub skipped: BTreeSet<RecordAt>,
+    /// Whether what a failed job left has been removed.
+    pub cleaned: bool,
+    /// Of a job that has ended; see [`Self::totals`].
+    ended: Option<Totals>,
+}
+
+impl JobRecord {
+    fn new(spec: Box<JobSpec>) -> Self {
+        let (maps, reduces) = (vec![None; spec.tasks.len()], vec![None; spec.reducers as usize]);
+        let (failures, skipped) = (Vec::new(), BTreeSet::new());
+        Self { spec, state: JobState::Running, maps, reduces, failures, skipped, cleaned: false, ended: None }
+    }
+
+    /// The tasks that could be begun now, were it not for attempts that run: of one phase at a time.
+    pub fn open_tasks(&self) -> Vec<TaskId> {
+        let open = |done: &[Option<Manifest>]| -> Vec<u32> {
+            (0..).zip(done).filter(|(_, manifest)| manifest.is_none()).map(|(number, _)| number).collect()
+        };
+        match self.state {
+            JobState::Committed => return Vec::new(),
+            JobState::Failed(_) | JobState::Cancelled if self.cleaned => return Vec::new(),
+            JobState::Failed(_) | JobState::Cancelled => return vec![TaskId::Clean],
+            JobState::Running => {}
+        }
+        let maps = open(&self.maps);
+        if !maps.is_empty() {
+            return maps.into_iter().map(TaskId::Map).collect();
+        }
+        let reduces = open(&self.reduces);
+        if !reduces.is_empty() {
+            return reduces.into_iter().map(TaskId::Reduce).collect();
+        }
+        vec![TaskId::Commit]
+    }
+
+    /// Whether somebody still needs a task to be done.
+    pub fn needs(&self, task: TaskId) -> bool {
+        let is_running = self.state == JobState::Running;
+        match task {
+            TaskId::Map(number) => is_running && self.maps.get(number as usize).is_some_and(Option::is_none),
+            TaskId::Reduce(number) => {
+                is_running && self.reduces.get(number as usize).is_some_and(Option::is_none)
+            }
+            TaskId::Commit => is_running && self.maps.iter().chain(&self.reduces).all(Option::is_some),
+            TaskId::Clean => !self.cleaned && matches!(self.state, JobState::Failed(_) | JobState::Cancelled),
+        }
+    }
+
+    /// The files of the output, in its order.
+    pub fn outputs(&self) -> Vec<FileInfo> {
+        let won = if self.spec.reducers == 0 { &self.maps } else { &self.reduces };
+        won.iter().flatten().map(|manifest| manifest.file.clone()).collect()
+    }
+
+    /// Sums over the attempts that count, so that what ran twice counts once.
+    pub fn totals(&self) -> Totals {
+        if let Some(totals) = &self.ended {
+            return totals.clone();
+        }
+        let mut totals = Totals::default();
+        let map_only = self.spec.reducers == 0;
+        for (manifest, is_map) in self
+            .maps
+            .iter()
+            .flatten()
+            .map(|it| (it, true))
+            .chain(self.reduces.iter().flatten().map(|it| (it, false)))
+        {
+            if is_map {
+                totals.input_bytes += manifest.bytes_in;
+                totals.records_in += manifest.records_in;
+            }
+            if is_map && !map_only {
+                totals.shuffle_bytes += manifest.segments.iter().map(|segment| segment.bytes).sum::<u64>();
+            } else {
+                totals.output_bytes += manifest.file.bytes;
+                totals.records_out += manifest.records_out;
+            }
+            for (name, n) in &manifest.counters {
+                *totals.counters.entry(name.clone()).or_default() += n;
+            }
+        }
+        totals
+    }
+
+    fn end(&mut self, state: JobState) {
+        self.ended = Some(self.totals());
+        self.state = state;
+        // The plan and the manifests are large, and nobody will ask for them again.
+        self.spec.tasks = Vec::new();
+        for done in self.maps.iter_mut().chain(&mut self.reduces).flatten() {
+            done.segments = Vec::new();
+        }
+    }
+
+    /// Failures that still count against a task.
+    fn failures_of(&self, task: TaskId) -> usize {
+        let skipped = |failure: &&Failure| failure.at.as_ref().is_some_and(|at| self.skipped.contains(at));
+        self.failures.iter().filter(|failure| failure.task == task && !skipped(failure)).count()
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        let task = failure.task;
+        let what = failure.what.clone();
+        if let Some(at) = &failure.at
+            && self.spec.skip_bad_records
+            && self.failures.iter().any(|it| it.task == task && it.at.as_ref() == Some(at))
+        {
+            self.skipped.insert(at.clone());
+        }
+        if self.failures.len() < FAILURES_MAX {
+            self.failures.push(failure);
+        }
+        let count = self.failures_of(task);
+        if count >= self.spec.attempts_max.max(1) as usize || self.failures.len() >= FAILURES_MAX {
+            self.end(JobState::Failed(format!("{task} has failed {count} times, at last: {what}")));
+        }
+    }
+}
+
+/// What a fact did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// A job has this number now.
+    Submitted(JobId),
+    /// It counts.
+    Taken,
+    /// Something before it in the log has settled the matter.
+    Late,
+}
+
+/// The facts of all jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    next: u64,
+    jobs: BTreeMap<JobId, JobRecord>,
+}
+
+impl Ledger {
+    /// Takes in the next fact of the log. The same log makes the same ledger.
+    pub fn apply(&mut self, fact: &Fact) -> Applied {
+        match fact {
+            Fact::Submitted { spec } => {
+                if let Some(job) = self.known(&spec.work) {
+                    return Applied::Submitted(job);
+                }
+                self.next += 1;
+                let job = JobId(self.next);
+                self.jobs.insert(job, JobRecord::new(spec.clone()));
+                self.forget_old();
+                Applied::Submitted(job)
+            }
+            Fact::TaskDone { job, task, manifest } => self.change(*job, |record| {
+                if !record.needs(*task) {
+                    return false;
+                }
+                match task {
+                    TaskId::Map(number) => record.maps[*number as usize] = Some(manifest.clone()),
+                    TaskId::Reduce(number) => record.reduces[*number as usize] = Some(manifest.clone()),
+                    TaskId::Commit => record.end(JobState::Committed),
+                    TaskId::Clean => record.cleaned = true,
+                }
+                true
+            }),
+            Fact::TaskFailed { job, task, attempt, what, at } => self.change(*job, |record| {
+                let failure = Failure { task: *task, attempt: *attempt, what: what.clone(), at: at.clone() };
+                if *task == TaskId::Clean {
+                    // What can't be removed stays.
+                    record.cleaned = true;
+                    return true;
+                }
+                // A retried report of the same failure is one.
+                let is_new = !record.failures.contains(&failure) && record.needs(*task);
+                if is_new {
+                    record.fail(failure);
+                }
+                is_new
+            }),
+            Fact::OutputsLost { job, outputs } => self.change(*job, |record| {
+                let mut any = false;
+                for (task, attempt) in outputs {
+                    let done = record.maps.get_mut(*task as usize);
+                    any |= record.state == JobState::Running
+                        && done
+                            .and_then(|done| done.take_if(|manifest| manifest.attempt == *attempt))
+                            .is_some();
+                }
+                any
+            }),
+            Fact::Failed { job, why } => self.end(*job, JobState::Failed(why.clone())),
+            Fact::Cancelled { job } => self.end(*job, JobState::Cancelled),
+        }
+    }
+
+    fn change(&mut self, job: JobId, change: impl FnOnce(&mut JobRecord) -> bool) -> Applied {
+        match self.jobs.get_mut(&job).map(change) {
+            Some(true) => Applied::Taken,
+            _ => Applied::Late,
+        }
+    }
+
+    fn end(&mut self, job: JobId, state: JobState) -> Applied {
+        self.change(job, |record| {
+            let is_running = record.state == JobState::Running;
+            if is_running {
+                record.end(state);
+            }
+            is_running
+        })
+    }
+
+    fn forget_old(&mut self) {
+        let ended = |record: &JobRecord| record.state != JobState::Running;
+        let mut too_many =
+            self.jobs.values().filter(|record| ended(record)).count().saturating_sub(ENDED_MAX);
+        self.jobs.retain(|_, record| {
+            let goes = too_many > 0 && ended(record);
+            too_many -= usize::from(goes);
+            !goes
+        });
+    }
+
+    /// The job that was submitted with this private folder.
+    pub fn known(&self, work: &str) -> Option<JobId> {
+        self.jobs.iter().find(|(_, record)| record.spec.work == work).map(|(job, _)| *job)
+    }
+
+    /// A job.
+    pub fn job(&self, job: JobId) -> Option<&JobRecord> {
+        self.jobs.get(&job)
+    }
+
+    /// All jobs that are remembered.
+    pub fn jobs(&self) -> impl Iterator<Item = (JobId, &JobRecord)> {
+        self.jobs.iter().map(|(job, record)| (*job, record))
+    }
+
+    /// Jobs that run.
+    pub fn running(&self) -> impl Iterator<Item = (JobId, &JobRecord)> {
+        self.jobs().filter(|(_, record)| record.state == JobState::Running)
+    }
+
+    /// Whether an attempt at this task could still count.
+    pub fn may_finish(&self, job: JobId, task: TaskId) -> bool {
+        self.job(job).is_some_and(|record| record.needs(task))
+    }
+}

@@ -1,0 +1,22 @@
+//! The hands of MapReduce: the threads, processes and files that do what [`super::coordinator`] decides, with what is pure
+//! in the modules beside. Workers compute in bulk and decide nothing; no machine of a core waits for anything in here.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`files`] | finding inputs, private files, making output visible |
+//! | [`execute`] | one attempt at one task |
+//! | [`streaming`] | commands in place of functions |
+//! | [`worker`] | asks for tasks, does them, says so |
+//! | [`local`] | a coordinator and its worker processes on this machine |
+//! | [`plan`] | from what people ask for to a [`super::spec::JobSpec`] |
+//! | [`program`] | a program that is one job |
+//! | [`labs`] | the labs' applications that crash, wait and count processes: for tests |
+
+pub mod execute;
+pub mod files;
+pub mod labs;
+pub mod local;
+pub mod plan;
+pub mod program;
+pub mod streaming;
+pub mod worker;

@@ -1,0 +1,146 @@
+//! A worker: asks for tasks, does them, says so.
+//!
+//! One thread speaks with the coordinator, another works, so that a long task doesn't keep the worker from being heard.
+
+use super::execute::{Executor, Failed, Shared};
+use crate::mapreduce::Registry;
+use crate::mapreduce::coordinator::{Request, Response, Running, WorkerId};
+use crate::mapreduce::spec::{Assignment, JobId, JobSpec, Manifest};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+/// A working worker is heard this often.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Specs that are kept.
+const SPECS_MAX: usize = 16;
+
+/// The way to the coordinator.
+pub trait Transport {
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// The coordinator is gone, in words.
+    fn call(&mut self, request: &Request) -> Result<Response, String>;
+}
+
+/// What is being done.
+struct Current {
+    given: Assignment,
+    shared: Arc<Shared>,
+}
+
+type Order = (Assignment, Arc<JobSpec>, Arc<Shared>);
+
+/// Works until the coordinator is gone.
+///
+/// # Errors
+/// Why it can't work.
+pub fn work(mut transport: impl Transport, registry: Registry, name: &str) -> Result<(), String> {
+    let (orders, take_orders) = channel::<Order>();
+    let (outcomes, take_outcomes) = channel();
+    // Not joined: it may be in user code that never ends. The process ends with this thread.
+    let _ = crate::hands::spawn(move || execute(registry, &take_orders, &outcomes));
+    let mut worker = Worker {
+        name: name.to_owned(),
+        id: None,
+        specs: BTreeMap::new(),
+        current: None,
+        orders,
+        outcomes: take_outcomes,
+    };
+    loop {
+        let wait = worker.poll(&mut transport)?;
+        let wait = if worker.current.is_some() { HEARTBEAT } else { wait };
+        match worker.outcomes.recv_timeout(wait) {
+            Ok(outcome) => worker.report(&mut transport, outcome)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Err("the working thread is gone".to_owned()),
+        }
+    }
+}
+
+fn execute(registry: Registry, orders: &Receiver<Order>, outcomes: &Sender<Result<Manifest, Failed>>) {
+    let mut executor = Executor::new(registry);
+    while let Ok((given, spec, shared)) = orders.recv() {
+        let done = executor.run(&given, &spec, &shared);
+        if outcomes.send(done).is_err() {
+            return;
+        }
+    }
+}
+
+struct Worker {
+    name: String,
+    id: Option<WorkerId>,
+    specs: BTreeMap<JobId, Arc<JobSpec>>,
+    current: Option<Current>,
+    orders: Sender<Order>,
+    outcomes: Receiver<Result<Manifest, Failed>>,
+}
+
+impl Worker {
+    fn poll(&mut self, transport: &mut impl Transport) -> Result<Duration, String> {
+        let running = self.current.iter().map(|Current { given, shared }| Running {
+            job: given.job,
+            task: given.task,
+            attempt: given.attempt,
+            progress: shared.progress.load(Ordering::Relaxed),
+        });
+        let wants = self.current.is_none();
+        let poll =
+            Request::Poll { worker: self.id, name: self.name.clone(), running: running.collect(), wants };
+        let response = transport.call(&poll)?;
+        let Response::Work { worker, assignment, stop, again_ms } = response else {
+            return Err(format!("the coordinator answered a poll with {response:?}"));
+        };
+        self.id = Some(worker);
+        if let Some(current) = &self.current
+            && stop.contains(&current.given.attempt)
+        {
+            current.shared.stop.store(true, Ordering::Relaxed);
+        }
+        if let Some(given) = assignment {
+            let spec = self.spec(transport, given.job)?;
+            let shared = Arc::new(Shared::default());
+            self.current = Some(Current { given: (*given).clone(), shared: Arc::clone(&shared) });
+            self.orders.send((*given, spec, shared)).map_err(|_| "the working thread is gone".to_owned())?;
+        }
+        Ok(Duration::from_millis(again_ms))
+    }
+
+    fn spec(&mut self, transport: &mut impl Transport, job: JobId) -> Result<Arc<JobSpec>, String> {
+        if let Some(spec) = self.specs.get(&job) {
+            return Ok(Arc::clone(spec));
+        }
+        match transport.call(&Request::Spec { job })? {
+            Response::Spec(spec) => {
+                let spec = Arc::new(*spec);
+                while self.specs.len() >= SPECS_MAX {
+                    self.specs.pop_first();
+                }
+                self.specs.insert(job, Arc::clone(&spec));
+                Ok(spec)
+            }
+            other => Err(format!("{job}: the coordinator answered with {other:?}")),
+        }
+    }
+
+    fn report(
+        &mut self,
+        transport: &mut impl Transport,
+        outcome: Result<Manifest, Failed>,
+    ) -> Result<(), String> {
+        let (Some(worker), Some(Current { given, .. })) = (self.id, self.current.take()) else {
+            return Ok(());
+        };
+        let Assignment { job, task, attempt, .. } = given;
+        let request = match outcome {
+            Ok(manifest) => Request::Done { worker, job, task, manifest },
+            Err(Failed { what, at, lost }) => Request::Failed { worker, job, task, attempt, what, at, lost },
+        };
+        transport.call(&request).map(drop)
+    }
+}

@@ -1,0 +1,10 @@
+//! MapReduce jobs as people run them: the real program, worker processes, files. Acceptance rows MR-01 to MR-10, hazards
+//! H-1 to H-5, and what else can go wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test fails as it does")]
+
+mod faults;
+mod jobs;
+mod labs;
+mod rig;
+mod streaming;
