@@ -5,6 +5,7 @@
 //! | [`kv`] | the `kv` command: loads, rounds, ratios |
 //! | [`wal`] | the `wal` command: the log beside the disk and raft-engine |
 //! | [`raft`] | the `raft` command: agreement beside raft-rs and openraft, many groups, a leader's death |
+//! | [`mapreduce`] | the `mapreduce` command: whole jobs beside GNU tools, DuckDB, PySpark |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
@@ -25,6 +26,7 @@ mod floor;
 mod interrupt;
 mod kv;
 mod machine;
+mod mapreduce;
 mod raft;
 mod recorder;
 mod report;
@@ -55,6 +57,8 @@ enum Command {
     Kv(Box<kv::args::KvArgs>),
     Wal(wal::WalArgs),
     Raft(raft::RaftArgs),
+    #[command(name = "mapreduce")]
+    MapReduce(mapreduce::MapReduceArgs),
     #[command(hide = true)]
     RaftNode(raft::processes::NodeArgs),
 }
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Command::Kv(args) => kv::run(&args),
         Command::Wal(args) => wal::run(&args),
         Command::Raft(args) => raft::run(&args),
+        Command::MapReduce(args) => mapreduce::run(&args),
         Command::RaftNode(args) => raft::processes::node(&args),
     };
     match outcome {
