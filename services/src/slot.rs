@@ -3,7 +3,8 @@
 //! As in Redis Cluster: CRC16 (XMODEM) of the key, or of what stands between its first `{` and the next `}` if that
 //! isn't empty, modulo 16384.
 
-use crate::command::Spec;
+use crate::command::{Spec, code};
+use crate::kv::Transaction;
 
 /// Slots in a cluster.
 pub const SLOTS: u16 = 16384;
@@ -80,6 +81,9 @@ pub fn key_in(slot: u16) -> Vec<u8> {
 /// # Errors
 /// [`CrossSlot`].
 pub fn slot_of_command(spec: &Spec, args: &[&[u8]]) -> Result<Option<Slot>, CrossSlot> {
+    if spec.code == code::EXEC {
+        return Transaction::parse(args).map_or(Ok(None), |transaction| transaction.slot());
+    }
     let mut keys = spec.keys(args).map(Slot::of_key);
     let Some(first) = keys.next() else { return Ok(None) };
     if keys.all(|slot| slot == first) { Ok(Some(first)) } else { Err(CrossSlot) }

@@ -7,7 +7,7 @@ use flotilla_runtime::{BlockPool, DiskReply, Effect, Effects, FileId, FileKind, 
 use flotilla_services::command::lookup;
 use flotilla_services::entry::{self, SCHEMA_COMMAND_V1, SCHEMA_EMPTY};
 use flotilla_services::kv::{Keyspace, ShardReader};
-use flotilla_services::resp::ReplyWriter;
+use flotilla_services::resp::{Protocol, ReplyWriter};
 use flotilla_storage::repair::{Images, recover};
 use flotilla_storage::snapshot::{PartHeader, PartKind, encode, parse};
 use flotilla_storage::{
@@ -114,9 +114,37 @@ fn golden_snapshot() -> Vec<u8> {
     [part(PartKind::LastPiece, 0, &bytes), part(PartKind::End, 1, &[])].concat()
 }
 
+/// The payload of an entry that is a transaction: if `key` still has version 7, `SET key value` and a reply that was known.
+fn golden_transaction() -> Vec<u8> {
+    let args: [&[u8]; 9] = [
+        b"EXEC",
+        &1_u32.to_le_bytes(),
+        b"key",
+        &7_u64.to_le_bytes(),
+        &[21, 0, 3, 0, 0, 0],
+        b"SET",
+        b"key",
+        b"value",
+        &[0, 0, 1, 0, 0, 0],
+    ];
+    let args = [&args[..], &[b"+PONG\r\n"]].concat();
+    let mut writer = Writer::new();
+    let kind = RecordKind::Entry;
+    let header = RecordHeader { group: 1, kind, schema: SCHEMA_COMMAND_V1, index: 1, term: 1, length: 0 };
+    let code = lookup(b"exec").unwrap().code;
+    let slice = writer.log.append_with(header, entry::archive_bytes_max(&args), |writer| {
+        entry::write(writer, UNIX_MS, code, &args);
+    });
+    RecordHeader::decode(&slice).unwrap().1.to_vec()
+}
+
 #[test]
 fn today_s_code_writes_the_golden_bytes() {
-    for (name, written) in [("format/golden.log", golden_log()), ("format/golden.snap", golden_snapshot())] {
+    for (name, written) in [
+        ("format/golden.log", golden_log()),
+        ("format/golden.snap", golden_snapshot()),
+        ("format/golden.exec", golden_transaction()),
+    ] {
         if std::env::var_os("FLOTILLA_WRITE_GOLDEN").is_some() {
             std::fs::write(docs(name), &written).unwrap();
         }
@@ -145,7 +173,31 @@ fn the_golden_bytes_are_read() {
     let damage = Damage { from: 5, seen: None, vote_lost: true, given_up: false };
     assert_eq!(found.groups[&2].damage, Some(damage));
 
-    let image = std::fs::read(docs("format/golden.snap")).unwrap();
+    read_snapshot("format/golden.snap");
+    // Without versions.
+    read_snapshot("format/golden-1.snap");
+
+    let payload = std::fs::read(docs("format/golden.exec")).unwrap();
+    let mut aligned = rkyv::util::AlignedVec::<16>::new();
+    aligned.extend_from_slice(&payload);
+    let command = entry::read(&aligned).unwrap();
+    let args: Vec<&[u8]> = command.args.iter().map(|arg| &arg.0[..]).collect();
+    let mut keys = Keyspace::default();
+    let apply = |keys: &mut Keyspace| {
+        let mut out = Vec::new();
+        let mut reply = ReplyWriter::new(&mut out, Protocol::Resp2);
+        keys.write(UNIX_MS, command.code.to_native(), &args, &mut reply);
+        out
+    };
+    assert_eq!(apply(&mut keys), b"*-1\r\n", "the key isn't there");
+    for _ in 0..7 {
+        keys.write(UNIX_MS, lookup(b"set").unwrap().code, &SET, &mut ReplyWriter::discard());
+    }
+    assert_eq!(apply(&mut keys), b"*2\r\n+OK\r\n+PONG\r\n");
+}
+
+fn read_snapshot(name: &str) {
+    let image = std::fs::read(docs(name)).unwrap();
     let file = FileId { kind: FileKind::Snapshot, number: 1 };
     let mut shard = ShardReader::default();
     parse(file, &image, |header, payload| {
@@ -154,7 +206,8 @@ fn the_golden_bytes_are_read() {
     })
     .unwrap();
     let keys = shard.finish().unwrap();
-    assert_eq!(keys.get(UNIX_MS, b"key").unwrap().value.as_string().unwrap(), b"value");
+    let found = keys.get(UNIX_MS, b"key").unwrap();
+    assert_eq!((&found.value.as_string().unwrap()[..], found.version), (&b"value"[..], 1));
 }
 
 /// The lines `<file> <offset>: <hexadecimal bytes>  <what>` of the page show what is in the files.
@@ -162,7 +215,9 @@ fn the_golden_bytes_are_read() {
 fn the_page_shows_the_golden_bytes() {
     let page = std::fs::read_to_string(docs("format.md")).unwrap();
     let mut lines = 0;
-    for line in page.lines().filter(|line| line.starts_with("log ") || line.starts_with("snap ")) {
+    for line in
+        page.lines().filter(|line| ["log ", "snap ", "exec "].iter().any(|name| line.starts_with(name)))
+    {
         let (place, rest) = line.split_once(": ").unwrap();
         let (name, offset) = place.split_once(' ').unwrap();
         let hex = rest.split("  ").next().unwrap();

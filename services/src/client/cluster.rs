@@ -37,30 +37,43 @@ impl Cluster {
         command: &[&[u8]],
         timeout: Duration,
     ) -> Result<Reply, ClientError> {
+        let (result, _) = self.execute_telling(key, command, timeout);
+        result
+    }
+
+    /// As [`Self::execute`], and whether a reply was lost on the way: then an earlier try may have been done.
+    pub fn execute_telling(
+        &mut self,
+        key: &[u8],
+        command: &[&[u8]],
+        timeout: Duration,
+    ) -> (Result<Reply, ClientError>, bool) {
         let clock = crate::hands::Stopwatch::start();
-        let mut last = String::from("nothing was tried");
+        let (mut last, mut was_lost) = (String::from("nothing was tried"), false);
         while clock.elapsed() < timeout {
-            let tried = match self.address_of(Slot::of_key(key)) {
-                Some(address) => self.try_at(&address, command),
+            let address = self.address_of(Slot::of_key(key));
+            let tried = match &address {
+                Some(address) => self.try_at(address, command),
                 None => self.refresh().map(|()| None),
             };
             match tried {
                 Ok(Some(Reply::Error(error))) => {
                     if !self.may_retry(&error) {
-                        return Err(ClientError::Refused(error));
+                        return (Err(ClientError::Refused(error)), was_lost);
                     }
                     last = error;
                 }
-                Ok(Some(reply)) => return Ok(reply),
+                Ok(Some(reply)) => return (Ok(reply), was_lost),
                 Ok(None) => continue,
                 Err(error) => {
+                    was_lost |= address.is_some();
                     last = error.to_string();
                     self.ranges.clear();
                 }
             }
             crate::hands::pause(PAUSE);
         }
-        Err(ClientError::TimedOut { seconds: timeout.as_secs_f64(), last })
+        (Err(ClientError::TimedOut { seconds: timeout.as_secs_f64(), last }), was_lost)
     }
 
     /// The address of the core that leads a slot, as far as is known.

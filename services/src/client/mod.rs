@@ -4,10 +4,14 @@
 //! happened, and [`Cluster::execute`] retries such a command only because its callers say that they don't mind.
 
 mod cluster;
+mod lock;
 mod reply;
+mod versions;
 
 pub use cluster::Cluster;
+pub use lock::{Held, Lock};
 pub use reply::{Reply, parse as parse_reply};
+pub use versions::{PutError, Versions};
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

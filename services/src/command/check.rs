@@ -1,7 +1,8 @@
 //! What can be said of a command from its arguments alone: a bad one never enters the log.
 
+use super::list::code;
 use super::table::Spec;
-use crate::kv::{Expiry, SetOptions, number};
+use crate::kv::{self, Expiry, SetOptions, number};
 
 /// A command that can't be executed: Redis' words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +24,11 @@ impl Rejected {
     pub fn not_an_integer() -> Self {
         Self::new("ERR value is not an integer or out of range")
     }
+
+    /// The words for what should be a number with a point.
+    pub fn not_a_float() -> Self {
+        Self::new("ERR value is not a valid float")
+    }
 }
 
 /// Strings are limited as in Redis.
@@ -33,36 +39,50 @@ pub const STRING_BYTES_MAX: usize = 512 << 20;
 /// # Errors
 /// [`Rejected`].
 pub fn check(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
-    let count = i32::try_from(args.len()).unwrap_or(i32::MAX);
-    if (spec.arity >= 0 && count != spec.arity) || count < -spec.arity {
-        return Err(wrong_arity(spec));
-    }
-    match spec.name {
-        "set" => SetOptions::parse(args).map(|_| ()),
-        "getex" => Expiry::parse_getex(args).map(|_| ()),
-        "mset" | "msetnx" if args.len().is_multiple_of(2) => Err(wrong_arity(spec)),
-        "incrby" | "decrby" => {
-            let delta = integer(args[2])?;
-            if spec.name == "decrby" && delta == i64::MIN {
-                return Err(Rejected::new("ERR decrement would overflow"));
-            }
-            Ok(())
-        }
-        "incrbyfloat" => {
-            number::float(args[2]).map(|_| ()).ok_or_else(|| Rejected::new("ERR value is not a valid float"))
-        }
-        "setex" | "psetex" => Expiry::absolute(spec.name, args[2], spec.name == "setex", 0).map(|_| ()),
-        "expire" | "pexpire" | "expireat" | "pexpireat" => expire_options(spec, args),
-        "getrange" | "substr" => integer(args[2]).and_then(|_| integer(args[3])).map(|_| ()),
-        "setrange" => set_range(args),
-        "scan" => scan(args),
-        "ping" if args.len() > 2 => Err(wrong_arity(spec)),
-        "flushall" | "flushdb" => match args.get(1).map(|arg| arg.to_ascii_uppercase()).as_deref() {
+    check_arity(spec, args)?;
+    match spec.code {
+        code::SET => SetOptions::parse(args).map(|_| ()),
+        code::GETEX => Expiry::parse_getex(args).map(|_| ()),
+        code::MSET | code::MSETNX if args.len().is_multiple_of(2) => Err(wrong_arity(spec)),
+        code::INCRBY => integer(args[2]).map(|_| ()),
+        code::DECRBY if integer(args[2])? == i64::MIN => Err(Rejected::new("ERR decrement would overflow")),
+        code::INCRBYFLOAT => number::float(args[2]).map(|_| ()).ok_or_else(Rejected::not_a_float),
+        code::SETEX | code::PSETEX => Expiry::of_setex(spec.code, args[2], 0).map(|_| ()),
+        code::EXPIRE | code::PEXPIRE | code::EXPIREAT | code::PEXPIREAT => kv::check_expire(spec.code, args),
+        code::GETRANGE | code::SUBSTR => integer(args[2]).and_then(|_| integer(args[3])).map(|_| ()),
+        code::SETRANGE => set_range(args),
+        code::SETBIT => kv::parse_set_bit(args).map(|_| ()),
+        code::GETBIT => kv::parse_bit_offset(args[2]).map(|_| ()),
+        code::BITCOUNT => kv::parse_bit_count(args).map(|_| ()),
+        code::BITPOS => kv::parse_bit_find(args).map(|_| ()),
+        code::BITOP => kv::parse_bit_combination(args).map(|_| ()),
+        code::BITFIELD => kv::parse_bit_field(args, false).map(|_| ()),
+        code::BITFIELD_RO => kv::parse_bit_field(args, true).map(|_| ()),
+        code::LCS => kv::parse_lcs(args).map(|_| ()),
+        code::COPY => kv::parse_copy(args).map(|_| ()),
+        code::OBJECT => kv::check_object(args),
+        code::FLOTILLA_CAS => kv::parse_cas(args, 0).map(|_| ()),
+        code::FLOTILLA_RANGE => kv::RangeOptions::parse(args).map(|_| ()),
+        code::SCAN => scan(args),
+        code::PING if args.len() > 2 => Err(wrong_arity(spec)),
+        code::FLUSHALL | code::FLUSHDB => match args.get(1).map(|arg| arg.to_ascii_uppercase()).as_deref() {
             None | Some(b"SYNC" | b"ASYNC") if args.len() <= 2 => Ok(()),
             _ => Err(Rejected::syntax()),
         },
         _ => Ok(()),
     }
+}
+
+/// Checks no more than how many arguments there are.
+///
+/// # Errors
+/// [`Rejected`].
+pub fn check_arity(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
+    let count = i32::try_from(args.len()).unwrap_or(i32::MAX);
+    if (spec.arity >= 0 && count != spec.arity) || count < -spec.arity {
+        return Err(wrong_arity(spec));
+    }
+    Ok(())
 }
 
 fn wrong_arity(spec: &Spec) -> Rejected {
@@ -71,31 +91,6 @@ fn wrong_arity(spec: &Spec) -> Rejected {
 
 fn integer(arg: &[u8]) -> Result<i64, Rejected> {
     number::integer(arg).ok_or_else(Rejected::not_an_integer)
-}
-
-fn expire_options(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
-    let seconds = !spec.name.starts_with('p');
-    let time = integer(args[2])?;
-    if seconds && time.checked_mul(1000).is_none() {
-        return Err(Rejected(format!("ERR invalid expire time in '{}' command", spec.name)));
-    }
-    let (mut exists, mut compares) = ((false, false), (false, false));
-    for option in &args[3..] {
-        match &option.to_ascii_uppercase()[..] {
-            b"NX" => exists.0 = true,
-            b"XX" => exists.1 = true,
-            b"GT" => compares.0 = true,
-            b"LT" => compares.1 = true,
-            _ => return Err(Rejected(format!("ERR Unsupported option {}", String::from_utf8_lossy(option)))),
-        }
-    }
-    if exists.0 && (exists.1 || compares.0 || compares.1) {
-        return Err(Rejected::new("ERR NX and XX, GT or LT options at the same time are not compatible"));
-    }
-    if compares.0 && compares.1 {
-        return Err(Rejected::new("ERR GT and LT options at the same time are not compatible"));
-    }
-    Ok(())
 }
 
 fn set_range(args: &[&[u8]]) -> Result<(), Rejected> {

@@ -1,6 +1,8 @@
 //! Commands about the connection itself.
 
-use super::{unknown_subcommand, upper, wrong_arity};
+use super::client::{self, Kill, Quiet};
+use super::server::NodeView;
+use super::upper;
 use crate::resp::{Protocol, ReplyWriter};
 
 /// What a connection is, and what its client told us about itself.
@@ -18,6 +20,10 @@ pub struct ConnectionState {
     pub library_version: Vec<u8>,
     /// `READONLY`.
     pub read_only: bool,
+    /// `CLIENT REPLY`.
+    pub quiet: Quiet,
+    /// Connections are to be closed.
+    pub kill: Option<Kill>,
 }
 
 impl ConnectionState {
@@ -30,10 +36,13 @@ impl ConnectionState {
             library: Vec::new(),
             library_version: Vec::new(),
             read_only: false,
+            quiet: Quiet::No,
+            kill: None,
         }
     }
 
-    fn describe(&self) -> String {
+    /// A line as `CLIENT INFO` shows it.
+    pub(crate) fn describe(&self) -> String {
         format!(
             "id={} name={} db=0 resp={} lib-name={} lib-ver={}",
             self.id,
@@ -50,6 +59,7 @@ pub(super) fn run(
     name: &str,
     args: &[&[u8]],
     state: &mut ConnectionState,
+    view: &dyn NodeView,
     reply: &mut ReplyWriter<'_>,
 ) -> bool {
     match name {
@@ -59,7 +69,7 @@ pub(super) fn run(
         },
         "echo" => reply.bulk(args[1]),
         "hello" => hello(args, state, reply),
-        "client" => client(args, state, reply),
+        "client" => client::run(args, state, view, reply),
         "select" => match args[1] {
             b"0" => reply.simple("OK"),
             index if index.iter().all(u8::is_ascii_digit) && !index.is_empty() => {
@@ -142,45 +152,4 @@ fn hello(args: &[&[u8]], state: &mut ConnectionState, reply: &mut ReplyWriter<'_
     }
     reply.bulk(b"modules");
     reply.array(0);
-}
-
-fn client(args: &[&[u8]], state: &mut ConnectionState, reply: &mut ReplyWriter<'_>) {
-    match (&upper(args, 1)[..], args.len()) {
-        (b"ID", 2) => reply.integer(i64::try_from(state.id).unwrap_or(i64::MAX)),
-        (b"GETNAME", 2) if state.name.is_empty() => reply.null(),
-        (b"GETNAME", 2) => reply.bulk(&state.name),
-        (b"SETNAME", 3) if args[2].iter().any(|byte| !(b'!'..=b'~').contains(byte)) => {
-            reply.error("ERR Client names cannot contain spaces, newlines or special characters.");
-        }
-        (b"SETNAME", 3) => {
-            state.name = args[2].to_vec();
-            reply.simple("OK");
-        }
-        (b"SETINFO", 4) => match &upper(args, 2)[..] {
-            b"LIB-NAME" => {
-                state.library = args[3].to_vec();
-                reply.simple("OK");
-            }
-            b"LIB-VER" => {
-                state.library_version = args[3].to_vec();
-                reply.simple("OK");
-            }
-            _ => reply.error(&format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(args[2]))),
-        },
-        (b"INFO", 2) => reply.verbatim(&format!("{}\n", state.describe())),
-        (b"LIST", _) => reply.verbatim(&format!("{}\n", state.describe())),
-        (b"NO-EVICT" | b"NO-TOUCH", 3) => match &upper(args, 2)[..] {
-            b"ON" | b"OFF" => reply.simple("OK"),
-            _ => reply.error("ERR syntax error"),
-        },
-        (b"REPLY", 3) if &upper(args, 2)[..] == b"ON" => reply.simple("OK"),
-        (b"REPLY", 3) => reply.error("ERR CLIENT REPLY OFF and SKIP are not supported"),
-        (
-            b"ID" | b"GETNAME" | b"SETNAME" | b"SETINFO" | b"INFO" | b"NO-EVICT" | b"NO-TOUCH" | b"REPLY",
-            _,
-        ) => {
-            wrong_arity(&format!("client|{}", String::from_utf8_lossy(args[1]).to_lowercase()), reply);
-        }
-        _ => unknown_subcommand(args, reply),
-    }
 }

@@ -1,14 +1,21 @@
 //! Commands: the table, what can be said of one from its arguments alone, and those that touch no key.
 
 mod check;
+mod client;
 mod cluster;
 mod connection;
+mod glob;
+mod list;
 mod server;
+mod small;
 mod table;
 
-pub use check::{Rejected, STRING_BYTES_MAX, check};
+pub use check::{Rejected, STRING_BYTES_MAX, check, check_arity};
+pub use client::{Kill, Quiet};
 pub use connection::ConnectionState;
-pub use server::{NodeView, glob};
+pub use glob::glob;
+pub use list::code;
+pub use server::NodeView;
 pub use table::{Kind, Spec, all, by_code, lookup, unknown_command};
 
 use crate::resp::ReplyWriter;
@@ -22,7 +29,7 @@ pub fn run_plain(
     reply: &mut ReplyWriter<'_>,
 ) -> bool {
     match spec.kind {
-        Kind::Connection => return connection::run(spec.name, args, state, reply),
+        Kind::Connection => return connection::run(spec.name, args, state, view, reply),
         Kind::Cluster => cluster::run(args, view, reply),
         Kind::Server | Kind::Read | Kind::Write => server::run(spec.name, args, view, reply),
     }

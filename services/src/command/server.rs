@@ -1,5 +1,6 @@
 //! Commands about the node: what it is, and what it can do.
 
+use super::glob::glob;
 use super::table::{Kind, Spec, all, lookup};
 use super::{unknown_subcommand, upper};
 use crate::resp::ReplyWriter;
@@ -15,6 +16,8 @@ pub trait NodeView {
     fn settings(&self) -> Vec<(&'static str, String)>;
     /// Milliseconds since 1970.
     fn unix_ms(&self) -> u64;
+    /// The connections of this core: their ids, and what `CLIENT LIST` says of them.
+    fn connections(&self) -> Vec<(u64, String)>;
     /// Keys of a slot that this member serves.
     fn keys_in_slot(&self, slot: u16, most: usize) -> Vec<Vec<u8>>;
 }
@@ -34,6 +37,7 @@ pub(super) fn run(name: &str, args: &[&[u8]], view: &dyn NodeView, reply: &mut R
         // Every acknowledged write is on a majority's disks already.
         "wait" => reply.integer(majority_besides_us(&view.topology())),
         "function" if &upper(args, 1)[..] == b"FLUSH" => reply.simple("OK"),
+        _ if super::small::run(name, args, reply) => {}
         _ => unknown_subcommand(args, reply),
     }
 }
@@ -143,16 +147,34 @@ fn config(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
                 reply.bulk(value.as_bytes());
             }
         }
-        b"SET" if args.len() >= 4 => {
-            let name = String::from_utf8_lossy(args[2]).into_owned();
-            reply.error(&format!("ERR CONFIG SET failed (possibly related to argument '{name}') - settings are in the node's configuration file"));
-        }
+        b"SET" if args.len() >= 4 && args.len().is_multiple_of(2) => config_set(args, view, reply),
         b"RESETSTAT" => reply.simple("OK"),
         b"GET" | b"SET" => {
             super::wrong_arity(&format!("config|{}", String::from_utf8_lossy(args[1]).to_lowercase()), reply)
         }
         _ => unknown_subcommand(args, reply),
     }
+}
+
+/// Settings are those of the configuration file. To set one to what it is does no harm.
+fn config_set(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
+    let settings = view.settings();
+    for pair in args[2..].chunks_exact(2) {
+        let name = String::from_utf8_lossy(pair[0]).to_lowercase();
+        match settings.iter().find(|(known, _)| *known == name) {
+            None => {
+                return reply
+                    .error(&format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'"));
+            }
+            Some((_, value)) if value.as_bytes() != pair[1] => {
+                return reply.error(&format!(
+                    "ERR CONFIG SET failed (possibly related to argument '{name}') - can't set immutable config"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    reply.simple("OK");
 }
 
 fn info(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
@@ -174,71 +196,4 @@ fn info(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
         }
     }
     reply.verbatim(&text);
-}
-
-/// Whether `text` matches a pattern of `*`, `?`, `[a-z]` and plain characters, as Redis' `KEYS` does.
-pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
-    match first {
-        b'*' => {
-            let rest = &pattern[pattern.iter().take_while(|byte| **byte == b'*').count()..];
-            (0..=text.len()).any(|skip| glob(rest, &text[skip..]))
-        }
-        b'?' => !text.is_empty() && glob(rest, &text[1..]),
-        b'[' => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else {
-                return text.first() == Some(&b'[') && glob(rest, &text[1..]);
-            };
-            let Some((byte, after)) = text.split_first() else { return false };
-            let (negated, class) = match rest[..end].split_first() {
-                Some((b'^', class)) => (true, class),
-                _ => (false, &rest[..end]),
-            };
-            in_class(class, *byte) != negated && glob(&rest[end + 1..], after)
-        }
-        b'\\' if !rest.is_empty() => text.first() == Some(&rest[0]) && glob(&rest[1..], &text[1..]),
-        byte => text.first() == Some(byte) && glob(rest, &text[1..]),
-    }
-}
-
-fn in_class(class: &[u8], byte: u8) -> bool {
-    let mut place = 0;
-    while place < class.len() {
-        if class.get(place + 1) == Some(&b'-') && place + 2 < class.len() {
-            let (low, high) = (class[place].min(class[place + 2]), class[place].max(class[place + 2]));
-            if (low..=high).contains(&byte) {
-                return true;
-            }
-            place += 3;
-        } else {
-            if class[place] == byte {
-                return true;
-            }
-            place += 1;
-        }
-    }
-    false
-}
-
-#[cfg(test)]
-mod tests {
-    use super::glob;
-
-    #[test]
-    fn patterns_match_as_in_redis() {
-        for (pattern, text, matches) in [
-            ("*", "", true),
-            ("h?llo", "hello", true),
-            ("h[ae]llo", "hallo", true),
-            ("h[^e]llo", "hello", false),
-            ("h[a-b]llo", "hbllo", true),
-            ("a**c", "abc", true),
-            ("a\\*c", "abc", false),
-            ("a\\*c", "a*c", true),
-            ("max*", "maxmemory", true),
-            ("max", "maxmemory", false),
-        ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), matches, "{pattern} {text}");
-        }
-    }
 }

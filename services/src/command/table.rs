@@ -1,7 +1,9 @@
-//! Every command: its name, its shape, and what kind of thing it does.
+//! What is known of every command: its name, its shape, and what kind of thing it does. The list is `list.rs`.
 //!
 //! **The codes are frozen.** A write's code is in the replicated log and on disks; a code is never given to another
 //! command, and a command that changes its meaning gets a new one. 0 is [`crate::entry::CODE_ADVANCE_TIME`].
+
+use super::list::TABLE;
 
 /// What a command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,105 +62,21 @@ impl Spec {
     }
 }
 
-const W: Kind = Kind::Write;
-const R: Kind = Kind::Read;
-const WRITE: &[&str] = &["write", "denyoom"];
-const WRITE_FAST: &[&str] = &["write", "denyoom", "fast"];
-const READ: &[&str] = &["readonly"];
-const READ_FAST: &[&str] = &["readonly", "fast"];
-const PLAIN: &[&str] = &["noscript", "loading", "stale", "fast"];
-
-macro_rules! commands {
-    ($($code:literal $name:literal $arity:literal $flags:ident $first:literal $last:literal $step:literal $kind:expr, $summary:literal;)*) => {
-        &[$(Spec {
-            name: $name, code: $code, arity: $arity, flags: $flags,
-            first_key: $first, last_key: $last, step: $step, kind: $kind, summary: $summary,
-        }),*]
-    };
-}
-
-/// In the order of their names.
-static TABLE: &[Spec] = commands! {
-    1 "append" 3 WRITE_FAST 1 1 1 W, "Appends a string to the value of a key.";
-    100 "asking" 1 PLAIN 0 0 0 Kind::Connection, "Accepted and without effect: migrations are atomic.";
-    101 "auth" -2 PLAIN 0 0 0 Kind::Connection, "Authenticates the connection.";
-    102 "client" -2 PLAIN 0 0 0 Kind::Connection, "Commands about client connections.";
-    103 "cluster" -2 PLAIN 0 0 0 Kind::Cluster, "Commands about the cluster.";
-    104 "command" -1 PLAIN 0 0 0 Kind::Server, "Information about all commands.";
-    105 "config" -2 PLAIN 0 0 0 Kind::Server, "Shows settings.";
-    60 "dbsize" 1 READ_FAST 0 0 0 R, "The number of keys that this core leads.";
-    2 "decr" 2 WRITE_FAST 1 1 1 W, "Decrements the integer value of a key by one.";
-    3 "decrby" 3 WRITE_FAST 1 1 1 W, "Decrements the integer value of a key by a number.";
-    4 "del" -2 WRITE 1 -1 1 W, "Deletes keys.";
-    106 "echo" 2 PLAIN 0 0 0 Kind::Connection, "Returns its argument.";
-    61 "exists" -2 READ_FAST 1 -1 1 R, "How many of the keys exist.";
-    5 "expire" -3 WRITE_FAST 1 1 1 W, "Sets the time to live of a key in seconds.";
-    6 "expireat" -3 WRITE_FAST 1 1 1 W, "Sets when a key expires, in seconds since 1970.";
-    62 "expiretime" 2 READ_FAST 1 1 1 R, "When a key expires, in seconds since 1970.";
-    119 "flotilla.member" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes who has replicas of the groups on this core.";
-    120 "flotilla.transfer" 3 PLAIN 0 0 0 Kind::Server, "Makes a node the leader of a group.";
-    7 "flushall" -1 WRITE 0 0 0 W, "Deletes every key that this core leads.";
-    8 "flushdb" -1 WRITE 0 0 0 W, "Deletes every key that this core leads.";
-    107 "function" -2 PLAIN 0 0 0 Kind::Server, "FUNCTION FLUSH: accepted and without effect.";
-    63 "get" 2 READ_FAST 1 1 1 R, "The string value of a key.";
-    9 "getdel" 2 WRITE_FAST 1 1 1 W, "The string value of a key, which is deleted.";
-    10 "getex" -2 WRITE_FAST 1 1 1 W, "The string value of a key, whose expiry is changed.";
-    64 "getrange" 4 READ 1 1 1 R, "A part of the string value of a key.";
-    11 "getset" 3 WRITE_FAST 1 1 1 W, "The old string value of a key that is given a new one.";
-    108 "hello" -1 PLAIN 0 0 0 Kind::Connection, "Greets the server and chooses the protocol.";
-    12 "incr" 2 WRITE_FAST 1 1 1 W, "Increments the integer value of a key by one.";
-    13 "incrby" 3 WRITE_FAST 1 1 1 W, "Increments the integer value of a key by a number.";
-    14 "incrbyfloat" 3 WRITE_FAST 1 1 1 W, "Increments the floating point value of a key by a number.";
-    109 "info" -1 PLAIN 0 0 0 Kind::Server, "Information about the node.";
-    65 "keys" 2 READ 0 0 0 R, "The keys that match a pattern, of those that this core leads.";
-    110 "lastsave" 1 PLAIN 0 0 0 Kind::Server, "Now: every acknowledged write is on disk.";
-    66 "mget" -2 READ_FAST 1 -1 1 R, "The string values of keys in one slot.";
-    15 "mset" -3 WRITE 1 -1 2 W, "Sets the string values of keys in one slot.";
-    16 "msetnx" -3 WRITE 1 -1 2 W, "Sets the string values of keys in one slot, if none exists.";
-    17 "persist" 2 WRITE_FAST 1 1 1 W, "Removes the expiry of a key.";
-    18 "pexpire" -3 WRITE_FAST 1 1 1 W, "Sets the time to live of a key in milliseconds.";
-    19 "pexpireat" -3 WRITE_FAST 1 1 1 W, "Sets when a key expires, in milliseconds since 1970.";
-    67 "pexpiretime" 2 READ_FAST 1 1 1 R, "When a key expires, in milliseconds since 1970.";
-    111 "ping" -1 PLAIN 0 0 0 Kind::Connection, "Returns PONG, or its argument.";
-    20 "psetex" 4 WRITE 1 1 1 W, "Sets a string value and its time to live in milliseconds.";
-    68 "pttl" 2 READ_FAST 1 1 1 R, "The time to live of a key in milliseconds.";
-    112 "quit" -1 PLAIN 0 0 0 Kind::Connection, "Closes the connection.";
-    69 "randomkey" 1 READ 0 0 0 R, "Some key of those that this core leads.";
-    113 "readonly" 1 PLAIN 0 0 0 Kind::Connection, "Accepted: reads are linearizable all the same.";
-    114 "readwrite" 1 PLAIN 0 0 0 Kind::Connection, "Ends READONLY.";
-    115 "reset" 1 PLAIN 0 0 0 Kind::Connection, "Forgets everything about the connection.";
-    70 "scan" -2 READ 0 0 0 R, "Iterates over the keys that this core leads.";
-    116 "select" 2 PLAIN 0 0 0 Kind::Connection, "There is only database 0.";
-    21 "set" -3 WRITE 1 1 1 W, "Sets the string value of a key, with conditions and expiry.";
-    22 "setex" 4 WRITE 1 1 1 W, "Sets a string value and its time to live in seconds.";
-    23 "setnx" 3 WRITE_FAST 1 1 1 W, "Sets the string value of a key that doesn't exist.";
-    24 "setrange" 4 WRITE 1 1 1 W, "Overwrites a part of the string value of a key.";
-    71 "strlen" 2 READ_FAST 1 1 1 R, "The length of the string value of a key.";
-    72 "substr" 4 READ 1 1 1 R, "A part of the string value of a key.";
-    117 "time" 1 PLAIN 0 0 0 Kind::Server, "The node's time.";
-    73 "touch" -2 READ_FAST 1 -1 1 R, "How many of the keys exist.";
-    74 "ttl" 2 READ_FAST 1 1 1 R, "The time to live of a key in seconds.";
-    75 "type" 2 READ_FAST 1 1 1 R, "The type of the value of a key.";
-    25 "unlink" -2 WRITE_FAST 1 -1 1 W, "Deletes keys.";
-    118 "wait" 3 PLAIN 0 0 0 Kind::Server, "How many other replicas have every acknowledged write, at least.";
-};
-
 /// Every command.
 pub fn all() -> &'static [Spec] {
     TABLE
 }
 
-/// The longest name.
-const NAME_BYTES_MAX: usize = 20;
-
 /// Finds a command by name, in any case.
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
-    let mut lower = [0; NAME_BYTES_MAX];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let place = TABLE.binary_search_by(|spec| spec.name.as_bytes().cmp(lower)).ok()?;
-    Some(&TABLE[place])
+    let mut place = bucket(name);
+    loop {
+        let spec = TABLE.get(usize::from(BUCKETS[place]))?;
+        if spec.name.as_bytes().eq_ignore_ascii_case(name) {
+            return Some(spec);
+        }
+        place = (place + 1) % BUCKETS_MAX;
+    }
 }
 
 /// Finds a command by what stands for it in the log.
@@ -167,18 +85,58 @@ pub fn by_code(code: u16) -> Option<&'static Spec> {
     TABLE.get(usize::from(place))
 }
 
-/// The place in the table of every code; past its end for none.
-static PLACES: [u8; 128] = {
-    let mut places = [u8::MAX; 128];
+/// Several times as many as commands, so that most are found at the first look.
+const BUCKETS_MAX: usize = 1024;
+
+/// Where a name is looked for first. Most names differ in length, first, third or last letter.
+const fn bucket(name: &[u8]) -> usize {
+    if name.is_empty() {
+        return 0;
+    }
+    let third = if name.len() > 2 { name[2] } else { 0 };
+    let letters = [name[0], third, name[name.len() / 2], name[name.len() - 1]];
+    let mut mixed = name.len();
+    let mut place = 0;
+    while place < letters.len() {
+        mixed = mixed.wrapping_mul(37) ^ (letters[place] | 0x20) as usize;
+        place += 1;
+    }
+    (mixed ^ (mixed >> 10)) % BUCKETS_MAX
+}
+
+/// The place in the table of the command whose name belongs into each bucket, or into an earlier one that was taken; past
+/// the table's end for none.
+static BUCKETS: [u8; BUCKETS_MAX] = {
+    let mut buckets = [u8::MAX; BUCKETS_MAX];
     let mut place = 0;
     while place < TABLE.len() {
-        #[allow(clippy::cast_possible_truncation, reason = "the table is short; try_from isn't const")]
-        let short = place as u8;
-        places[TABLE[place].code as usize] = short;
+        let mut at = bucket(TABLE[place].name.as_bytes());
+        while buckets[at] != u8::MAX {
+            at = (at + 1) % BUCKETS_MAX;
+        }
+        buckets[at] = short(place);
+        place += 1;
+    }
+    buckets
+};
+
+/// The place in the table of every code; past its end for none.
+static PLACES: [u8; 256] = {
+    let mut places = [u8::MAX; 256];
+    let mut place = 0;
+    while place < TABLE.len() {
+        places[TABLE[place].code as usize] = short(place);
         place += 1;
     }
     places
 };
+
+const fn short(place: usize) -> u8 {
+    assert!(place < u8::MAX as usize);
+    #[allow(clippy::cast_possible_truncation, reason = "asserted right above; try_from isn't const")]
+    let short = place as u8;
+    short
+}
 
 /// Redis' words for a command that isn't there.
 pub fn unknown_command(args: &[&[u8]]) -> String {
@@ -204,7 +162,6 @@ mod tests {
         let codes: BTreeSet<u16> = TABLE.iter().map(|spec| spec.code).collect();
         assert_eq!((codes.len(), codes.contains(&0)), (TABLE.len(), false));
         for spec in TABLE {
-            assert!(spec.name.len() <= NAME_BYTES_MAX);
             assert!(std::ptr::eq(lookup(spec.name.to_uppercase().as_bytes()).unwrap(), spec));
             assert!(std::ptr::eq(by_code(spec.code).unwrap(), spec));
         }

@@ -12,7 +12,7 @@ use super::Core;
 use super::group::{Call, Reader};
 use super::held::Held;
 use super::remote::Message;
-use crate::command::{Kind, Spec, lookup};
+use crate::command::{Kind, Spec, code, lookup};
 use crate::config::Redirect;
 use crate::slot::{Slot, slot_of_command};
 use flotilla_consensus::{GroupId, ReadState, Role};
@@ -29,7 +29,11 @@ impl Core {
         args: &[&[u8]],
     ) -> Option<usize> {
         let (_, waits_for_nothing_else) = self.connections.reads_here(conn);
-        if self.config.redirect != Redirect::Forward || spec.is_write() || !waits_for_nothing_else {
+        if self.config.redirect != Redirect::Forward
+            || spec.is_write()
+            || spec.code == code::WATCH
+            || !waits_for_nothing_else
+        {
             return None;
         }
         let number = super::topology::group_of(&self.config, slot.shard(self.config.shards));

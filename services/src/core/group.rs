@@ -13,16 +13,17 @@ use super::Core;
 use super::handover::Handover;
 use super::held::Held;
 use super::remote::{Message, Origin};
+use super::scan::Remembered;
 use crate::command::{Spec, by_code};
 use crate::config::Config;
 use crate::entry::{self, Args, CODE_ADVANCE_TIME, SCHEMA_COMMAND_V1};
-use crate::kv::Keyspace;
+use crate::kv::{Keyspace, Time};
 use crate::resp::ReplyWriter;
 use crate::slot::Slot;
 use flotilla_consensus::{Proposal, Raft, ReadState, ReadTicket, Refused, Role};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::planted::{Bug, planted};
-use flotilla_runtime::{Effects, Nanos, Now};
+use flotilla_runtime::{Effects, Nanos, Now, SplitMix64};
 use flotilla_storage::RecordHeader;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -77,10 +78,15 @@ pub(crate) struct Group {
     pub(super) follower_readers: VecDeque<Reader>,
     pub(super) handover: Handover,
     next_expiry_look: Nanos,
+    /// The node's clock in the last turn: what a key has left is told by it.
+    local_ms: u64,
+    /// Where walks over the keys stand.
+    pub(super) remembered: Remembered,
+    rng: SplitMix64,
 }
 
 impl Group {
-    pub(super) fn new(config: &Config, raft: &Raft) -> Self {
+    pub(super) fn new(config: &Config, raft: &Raft, seed: u64) -> Self {
         let number = u32::try_from(raft.group().0 - 1).expect("groups are few");
         let (first, last) = super::topology::shards_of(config, number);
         Self {
@@ -100,7 +106,25 @@ impl Group {
             follower_readers: VecDeque::new(),
             handover: Handover::default(),
             next_expiry_look: 0,
+            local_ms: 0,
+            remembered: Remembered::default(),
+            rng: SplitMix64::new(seed ^ u64::from(number)),
         }
+    }
+
+    /// The cluster's number of its first shard.
+    pub(super) fn first_shard(&self) -> u16 {
+        self.first_shard
+    }
+
+    /// Shards of the cluster.
+    pub(super) fn shards_total(&self) -> u16 {
+        self.shards_total
+    }
+
+    /// A random number, for what only looks.
+    pub(super) fn random(&mut self) -> u64 {
+        self.rng.next()
     }
 
     fn shard(&self, slot: Slot) -> usize {
@@ -234,6 +258,7 @@ impl Core {
 
     /// Takes note of who leads, applies what is committed, serves the readers whose time has come.
     pub(super) fn settle_group(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        self.groups[place].local_ms = now.unix_ms;
         self.note_standing(now, place, out);
         if planted(Bug::ExpiredByLocalClock) {
             let group = &mut self.groups[place];
@@ -383,9 +408,10 @@ impl Core {
             Some(slot) => {
                 let group = &groups[place];
                 let shard = &group.shards[group.shard(slot)];
-                shard.read(group.clock_ms, spec, &reader.command.args(), reply);
+                let time = Time { clock_ms: group.clock_ms, now_ms: group.local_ms };
+                shard.read(time, spec, &reader.command.args(), reply);
             }
-            None => super::keyless::read(groups, spec, &reader.command.args(), reply),
+            None => super::keyless::read(&mut groups[place], spec, &reader.command.args(), reply),
         });
     }
 }

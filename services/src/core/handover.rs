@@ -59,7 +59,7 @@ impl Core {
         args: &[&[u8]],
         out: &mut Effects<Message>,
     ) {
-        let sequence = self.connections.promise(conn, 1, false);
+        let sequence = self.connections.promise(conn, super::connections::Does::Read);
         let origin = Origin::Local { conn, sequence };
         let known = parse(args).filter(|(group, node)| {
             *group < self.config.groups && self.config.nodes.iter().any(|entry| entry.id == node.0)

@@ -209,6 +209,10 @@ impl NodeView for View<'_> {
         ]
     }
 
+    fn connections(&self) -> Vec<(u64, String)> {
+        self.core.connections.describe()
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         let config = &self.core.config;
         vec![

@@ -7,7 +7,10 @@
 //!
 //! | file | stages |
 //! |---|---|
-//! | `client.rs` | frame.decode, router.route: connections, pipelines, what is answered on the spot |
+//! | `client.rs` | frame.decode, router.route: where a command goes, what is answered on the spot |
+//! | `connections.rs` | pipelines: replies in the order of the commands |
+//! | `transaction.rs` | `MULTI`, `EXEC`, `WATCH`: what a connection queues and watches |
+//! | `keyless.rs`, `scan.rs`, `gather.rs` | commands that concern whole groups, and their replies in parts |
 //! | `group.rs` | shard.propose, kv.apply: the state of one group, its waiting writers and readers |
 //! | `follower_read.rs` | reads of groups that another node leads |
 //! | `handover.rs` | leaderships on their way to other nodes, and who waits meanwhile |
@@ -22,7 +25,9 @@
 //! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
 
 mod client;
+mod connections;
 mod follower_read;
+mod gather;
 mod group;
 mod handover;
 mod held;
@@ -30,15 +35,17 @@ mod inspect;
 mod keyless;
 mod member;
 mod remote;
+mod scan;
 mod snapshot;
 mod topology;
+mod transaction;
 
 pub use inspect::{GroupInspection, Inspection};
 pub use member::MemberChange;
 pub use remote::Message;
 
 use crate::config::Config;
-use client::Connections;
+use connections::Connections;
 use flotilla_consensus::{
     GroupId, Membership, Multi, MultiConfig, RaftConfig, raft::LeaseConfig, raft::Member,
 };
@@ -149,7 +156,7 @@ impl Core {
             multi.prefer(now.monotonic, place, order);
         }
         let mut groups: Vec<Group> =
-            (0..multi.len()).map(|place| Group::new(config, multi.raft(place))).collect();
+            (0..multi.len()).map(|place| Group::new(config, multi.raft(place), seed)).collect();
         for (place, restored) in restored.into_iter().enumerate() {
             if let Some(restored) = restored {
                 groups[place].restore(restored, multi.raft(place).log().snapshot().0);
@@ -158,7 +165,7 @@ impl Core {
         Ok(Self {
             id: core,
             groups,
-            connections: Connections::new(config),
+            connections: Connections::new(config, seed),
             remote: Remote::new(seed),
             leaders: Leaders::new(config.groups),
             started: now.monotonic,

@@ -8,8 +8,9 @@
 use super::client::PackedArgs;
 use super::group::UNDECIDED_FOR_MAX;
 use super::{Core, channel};
-use crate::command::{Spec, lookup};
+use crate::command::{Spec, code, lookup};
 use crate::config::Redirect;
+use crate::kv::Transaction;
 use crate::resp::{Protocol, ReplyWriter};
 use crate::slot::Slot;
 use flotilla_runtime::{ConnId, CoreId, Effect, Effects, Nanos, NodeId, Now, PeerId, SplitMix64};
@@ -288,7 +289,13 @@ impl Core {
     fn execute_for(&mut self, now: Now, origin: Origin, packed: &[u8], out: &mut Effects<Message>) {
         let Some(args) = PackedArgs::unpack(packed) else { return self.abandon(origin, out) };
         match args.first().and_then(|name| lookup(name)) {
-            Some(spec) if spec.name == "flotilla.transfer" => self.transfer_for(now, origin, &args, out),
+            Some(spec) if spec.code == code::FLOTILLA_TRANSFER => self.transfer_for(now, origin, &args, out),
+            Some(spec) if spec.code == code::EXEC => {
+                match Transaction::parse(&args).is_some_and(|transaction| transaction.is_checked()) {
+                    true => self.execute(now, origin, spec, &args, true, out),
+                    false => self.abandon(origin, out),
+                }
+            }
             Some(spec) => self.execute(now, origin, spec, &args, true, out),
             None => self.abandon(origin, out),
         }

@@ -1,7 +1,7 @@
 //! When keys end.
 
 use super::{Keyspace, number};
-use crate::command::Rejected;
+use crate::command::{Rejected, by_code, code};
 use crate::resp::ReplyWriter;
 
 /// What a command says about a key's end.
@@ -30,6 +30,17 @@ impl Expiry {
         let clock = i64::try_from(clock_ms).map_err(|_| invalid())?;
         let at = time.checked_add(clock).and_then(|at| u64::try_from(at).ok()).ok_or_else(invalid)?;
         Ok(Self::At(at))
+    }
+
+    /// The time of `SETEX` and `PSETEX`.
+    ///
+    /// # Errors
+    /// Redis' words.
+    pub fn of_setex(command: u16, arg: &[u8], clock_ms: u64) -> Result<Self, Rejected> {
+        match command {
+            code::SETEX => Self::absolute("setex", arg, true, clock_ms),
+            _ => Self::absolute("psetex", arg, false, clock_ms),
+        }
     }
 
     /// An option like `EX 10`, at `place` of the arguments; `None` if there is no such option.
@@ -82,16 +93,20 @@ impl Expiry {
     pub(super) fn change(
         keys: &mut Keyspace,
         clock_ms: u64,
-        command: &str,
+        command: u16,
         args: &[&[u8]],
         reply: &mut ReplyWriter<'_>,
     ) {
         let time = number::integer(args[2]).unwrap_or(0);
-        let time = if command.starts_with('p') { time } else { time.saturating_mul(1000) };
-        let base = if command.ends_with("at") { 0 } else { i64::try_from(clock_ms).unwrap_or(i64::MAX) };
-        let at = u64::try_from(time.saturating_add(base)).unwrap_or(0);
+        let time = if is_in_seconds(command) { time.checked_mul(1000) } else { Some(time) };
+        let is_absolute = matches!(command, code::EXPIREAT | code::PEXPIREAT);
+        let base = if is_absolute { 0 } else { i64::try_from(clock_ms).unwrap_or(i64::MAX) };
+        let Some(at) = time.and_then(|time| time.checked_add(base)) else {
+            return reply.error(&invalid_time(command).to_string());
+        };
+        let at = u64::try_from(at).unwrap_or(0);
         let Some(entry) = keys.get(clock_ms, args[1]) else { return reply.integer(0) };
-        let former = entry.deadline_ms;
+        let former = entry.deadline_ms();
         let allowed = args[3..].iter().all(|option| match &option.to_ascii_uppercase()[..] {
             b"NX" => former.is_none(),
             b"XX" => former.is_some(),
@@ -109,4 +124,38 @@ impl Expiry {
         }
         reply.integer(1);
     }
+}
+
+fn is_in_seconds(command: u16) -> bool {
+    matches!(command, code::EXPIRE | code::EXPIREAT)
+}
+
+fn invalid_time(command: u16) -> Rejected {
+    let name = by_code(command).map_or("expire", |spec| spec.name);
+    Rejected(format!("ERR invalid expire time in '{name}' command"))
+}
+
+/// Checks the arguments of `EXPIRE` and its like.
+pub(crate) fn check_change(command: u16, args: &[&[u8]]) -> Result<(), Rejected> {
+    let time = number::integer(args[2]).ok_or_else(Rejected::not_an_integer)?;
+    let (mut exists, mut compares) = ((false, false), (false, false));
+    for option in &args[3..] {
+        match &option.to_ascii_uppercase()[..] {
+            b"NX" => exists.0 = true,
+            b"XX" => exists.1 = true,
+            b"GT" => compares.0 = true,
+            b"LT" => compares.1 = true,
+            _ => return Err(Rejected(format!("ERR Unsupported option {}", String::from_utf8_lossy(option)))),
+        }
+    }
+    if exists.0 && (exists.1 || compares.0 || compares.1) {
+        return Err(Rejected::new("ERR NX and XX, GT or LT options at the same time are not compatible"));
+    }
+    if compares.0 && compares.1 {
+        return Err(Rejected::new("ERR GT and LT options at the same time are not compatible"));
+    }
+    if is_in_seconds(command) && time.checked_mul(1000).is_none() {
+        return Err(invalid_time(command));
+    }
+    Ok(())
 }

@@ -9,9 +9,14 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-/// Bytes of an entry before its key.
+/// Bytes of an entry before its key, or before its version if it has one.
 pub(super) const ENTRY_HEADER_BYTES: usize = 17;
-pub(super) const TYPE_STRING: u8 = 1;
+/// No entry of a key: its value is the floor of the versions ([`Keyspace`]), 8 bytes.
+pub(super) const TYPE_FLOOR: u8 = 0;
+/// A string without a version, which counts as 1.
+pub(super) const TYPE_STRING_1: u8 = 1;
+/// A string with its version, 8 bytes, before its key.
+pub(super) const TYPE_STRING: u8 = 2;
 /// Entries looked at in one piece, however small they are.
 const ENTRIES_PER_PIECE_MAX: usize = 2_000;
 
@@ -20,6 +25,8 @@ type Keys = BTreeMap<Box<[u8]>, Entry>;
 /// What is left to read of the frozen state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frozen {
+    /// What is left to read of the entry that comes before all keys.
+    head: Vec<u8>,
     /// Keys up to this one have been read.
     passed: Option<Box<[u8]>>,
     /// Bytes of the entry behind it that have been read.
@@ -46,7 +53,8 @@ impl Frozen {
 impl Keyspace {
     /// From now on [`Self::read_frozen`] reads the state as it is now.
     pub fn freeze(&mut self) {
-        self.frozen = Some(Box::default());
+        let head = floor_entry(self.floor);
+        self.frozen = Some(Box::new(Frozen { head, ..Frozen::default() }));
     }
 
     /// Nobody will read the frozen state on.
@@ -54,7 +62,7 @@ impl Keyspace {
         self.frozen = None;
     }
 
-    /// All keys go; what is frozen stays as it was.
+    /// A fresh keyspace, but for what is frozen.
     pub(super) fn empty(&mut self) {
         let frozen = self.frozen.take();
         let keys = std::mem::take(self).keys;
@@ -68,8 +76,13 @@ impl Keyspace {
     /// entry. Returns whether it was the last; then the shard is thawed.
     pub fn read_frozen(&mut self, bytes_max: usize, out: &mut Vec<u8>) -> bool {
         let Some(mut frozen) = self.frozen.take() else { return true };
-        let Frozen { passed, within, aside, emptied } = &mut *frozen;
+        let Frozen { head, passed, within, aside, emptied } = &mut *frozen;
         let end = out.len() + bytes_max;
+        out.extend(head.drain(..head.len().min(bytes_max)));
+        if out.len() >= end {
+            self.frozen = Some(frozen);
+            return false;
+        }
         let source = emptied.as_ref().unwrap_or(&self.keys);
         let after = passed.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = source.range::<[u8], _>((after, Bound::Unbounded)).peekable();
@@ -117,7 +130,19 @@ impl Keyspace {
 
 fn encoded_len(key: &[u8], entry: &Entry) -> usize {
     let Value::String(bytes) = &entry.value;
-    ENTRY_HEADER_BYTES + key.len() + bytes.len()
+    ENTRY_HEADER_BYTES + size_of::<u64>() + key.len() + bytes.len()
+}
+
+/// Nothing, if no key is gone.
+fn floor_entry(floor: u64) -> Vec<u8> {
+    if floor == 0 {
+        return Vec::new();
+    }
+    let mut entry = vec![0; ENTRY_HEADER_BYTES];
+    entry[4] = 8;
+    entry[16] = TYPE_FLOOR;
+    entry.extend_from_slice(&floor.to_le_bytes());
+    entry
 }
 
 /// Appends the bytes of an entry from `from` on until `out` is `end` long; returns how many.
@@ -128,11 +153,11 @@ fn encode(key: &[u8], entry: &Entry, from: usize, end: usize, out: &mut Vec<u8>)
         let length = u32::try_from(length).expect("keys and values are at most 512 MiB");
         header[place * 4..place * 4 + 4].copy_from_slice(&length.to_le_bytes());
     }
-    header[8..16].copy_from_slice(&entry.deadline_ms.unwrap_or(0).to_le_bytes());
+    header[8..16].copy_from_slice(&entry.deadline_ms().unwrap_or(0).to_le_bytes());
     header[16] = TYPE_STRING;
     let before = out.len();
     let mut skip = from;
-    for part in [&header[..], key, bytes] {
+    for part in [&header[..], &entry.version.to_le_bytes(), key, bytes] {
         let left = part.get(skip..).unwrap_or_default();
         skip = skip.saturating_sub(part.len());
         let room = end.saturating_sub(out.len());
@@ -226,6 +251,6 @@ mod tests {
         });
         assert!(changes >= 100);
         assert_eq!(found.get(0, b"large").unwrap().value.as_string().unwrap().len(), 100_000);
-        assert_eq!(found.get(0, b"large").unwrap().deadline_ms, Some(9));
+        assert_eq!(found.get(0, b"large").unwrap().deadline_ms(), Some(9));
     }
 }

@@ -1,10 +1,9 @@
 //! The keys of one shard, in order, with their expiry.
 
-use super::expiry::Expiry;
 use super::frozen::Frozen;
-use crate::command::by_code;
-use crate::resp::ReplyWriter;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+use std::ops::Bound;
 
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,18 +27,25 @@ impl Value {
     }
 }
 
-/// A value, and when it ends.
+/// A value, when it ends, and its version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What the key holds.
     pub value: Value,
     /// Milliseconds since 1970 from which on the key is absent.
-    pub deadline_ms: Option<u64>,
+    deadline: Option<NonZeroU64>,
+    /// Grows with every change of the key, and doesn't begin anew when the key is removed and made again.
+    pub version: u64,
 }
 
 impl Entry {
+    /// Milliseconds since 1970 from which on the key is absent.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.deadline.map(NonZeroU64::get)
+    }
+
     fn is_live(&self, clock_ms: u64) -> bool {
-        self.deadline_ms.is_none_or(|deadline| deadline > clock_ms)
+        self.deadline.is_none_or(|deadline| deadline.get() > clock_ms)
     }
 }
 
@@ -49,6 +55,10 @@ pub struct Keyspace {
     pub(super) keys: BTreeMap<Box<[u8]>, Entry>,
     deadlines: BTreeSet<(u64, Box<[u8]>)>,
     bytes: u64,
+    /// No version of a key that is gone was higher: a key that is made begins above.
+    pub(super) floor: u64,
+    /// No version of any key was higher.
+    version_max: u64,
     /// A former state that is being read.
     pub(super) frozen: Option<Box<Frozen>>,
 }
@@ -80,32 +90,64 @@ impl Keyspace {
         clock_ms: u64,
         after: Option<&[u8]>,
     ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let from = match after {
-            Some(key) => std::ops::Bound::Excluded(key),
-            None => std::ops::Bound::Unbounded,
-        };
-        let range = self.keys.range::<[u8], _>((from, std::ops::Bound::Unbounded));
-        range.filter(move |(_, entry)| entry.is_live(clock_ms)).map(|(key, _)| &**key)
+        self.entries_after(clock_ms, after).map(|(key, _)| key)
+    }
+
+    /// The entries that aren't over, in order, those after `after`.
+    pub fn entries_after<'a>(
+        &'a self,
+        clock_ms: u64,
+        after: Option<&[u8]>,
+    ) -> impl Iterator<Item = (&'a [u8], &'a Entry)> + use<'a> {
+        self.range(clock_ms, after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+    }
+
+    /// The first and the last key.
+    pub fn ends(&self) -> Option<(&[u8], &[u8])> {
+        let (first, last) = (self.keys.first_key_value()?, self.keys.last_key_value()?);
+        Some((first.0, last.0))
+    }
+
+    /// The version of a key that isn't over, 0 for none.
+    pub(super) fn version(&self, clock_ms: u64, key: &[u8]) -> u64 {
+        self.get(clock_ms, key).map_or(0, |entry| entry.version)
     }
 
     /// Sets a key.
     pub(super) fn insert(&mut self, key: &[u8], value: Value, deadline_ms: Option<u64>) {
+        let deadline = deadline_ms.and_then(NonZeroU64::new);
         if let Some(entry) = self.keys.get_mut(key) {
             let (old, new) = (size(&entry.value), size(&value));
             self.bytes = self.bytes - old + new;
-            let former = std::mem::replace(entry, Entry { value, deadline_ms });
-            self.move_deadline(key, former.deadline_ms, deadline_ms);
+            let version = entry.version + 1;
+            self.version_max = self.version_max.max(version);
+            let former = std::mem::replace(entry, Entry { value, deadline, version });
+            self.move_deadline(key, former.deadline, deadline);
             if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
                 frozen.put_aside(key, Some(former));
             }
             return;
         }
+        self.insert_new(key, Entry { value, deadline, version: self.floor + 1 });
+    }
+
+    /// A key as a snapshot has it.
+    pub(super) fn restore(&mut self, key: &[u8], value: Value, deadline_ms: Option<u64>, version: u64) {
+        let deadline = deadline_ms.and_then(NonZeroU64::new);
+        if self.keys.contains_key(key) {
+            self.remove(0, key);
+        }
+        self.insert_new(key, Entry { value, deadline, version });
+    }
+
+    fn insert_new(&mut self, key: &[u8], entry: Entry) {
         if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
             frozen.put_aside(key, None);
         }
-        self.bytes += key.len() as u64 + size(&value);
-        self.move_deadline(key, None, deadline_ms);
-        self.keys.insert(key.into(), Entry { value, deadline_ms });
+        self.bytes += key.len() as u64 + size(&entry.value);
+        self.version_max = self.version_max.max(entry.version);
+        self.move_deadline(key, None, entry.deadline);
+        self.keys.insert(key.into(), entry);
     }
 
     /// Changes when a key ends.
@@ -114,19 +156,22 @@ impl Keyspace {
         if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
             frozen.put_aside(key, Some(entry.clone()));
         }
-        let former = std::mem::replace(&mut entry.deadline_ms, deadline_ms);
-        self.move_deadline(key, former, deadline_ms);
+        entry.version += 1;
+        self.version_max = self.version_max.max(entry.version);
+        let deadline = deadline_ms.and_then(NonZeroU64::new);
+        let former = std::mem::replace(&mut entry.deadline, deadline);
+        self.move_deadline(key, former, deadline);
     }
 
-    fn move_deadline(&mut self, key: &[u8], from: Option<u64>, to: Option<u64>) {
+    fn move_deadline(&mut self, key: &[u8], from: Option<NonZeroU64>, to: Option<NonZeroU64>) {
         if from == to {
             return;
         }
         if let Some(from) = from {
-            self.deadlines.remove(&(from, key.into()));
+            self.deadlines.remove(&(from.get(), key.into()));
         }
         if let Some(to) = to {
-            self.deadlines.insert((to, key.into()));
+            self.deadlines.insert((to.get(), key.into()));
         }
     }
 
@@ -137,12 +182,33 @@ impl Keyspace {
             frozen.put_aside(key, Some(entry.clone()));
         }
         self.bytes -= key.len() as u64 + size(&entry.value);
-        self.move_deadline(key, entry.deadline_ms, None);
+        self.floor = self.floor.max(entry.version);
+        self.move_deadline(key, entry.deadline, None);
         entry.is_live(clock_ms).then_some(entry)
     }
 
+    /// All keys go; what is frozen stays as it was.
     pub(super) fn clear(&mut self) {
+        let version_max = self.version_max;
         self.empty();
+        (self.floor, self.version_max) = (version_max, version_max);
+    }
+
+    /// From a snapshot: no version of a key that is gone was higher.
+    pub(super) fn set_floor(&mut self, floor: u64) {
+        self.floor = floor;
+        self.version_max = self.version_max.max(floor);
+    }
+
+    /// The entries from a place on, in order, without those that are over.
+    pub(super) fn range<'a>(
+        &'a self,
+        clock_ms: u64,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+    ) -> impl Iterator<Item = (&'a [u8], &'a Entry)> + use<'a> {
+        let range = self.keys.range::<[u8], _>((from, to));
+        range.filter(move |(_, entry)| entry.is_live(clock_ms)).map(|(key, entry)| (&**key, entry))
     }
 
     /// Gives up to `most` entries of data that nobody needs back to the memory; returns whether that was all.
@@ -167,6 +233,7 @@ impl Keyspace {
             let (_, key) = self.deadlines.pop_first().expect("there is a next deadline");
             let entry = self.keys.remove(&key).expect("every deadline has its key");
             self.bytes -= key.len() as u64 + size(&entry.value);
+            self.floor = self.floor.max(entry.version);
             if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(&key)) {
                 frozen.put_aside(&key, Some(entry));
             }
@@ -189,57 +256,19 @@ impl Keyspace {
         }
         spec.keys(args)
             .filter_map(|key| self.keys.get(key))
-            .filter_map(|entry| entry.deadline_ms)
+            .filter_map(Entry::deadline_ms)
             .any(|deadline| clock_ms < deadline && deadline <= now_ms)
-    }
-
-    /// Applies a write from the log. `args` were checked before they were logged.
-    pub fn write(&mut self, clock_ms: u64, code: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
-        let spec = by_code(code).expect("codes are frozen: every logged command is in the table");
-        match spec.name {
-            "set" => self.set(clock_ms, args, reply),
-            "setnx" | "setex" | "psetex" | "getset" | "mset" | "msetnx" | "getdel" | "getex" => {
-                self.set_otherwise(clock_ms, spec.name, args, reply);
-            }
-            "append" | "setrange" => self.extend(clock_ms, spec.name, args, reply),
-            "incr" => self.add(clock_ms, args[1], Some(1), reply),
-            "decr" => self.add(clock_ms, args[1], Some(-1), reply),
-            "incrby" => self.add(clock_ms, args[1], super::number::integer(args[2]), reply),
-            "decrby" => {
-                let delta = super::number::integer(args[2]).and_then(i64::checked_neg);
-                self.add(clock_ms, args[1], delta, reply);
-            }
-            "incrbyfloat" => self.add_float(clock_ms, args, reply),
-            "del" | "unlink" => {
-                let removed = args[1..].iter().filter(|key| self.remove(clock_ms, key).is_some()).count();
-                reply.integer(i64::try_from(removed).unwrap_or(i64::MAX));
-            }
-            "expire" | "pexpire" | "expireat" | "pexpireat" => {
-                Expiry::change(self, clock_ms, spec.name, args, reply)
-            }
-            "persist" => {
-                let had = self.get(clock_ms, args[1]).is_some_and(|entry| entry.deadline_ms.is_some());
-                if had {
-                    self.set_deadline(args[1], None);
-                }
-                reply.integer(i64::from(had));
-            }
-            "flushall" | "flushdb" => {
-                self.clear();
-                reply.simple("OK");
-            }
-            other => unreachable!("{other} is no write"),
-        }
     }
 
     /// A number that is equal on replicas with equal data.
     pub fn state_hash(&self) -> u64 {
         let mut hasher = crc32fast::Hasher::new();
-        let mut mixed = self.len();
+        let mut mixed = self.len() ^ self.floor.rotate_left(32);
         for (key, entry) in &self.keys {
             hasher.reset();
             hasher.update(key);
-            hasher.update(&entry.deadline_ms.unwrap_or(0).to_le_bytes());
+            hasher.update(&entry.deadline_ms().unwrap_or(0).to_le_bytes());
+            hasher.update(&entry.version.to_le_bytes());
             let Value::String(bytes) = &entry.value;
             hasher.update(bytes);
             let hash = u64::from(hasher.clone().finalize());

@@ -4,16 +4,48 @@
 //! time that the leader logged), never on the replica's own clock. A key whose time has come by that clock is
 //! absent, whether or not it has been removed yet.
 
+mod apply;
+mod bitfield;
+mod bits;
 mod expiry;
 mod frozen;
 mod keyspace;
+mod lcs;
 pub mod number;
+mod object;
+mod range;
 mod read;
+mod rename;
 mod set;
 mod snapshot;
 mod string;
+#[cfg(test)]
+mod testing;
+mod transaction;
+mod version;
 
+pub(crate) use bitfield::parse as parse_bit_field;
+pub(crate) use bits::{
+    parse_combination as parse_bit_combination, parse_count as parse_bit_count, parse_find as parse_bit_find,
+    parse_offset as parse_bit_offset, parse_set as parse_set_bit,
+};
 pub use expiry::Expiry;
+pub(crate) use expiry::check_change as check_expire;
 pub use keyspace::{Entry, Keyspace, Value};
+pub(crate) use lcs::parse as parse_lcs;
+pub(crate) use object::check as check_object;
+pub use range::{RangeOptions, read_range};
+pub(crate) use rename::parse_copy;
 pub use set::SetOptions;
 pub use snapshot::{ShardReader, SnapshotError};
+pub(crate) use transaction::{Transaction, TransactionBuilder};
+pub(crate) use version::parse_cas;
+
+/// The time for a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// The group's: what is over by it is absent.
+    pub clock_ms: u64,
+    /// The node's own. Nothing depends on it but how long a key is said to have left.
+    pub now_ms: u64,
+}

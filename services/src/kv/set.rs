@@ -2,7 +2,8 @@
 
 use super::expiry::Expiry;
 use super::keyspace::{Keyspace, Value};
-use crate::command::Rejected;
+use super::string::WRONG_TYPE;
+use crate::command::{Rejected, code};
 use crate::resp::ReplyWriter;
 
 /// The options of `SET`.
@@ -51,9 +52,6 @@ impl SetOptions {
     }
 }
 
-/// Redis' words for a value of another type.
-pub(super) const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
-
 impl Keyspace {
     pub(super) fn set(&mut self, clock_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
         let key = args[1];
@@ -67,7 +65,7 @@ impl Keyspace {
             Err(rejected) => return reply.error(&rejected.to_string()),
         };
         let old = self.get(clock_ms, key);
-        let former = old.and_then(|entry| entry.deadline_ms);
+        let former = old.and_then(|entry| entry.deadline_ms());
         let allowed = options.exists.is_none_or(|wanted| wanted == old.is_some());
         if options.get {
             match old.map(|entry| entry.value.as_string()) {
@@ -81,47 +79,47 @@ impl Keyspace {
             reply.null();
         }
         if allowed {
-            self.store(clock_ms, key, args[2], options.expiry.deadline(former));
+            self.store(clock_ms, key, Value::String(args[2].to_vec()), options.expiry.deadline(former));
         }
     }
 
-    /// Stores a string; one that is over already isn't stored at all.
-    fn store(&mut self, clock_ms: u64, key: &[u8], value: &[u8], deadline_ms: Option<u64>) {
+    /// Stores a value; one that is over already isn't stored at all.
+    pub(super) fn store(&mut self, clock_ms: u64, key: &[u8], value: Value, deadline_ms: Option<u64>) {
         if deadline_ms.is_some_and(|deadline| deadline <= clock_ms) {
             self.remove(clock_ms, key);
         } else {
-            self.insert(key, Value::String(value.to_vec()), deadline_ms);
+            self.insert(key, value, deadline_ms);
         }
     }
 
     pub(super) fn set_otherwise(
         &mut self,
         clock_ms: u64,
-        command: &str,
+        command: u16,
         args: &[&[u8]],
         reply: &mut ReplyWriter<'_>,
     ) {
         let key = args[1];
         match command {
-            "setnx" => {
+            code::SETNX => {
                 let absent = self.get(clock_ms, key).is_none();
                 if absent {
-                    self.store(clock_ms, key, args[2], None);
+                    self.insert(key, Value::String(args[2].to_vec()), None);
                 }
                 reply.integer(i64::from(absent));
             }
-            "setex" | "psetex" => match Expiry::absolute(command, args[2], command == "setex", clock_ms) {
+            code::SETEX | code::PSETEX => match Expiry::of_setex(command, args[2], clock_ms) {
                 Ok(expiry) => {
-                    self.store(clock_ms, key, args[3], expiry.deadline(None));
+                    self.store(clock_ms, key, Value::String(args[3].to_vec()), expiry.deadline(None));
                     reply.simple("OK");
                 }
                 Err(rejected) => reply.error(&rejected.to_string()),
             },
-            "mset" => {
+            code::MSET => {
                 self.set_pairs(args);
                 reply.simple("OK");
             }
-            "msetnx" => {
+            code::MSETNX => {
                 let all_absent = args[1..].iter().step_by(2).all(|key| self.get(clock_ms, key).is_none());
                 if all_absent {
                     self.set_pairs(args);
@@ -139,7 +137,7 @@ impl Keyspace {
     }
 
     /// `GETSET`, `GETDEL`, `GETEX`: reply with the value, and change it or its expiry.
-    fn get_and_change(&mut self, clock_ms: u64, command: &str, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
+    fn get_and_change(&mut self, clock_ms: u64, command: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
         let key = args[1];
         let old = self.get(clock_ms, key);
         match old.map(|entry| entry.value.as_string()) {
@@ -149,8 +147,8 @@ impl Keyspace {
         }
         let existed = old.is_some();
         match command {
-            "getset" => self.insert(key, Value::String(args[2].to_vec()), None),
-            "getdel" => {
+            code::GETSET => self.insert(key, Value::String(args[2].to_vec()), None),
+            code::GETDEL => {
                 self.remove(clock_ms, key);
             }
             _ if existed => match Expiry::parse_getex_at(args, clock_ms) {

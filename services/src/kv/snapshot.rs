@@ -1,9 +1,10 @@
 //! A shard's data from its bytes, a piece at a time. Writing them is `frozen.rs`.
 //!
-//! An entry: key length u32, value length u32, deadline u64 (0: none), type u8 (1: string), then key and value, in key
-//! order. All little-endian. Checksums are the container's business.
+//! An entry: key length u32, value length u32, deadline u64 (0: none), type u8, of a type 2 the version u64, then key and
+//! value, in key order. Type 2 is a string; type 1 one without a version; type 0 no key, but the floor of the versions. All
+//! little-endian. Checksums are the container's business.
 
-use super::frozen::{ENTRY_HEADER_BYTES, TYPE_STRING};
+use super::frozen::{ENTRY_HEADER_BYTES, TYPE_FLOOR, TYPE_STRING, TYPE_STRING_1};
 use super::keyspace::{Keyspace, Value};
 
 /// Bytes that are no part of a snapshot.
@@ -27,37 +28,51 @@ impl ShardReader {
     pub fn read(&mut self, piece: &[u8]) -> Result<(), SnapshotError> {
         self.pending.extend_from_slice(piece);
         let mut at = 0;
-        while let Some((used, key, value, deadline_ms)) = self.entry(at)? {
-            let (key, value) = (&self.pending[key], &self.pending[value]);
-            self.keys.insert(key, Value::String(value.to_vec()), deadline_ms);
-            at += used;
+        while let Some(found) = self.entry(at)? {
+            let (key, value) = (&self.pending[found.key], &self.pending[found.value]);
+            match found.kind {
+                TYPE_FLOOR => {
+                    let floor = value.try_into().map_err(|_| SnapshotError(self.keys.len()))?;
+                    self.keys.set_floor(u64::from_le_bytes(floor));
+                }
+                _ => self.keys.restore(
+                    key,
+                    Value::String(value.to_vec()),
+                    (found.deadline_ms != 0).then_some(found.deadline_ms),
+                    found.version,
+                ),
+            }
+            at += found.bytes;
         }
         self.pending.drain(..at);
         Ok(())
     }
 
-    /// Where the parts of the entry at `at` are, if it is whole: its length, key, value and deadline.
-    #[expect(clippy::type_complexity, reason = "used once, right above")]
-    fn entry(
-        &self,
-        at: usize,
-    ) -> Result<Option<(usize, std::ops::Range<usize>, std::ops::Range<usize>, Option<u64>)>, SnapshotError>
-    {
+    /// Where the parts of the entry at `at` are, if it is whole.
+    fn entry(&self, at: usize) -> Result<Option<Found>, SnapshotError> {
         let bytes = &self.pending[at..];
-        let Some(header) = bytes.get(..ENTRY_HEADER_BYTES) else { return Ok(None) };
-        if header[16] != TYPE_STRING {
-            return Err(SnapshotError(self.keys.len()));
-        }
+        let Some((header, rest)) = bytes.split_first_chunk::<ENTRY_HEADER_BYTES>() else { return Ok(None) };
+        let kind = header[16];
+        let mut begin = at + ENTRY_HEADER_BYTES;
+        let version = match kind {
+            TYPE_FLOOR | TYPE_STRING_1 => 1,
+            TYPE_STRING => {
+                let Some((version, _)) = rest.split_first_chunk() else { return Ok(None) };
+                begin += version.len();
+                u64::from_le_bytes(*version)
+            }
+            _ => return Err(SnapshotError(self.keys.len())),
+        };
         let length = |i: usize| {
             u32::from_le_bytes(header[i..i + 4].try_into().expect("four bytes of seventeen")) as usize
         };
-        let deadline = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes of seventeen"));
-        let key = at + ENTRY_HEADER_BYTES..at + ENTRY_HEADER_BYTES + length(0);
+        let deadline_ms = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes of seventeen"));
+        let key = begin..begin + length(0);
         let value = key.end..key.end + length(4);
         if self.pending.len() < value.end {
             return Ok(None);
         }
-        Ok(Some((value.end - at, key, value, (deadline != 0).then_some(deadline))))
+        Ok(Some(Found { bytes: value.end - at, kind, version, deadline_ms, key, value }))
     }
 
     /// The data, once all pieces are in.
@@ -67,6 +82,16 @@ impl ShardReader {
     pub fn finish(self) -> Result<Keyspace, SnapshotError> {
         if self.pending.is_empty() { Ok(self.keys) } else { Err(SnapshotError(self.keys.len())) }
     }
+}
+
+/// An entry that is here whole.
+struct Found {
+    bytes: usize,
+    kind: u8,
+    version: u64,
+    deadline_ms: u64,
+    key: std::ops::Range<usize>,
+    value: std::ops::Range<usize>,
 }
 
 #[cfg(test)]

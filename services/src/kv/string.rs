@@ -2,20 +2,25 @@
 
 use super::keyspace::{Keyspace, Value};
 use super::number;
-use super::set::WRONG_TYPE;
-use crate::command::STRING_BYTES_MAX;
+use crate::command::{STRING_BYTES_MAX, code};
 use crate::resp::ReplyWriter;
 
+/// Redis' words for a value of another type.
+pub(super) const WRONG_TYPE: &str = "WRONGTYPE Operation against a key holding the wrong kind of value";
 /// Redis' words.
 const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 
 impl Keyspace {
     /// The string at a key (empty if there is none) and its deadline, or the refusal of another type.
-    fn string_at(&self, clock_ms: u64, key: &[u8]) -> Result<(Vec<u8>, Option<u64>), &'static str> {
+    pub(super) fn string_at(
+        &self,
+        clock_ms: u64,
+        key: &[u8],
+    ) -> Result<(Vec<u8>, Option<u64>), &'static str> {
         match self.get(clock_ms, key) {
             None => Ok((Vec::new(), None)),
             Some(entry) => match entry.value.as_string() {
-                Some(bytes) => Ok((bytes.clone(), entry.deadline_ms)),
+                Some(bytes) => Ok((bytes.clone(), entry.deadline_ms())),
                 None => Err(WRONG_TYPE),
             },
         }
@@ -24,7 +29,7 @@ impl Keyspace {
     pub(super) fn extend(
         &mut self,
         clock_ms: u64,
-        command: &str,
+        command: u16,
         args: &[&[u8]],
         reply: &mut ReplyWriter<'_>,
     ) {
@@ -35,13 +40,13 @@ impl Keyspace {
         };
         let added = args[args.len() - 1];
         let offset = match command {
-            "append" => bytes.len(),
+            code::APPEND => bytes.len(),
             _ => number::integer(args[2]).and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0),
         };
         if offset.saturating_add(added.len()) > STRING_BYTES_MAX {
             return reply.error(TOO_LONG);
         }
-        if command == "append" || !added.is_empty() {
+        if command == code::APPEND || !added.is_empty() {
             let end = offset + added.len();
             if bytes.len() < end {
                 bytes.resize(end, 0);
@@ -79,15 +84,14 @@ impl Keyspace {
         };
         let existed = self.get(clock_ms, key).is_some();
         let value = if existed { number::float(&bytes) } else { Some(0.0) };
-        let (Some(value), Some(delta)) = (value, number::float(args[2])) else {
+        if value.is_none() {
             return reply.error("ERR value is not a valid float");
-        };
-        let sum = value + delta;
-        if !sum.is_finite() {
-            return reply.error("ERR increment would produce NaN or Infinity");
         }
-        let text = number::print_float(sum).into_bytes();
-        reply.bulk(&text);
-        self.insert(key, Value::String(text), deadline);
+        let text = if existed { &bytes[..] } else { b"0" };
+        let Some(sum) = number::add_floats(text, args[2]) else {
+            return reply.error("ERR increment would produce NaN or Infinity");
+        };
+        reply.bulk(sum.as_bytes());
+        self.insert(key, Value::String(sum.into_bytes()), deadline);
     }
 }

@@ -68,6 +68,16 @@ impl<'a> ReplyWriter<'a> {
         self.number(b':', value);
     }
 
+    /// `:1`, of what is never negative; the largest that there is stands for all that are larger.
+    pub fn unsigned(&mut self, value: u64) {
+        self.integer(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// `:1`, for how many there are.
+    pub fn length_of(&mut self, count: usize) {
+        self.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// `$3`, and the bytes.
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.length(b'$', bytes.len());

@@ -3,6 +3,7 @@
 //! Registers are judged by a search for an order ([`crate::linear`]). Where an answer tells its own place in the order
 //! (the counter's value, a list's length), there is nothing to search: the places must agree with the times.
 
+use super::atomics::{Versioned, both};
 use super::{Key, token, value_of};
 use crate::linear::{Did, Operation, Verdict, check};
 use crate::rng::Rng;
@@ -17,10 +18,10 @@ const LEASES_READ: usize = 6;
 
 /// An operation that tells its place: how often the thing had been changed when it took effect.
 #[derive(Clone, Copy, Debug)]
-struct Placed {
-    when: When,
-    place: u64,
-    is_change: bool,
+pub(super) struct Placed {
+    pub(super) when: When,
+    pub(super) place: u64,
+    pub(super) is_change: bool,
 }
 
 /// One list.
@@ -45,6 +46,8 @@ pub(super) struct Memory {
     leases: Vec<u64>,
     lists: BTreeMap<u64, List>,
     counters: BTreeMap<u64, Counter>,
+    pairs: BTreeMap<u64, Counter>,
+    versions: BTreeMap<u64, Versioned>,
 }
 
 impl Memory {
@@ -65,13 +68,21 @@ impl Memory {
     }
 
     pub(super) fn counted(&mut self, counter: u64, count: Option<i64>, when: When) {
-        let counter = self.counters.entry(counter).or_default();
-        match count.map(u64::try_from) {
-            Some(place) => {
-                counter.counts.push(Placed { when, place: place.unwrap_or(0), is_change: true });
-            }
-            None => counter.uncertain += 1,
-        }
+        self.counters.entry(counter).or_default().counted(count, when);
+    }
+
+    /// Both halves of a pair went up, to this.
+    pub(super) fn paired(&mut self, pair: u64, count: Option<i64>, when: When) {
+        self.pairs.entry(pair).or_default().counted(count, when);
+    }
+
+    /// The newest version of a key that anybody has seen.
+    pub(super) fn known_version(&self, tag: u64) -> u64 {
+        self.versions.get(&tag).map_or(0, Versioned::known)
+    }
+
+    pub(super) fn version(&mut self, tag: u64) -> &mut Versioned {
+        self.versions.entry(tag).or_default()
     }
 
     pub(super) fn appended(&mut self, list: u64, value: u64, length: Option<i64>, when: When) {
@@ -87,6 +98,12 @@ impl Memory {
             }
             Key::List(list) => {
                 self.lists.entry(list).or_default().seen.push((text_of(reply)?, when));
+            }
+            Key::Version(tag) => self.version(tag).read(reply, when)?,
+            Key::Pair(tag) => {
+                let place = u64::try_from(both(reply)?).unwrap_or(0);
+                let counts = &mut self.pairs.entry(tag).or_default().counts;
+                counts.push(Placed { when, place, is_change: false });
             }
             Key::Counter(counter) => {
                 let text = String::from_utf8(text_of(reply)?).unwrap_or_default();
@@ -117,6 +134,12 @@ impl Memory {
         for (number, counter) in &self.counters {
             counter.judge().map_err(|what| format!("exactly once: counter {number}: {what}"))?;
         }
+        for (number, pair) in &self.pairs {
+            pair.judge().map_err(|what| format!("exactly once: pair {number}: {what}"))?;
+        }
+        for (number, version) in &self.versions {
+            version.judge().map_err(|what| format!("linearizability: versions of {number}: {what}"))?;
+        }
         for (number, list) in &self.lists {
             list.judge().map_err(|what| format!("linearizability: list {number}: {what}"))?;
         }
@@ -125,6 +148,15 @@ impl Memory {
 }
 
 impl Counter {
+    fn counted(&mut self, count: Option<i64>, when: When) {
+        match count.map(u64::try_from) {
+            Some(place) => {
+                self.counts.push(Placed { when, place: place.unwrap_or(0), is_change: true });
+            }
+            None => self.uncertain += 1,
+        }
+    }
+
     fn judge(&self) -> Result<(), String> {
         let (changes, looks): (Vec<&Placed>, Vec<&Placed>) = self.counts.iter().partition(|it| it.is_change);
         let count = looks.iter().map(|it| it.place).max().unwrap_or(0);
@@ -176,7 +208,7 @@ impl List {
 }
 
 /// What returned before something else was called has the earlier place.
-fn in_order(operations: &[Placed]) -> Result<(), String> {
+pub(super) fn in_order(operations: &[Placed]) -> Result<(), String> {
     let mut by_call: Vec<&Placed> = operations.iter().collect();
     by_call.sort_by_key(|it| it.when.0);
     let mut by_return: Vec<&Placed> = operations.iter().filter(|it| it.when.1.is_some()).collect();

@@ -1,8 +1,10 @@
 //! Simulated users: they speak RESP to the nodes, follow redirections, lose connections, and remember.
 
+mod atomics;
 mod memory;
 
 use crate::rng::Rng;
+use atomics::both;
 use flotilla_services::client::{Reply, parse_reply};
 use memory::Memory;
 use std::collections::{BTreeSet, VecDeque};
@@ -18,6 +20,10 @@ pub enum Key {
     List(u64),
     /// Counts up.
     Counter(u64),
+    /// Two counters that go up together.
+    Pair(u64),
+    /// Is written only by those who know its version.
+    Version(u64),
 }
 
 /// What a command was for.
@@ -31,6 +37,24 @@ pub enum Purpose {
     Count(u64),
     /// Appends a token to a list.
     Append(u64, u64),
+    /// Part of a transaction: this must be said.
+    Said(&'static str),
+    /// Increments both halves of a pair.
+    Pair {
+        /// Which.
+        tag: u64,
+        /// Only if neither has changed meanwhile.
+        watches: bool,
+    },
+    /// Writes a key that has a version.
+    Cas {
+        /// Which.
+        tag: u64,
+        /// That version.
+        given: u64,
+        /// What is written.
+        value: u64,
+    },
     /// Sets a key that nobody else uses, in a pipeline.
     Own,
     /// Reads it: this must be seen.
@@ -151,12 +175,16 @@ impl Clients {
             self.last_value += 1;
             let value = self.last_value;
             match self.rng.between(0, 99) {
-                0..50 => self.ask(client, now, &["INCR", &Key::Counter(tag).name()], Purpose::Count(tag)),
-                50..75 => {
+                0..35 => self.ask(client, now, &["INCR", &Key::Counter(tag).name()], Purpose::Count(tag)),
+                35..45 => self.ask_pair(client, now, tag),
+                45..55 => self.ask_cas(client, now, tag, value),
+                55..75 => {
                     let purpose = Purpose::Append(tag, value);
                     self.ask(client, now, &["APPEND", &list.name(), &token(value)], purpose);
                 }
                 75..80 => self.ask(client, now, &["GET", &list.name()], Purpose::Read(list)),
+                80..85 => self.ask_look(client, now, Key::Pair(tag), Purpose::Read(Key::Pair(tag))),
+                85..90 => self.ask_look(client, now, Key::Version(tag), Purpose::Read(Key::Version(tag))),
                 _ => {
                     let counter = Key::Counter(tag);
                     self.ask(client, now, &["GET", &counter.name()], Purpose::Read(counter));
@@ -191,14 +219,15 @@ impl Clients {
     pub fn final_commands(&mut self, client: usize, now: u64) -> Vec<u8> {
         let key = self.left_to_see().next();
         if let Some(key) = key {
-            self.ask(client, now, &["GET", &key.name()], Purpose::Final(key));
+            self.ask_look(client, now, key, Purpose::Final(key));
         }
         std::mem::take(&mut self.bytes)
     }
 
     fn left_to_see(&self) -> impl Iterator<Item = Key> + '_ {
         let registers = (0..self.keys).map(Key::Register);
-        let all = registers.chain((0..self.keys).map(Key::List)).chain((0..self.keys).map(Key::Counter));
+        let others = [Key::List, Key::Counter, Key::Pair, Key::Version];
+        let all = registers.chain(others.into_iter().flat_map(|kind| (0..self.keys).map(kind)));
         all.filter(|key| !self.looked_at.contains(key))
     }
 
@@ -221,7 +250,14 @@ impl Clients {
                 return Err(format!("reply: client {client} didn't ask for {reply}"));
             };
             if let Reply::Error(error) = &reply {
-                return elsewhere(error);
+                let Purpose::Cas { tag, given, .. } = asked.purpose else { return elsewhere(error) };
+                if !(error.starts_with("VERSION ") || error.starts_with("NOKEY ")) {
+                    return elsewhere(error);
+                }
+                self.memory.version(tag).refused(given, error, (asked.called, Some(now)))?;
+                user.served += 1;
+                self.answered += 1;
+                continue;
             }
             user.served += 1;
             self.answered += 1;
@@ -242,6 +278,13 @@ impl Clients {
             (Purpose::Count(tag), Reply::Integer(count)) => memory.counted(*tag, Some(*count), when),
             (Purpose::Append(list, value), Reply::Integer(length)) => {
                 memory.appended(*list, *value, Some(*length), when);
+            }
+            (Purpose::Said(words), Reply::Status(said)) if words == said => {}
+            // Somebody else was quicker.
+            (Purpose::Pair { watches: true, .. }, Reply::Null) => {}
+            (Purpose::Pair { tag, .. }, reply) => memory.paired(*tag, Some(both(reply)?), when),
+            (Purpose::Cas { tag, given, value }, reply) => {
+                memory.version(*tag).wrote(*given, *value, reply, when)?;
             }
             (Purpose::Own, Reply::Status(_)) => {}
             (Purpose::OwnRead(expected), reply) => {
@@ -269,6 +312,7 @@ impl Clients {
                 Purpose::Write(key, value) => self.memory.wrote(key, value, when),
                 Purpose::Count(tag) => self.memory.counted(tag, None, when),
                 Purpose::Append(list, value) => self.memory.appended(list, value, None, when),
+                Purpose::Pair { tag, .. } => self.memory.paired(tag, None, when),
                 _ => {}
             }
         }
@@ -291,6 +335,8 @@ impl Key {
             Self::Lease(number) => format!("lease:{number}"),
             Self::List(tag) => format!("list:{{{tag}}}"),
             Self::Counter(tag) => format!("counter:{{{tag}}}"),
+            Self::Pair(tag) => format!("one:{{{tag}}}"),
+            Self::Version(tag) => format!("version:{{{tag}}}"),
         }
     }
 }

@@ -1,0 +1,90 @@
+//! Commands on a shard's data: which function each one is.
+
+use super::expiry::Expiry;
+use super::keyspace::Keyspace;
+use super::{Time, number};
+use crate::command::{Spec, code};
+use crate::resp::ReplyWriter;
+
+impl Keyspace {
+    /// Applies a write from the log. `args` were checked before they were logged.
+    pub fn write(&mut self, clock_ms: u64, command: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
+        match command {
+            code::SET => self.set(clock_ms, args, reply),
+            code::SETNX
+            | code::SETEX
+            | code::PSETEX
+            | code::GETSET
+            | code::MSET
+            | code::MSETNX
+            | code::GETDEL
+            | code::GETEX => self.set_otherwise(clock_ms, command, args, reply),
+            code::APPEND | code::SETRANGE => self.extend(clock_ms, command, args, reply),
+            code::INCR => self.add(clock_ms, args[1], Some(1), reply),
+            code::DECR => self.add(clock_ms, args[1], Some(-1), reply),
+            code::INCRBY => self.add(clock_ms, args[1], number::integer(args[2]), reply),
+            code::DECRBY => {
+                let delta = number::integer(args[2]).and_then(i64::checked_neg);
+                self.add(clock_ms, args[1], delta, reply);
+            }
+            code::INCRBYFLOAT => self.add_float(clock_ms, args, reply),
+            code::SETBIT => self.set_bit(clock_ms, args, reply),
+            code::BITOP => self.combine_bits(clock_ms, args, reply),
+            code::BITFIELD => self.bit_field(clock_ms, args, reply),
+            code::DEL | code::UNLINK => {
+                let removed = args[1..].iter().filter(|key| self.remove(clock_ms, key).is_some()).count();
+                reply.length_of(removed);
+            }
+            code::RENAME | code::RENAMENX => self.rename(clock_ms, command, args, reply),
+            code::COPY => self.copy(clock_ms, args, reply),
+            code::EXPIRE | code::PEXPIRE | code::EXPIREAT | code::PEXPIREAT => {
+                Expiry::change(self, clock_ms, command, args, reply);
+            }
+            code::PERSIST => {
+                let had = self.get(clock_ms, args[1]).is_some_and(|entry| entry.deadline_ms().is_some());
+                if had {
+                    self.set_deadline(args[1], None);
+                }
+                reply.integer(i64::from(had));
+            }
+            code::EXEC => self.execute_all(clock_ms, args, reply),
+            code::FLOTILLA_CAS => self.compare_and_set(clock_ms, args, reply),
+            code::FLUSHALL | code::FLUSHDB => {
+                self.clear();
+                reply.simple("OK");
+            }
+            other => unreachable!("{other} is no write: codes are frozen, and only writes are logged"),
+        }
+    }
+
+    /// Executes a read in the state at hand. `args` were checked before.
+    pub fn read(&self, time: Time, spec: &Spec, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
+        let clock_ms = time.clock_ms;
+        match spec.code {
+            code::GET => self.read_value(clock_ms, args[1], reply),
+            code::MGET => self.read_values(clock_ms, args, reply),
+            code::EXISTS | code::TOUCH => {
+                reply.length_of(args[1..].iter().filter(|key| self.get(clock_ms, key).is_some()).count());
+            }
+            code::STRLEN | code::GETRANGE | code::SUBSTR => self.read_string(clock_ms, spec, args, reply),
+            code::TYPE => {
+                reply.simple(self.get(clock_ms, args[1]).map_or("none", |entry| entry.value.type_name()));
+            }
+            code::TTL | code::PTTL | code::EXPIRETIME | code::PEXPIRETIME => {
+                self.read_expiry(time, spec.code, args[1], reply);
+            }
+            code::GETBIT => self.read_bit(clock_ms, args, reply),
+            code::BITCOUNT => self.count_bits(clock_ms, args, reply),
+            code::BITPOS => self.find_bit(clock_ms, args, reply),
+            code::BITFIELD_RO => self.read_bit_field(clock_ms, args, reply),
+            code::LCS => self.common_subsequence(clock_ms, args, reply),
+            code::OBJECT => self.describe_object(clock_ms, args, reply),
+            code::FLOTILLA_GETV => self.read_version(clock_ms, args[1], reply),
+            code::WATCH => {
+                reply.array(args.len() - 1);
+                args[1..].iter().for_each(|key| reply.unsigned(self.version(clock_ms, key)));
+            }
+            other => unreachable!("{other} is no read with a key"),
+        }
+    }
+}
