@@ -61,6 +61,7 @@ pub fn check(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
         code::LCS => kv::parse_lcs(args).map(|_| ()),
         code::COPY => kv::parse_copy(args).map(|_| ()),
         code::OBJECT => kv::check_object(args),
+        code::RESTORE => kv::parse_restore(args).map(|_| ()),
         code::FLOTILLA_CAS => kv::parse_cas(args, 0).map(|_| ()),
         code::FLOTILLA_RANGE => kv::RangeOptions::parse(args).map(|_| ()),
         code::SCAN => scan(args),

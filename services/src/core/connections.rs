@@ -191,8 +191,9 @@ impl Connections {
         self.dirty.remove(&conn);
     }
 
+    /// Those that aren't about to be closed.
     pub(super) fn len(&self) -> usize {
-        self.map.len()
+        self.map.values().filter(|connection| !connection.is_over()).count()
     }
 
     /// Whether this follower serves reads that the client waits for, and whether it waits for nothing else.

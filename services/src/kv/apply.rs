@@ -40,6 +40,7 @@ impl Keyspace {
             code::EXPIRE | code::PEXPIRE | code::EXPIREAT | code::PEXPIREAT => {
                 Expiry::change(self, clock_ms, command, args, reply);
             }
+            code::RESTORE => self.restore_dump(clock_ms, args, reply),
             code::PERSIST => {
                 let had = self.get(clock_ms, args[1]).is_some_and(|entry| entry.deadline_ms().is_some());
                 if had {
@@ -78,6 +79,7 @@ impl Keyspace {
             code::BITPOS => self.find_bit(clock_ms, args, reply),
             code::BITFIELD_RO => self.read_bit_field(clock_ms, args, reply),
             code::LCS => self.common_subsequence(clock_ms, args, reply),
+            code::DUMP => self.dump(clock_ms, args[1], reply),
             code::OBJECT => self.describe_object(clock_ms, args, reply),
             code::FLOTILLA_GETV => self.read_version(clock_ms, args[1], reply),
             code::WATCH => {
@@ -86,5 +88,88 @@ impl Keyspace {
             }
             other => unreachable!("{other} is no read with a key"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Shard;
+    use crate::command::{Kind, all, code};
+
+    /// Whoever puts a command into the list must put it here, too.
+    #[test]
+    fn every_command_with_a_key_is_there() {
+        let payload = "\u{0}\u{1}x";
+        let lines = [
+            "append k v",
+            "bitcount k",
+            "bitfield k get u8 0",
+            "bitfield_ro k get u8 0",
+            "bitop or k k",
+            "bitpos k 1",
+            "copy k l",
+            "decr n",
+            "decrby n 1",
+            "del k",
+            "dump k",
+            "exists k",
+            "expire k 1",
+            "expireat k 1",
+            "expiretime k",
+            "flotilla.cas c 0 v",
+            "flotilla.getv k",
+            "get k",
+            "getbit k 1",
+            "getdel k",
+            "getex k",
+            "getrange k 0 1",
+            "getset k v",
+            "incr n",
+            "incrby n 1",
+            "incrbyfloat n 1",
+            "lcs k k",
+            "mget k",
+            "mset k v",
+            "msetnx k v",
+            "object encoding k",
+            "persist k",
+            "pexpire k 1",
+            "pexpireat k 1",
+            "pexpiretime k",
+            "psetex k 1 v",
+            "pttl k",
+            "rename k l",
+            "renamenx l k",
+            "set k v",
+            "setbit k 1 1",
+            "setex k 1 v",
+            "setnx k v",
+            "setrange k 0 v",
+            "strlen k",
+            "substr k 0 1",
+            "touch k",
+            "ttl k",
+            "type k",
+            "unlink k",
+            "watch k",
+        ];
+        let mut shard = Shard::default();
+        let mut seen: Vec<&str> = Vec::new();
+        for line in lines {
+            shard.say("set k v");
+            let said = shard.say(line);
+            assert!(
+                !said.starts_with("-ERR wrong number") && !said.starts_with("-ERR syntax"),
+                "{line}: {said}"
+            );
+            seen.push(line.split(' ').next().unwrap());
+        }
+        shard.execute(&[b"restore", b"r", b"0", payload.as_bytes()]);
+        seen.push("restore");
+        let data = all().iter().filter(|spec| matches!(spec.kind, Kind::Read | Kind::Write));
+        for spec in data.filter(|spec| spec.first_key > 0) {
+            assert!(seen.contains(&spec.name), "{} isn't tried", spec.name);
+        }
+        assert!(all().iter().any(|spec| spec.code == code::EXEC), "has its own tests");
     }
 }

@@ -7,6 +7,7 @@
 mod apply;
 mod bitfield;
 mod bits;
+mod dump;
 mod expiry;
 mod frozen;
 mod keyspace;
@@ -29,6 +30,7 @@ pub(crate) use bits::{
     parse_combination as parse_bit_combination, parse_count as parse_bit_count, parse_find as parse_bit_find,
     parse_offset as parse_bit_offset, parse_set as parse_set_bit,
 };
+pub(crate) use dump::parse_restore;
 pub use expiry::Expiry;
 pub(crate) use expiry::check_change as check_expire;
 pub use keyspace::{Entry, Keyspace, Value};

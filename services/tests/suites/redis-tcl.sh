@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#units[@]} -gt 0 ] || units=(unit/type/string unit/type/incr unit/bitops unit/bitfield unit/expire unit/scan unit/keyspace
-  unit/multi unit/protocol unit/auth unit/quit unit/querybuf unit/networking)
+  unit/multi unit/protocol unit/auth unit/quit)
 command -v tclsh >/dev/null || { echo "tclsh is required: apt-get install tcl" >&2; exit 2; }
 
 source_of_redis() {
