@@ -34,7 +34,7 @@ fn sources(of: &Path, found: &mut Vec<PathBuf>) {
 fn row(word: &str) -> Option<String> {
     let (family, number) = word.split_once('-')?;
     let digits = if family == "RAFT" { number.strip_prefix(['A', 'B', 'C', 'D'])? } else { number };
-    let known = ["RAFT", "RSM", "NET", "COD", "H"].contains(&family);
+    let known = ["RAFT", "RSM", "NET", "COD", "LCK", "H"].contains(&family);
     let whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     (known && whole).then(|| word.to_owned())
 }
@@ -49,7 +49,7 @@ fn rows_in_name(name: &str) -> BTreeSet<String> {
     let mut family = String::new();
     for word in name.split('_') {
         let upper = word.to_uppercase();
-        if ["RAFT", "RSM", "NET", "COD"].contains(&&*upper) {
+        if ["RAFT", "RSM", "NET", "COD", "LCK"].contains(&&*upper) {
             family = upper;
         } else if let Some(row) = row(&format!("{family}-{upper}")) {
             found.insert(row);
@@ -97,7 +97,7 @@ fn carried() -> BTreeSet<(String, String, String)> {
 /// The rows in the order of the labs, hazards last.
 fn order(row: &str) -> (usize, String, usize) {
     let (family, number) = row.split_once('-').unwrap();
-    let place = ["RAFT", "RSM", "NET", "COD", "H"].iter().position(|known| *known == family).unwrap();
+    let place = ["RAFT", "RSM", "NET", "COD", "LCK", "H"].iter().position(|known| *known == family).unwrap();
     let letter: String = number.chars().filter(char::is_ascii_alphabetic).collect();
     (place, letter, number.trim_start_matches(char::is_alphabetic).parse().unwrap())
 }
