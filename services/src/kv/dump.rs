@@ -193,10 +193,10 @@ fn unpack(mut packed: &[u8], whole: usize) -> Option<Vec<u8>> {
             }
             let back = ((control & 0x1f) << 8 | usize::from(*rest.first()?)) + 1;
             packed = &rest[1..];
-            let mut from = out.len().checked_sub(back)?;
-            for _ in 0..count + 2 {
-                out.push(out[from]);
-                from += 1;
+            let from = out.len().checked_sub(back)?;
+            // A copy may reach into what it writes.
+            for place in from..from + count + 2 {
+                out.push(out[place]);
             }
         }
         if out.len() > whole {
