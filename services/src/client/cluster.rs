@@ -64,7 +64,9 @@ impl Cluster {
                     last = error;
                 }
                 Ok(Some(reply)) => return (Ok(reply), was_lost),
-                Ok(None) => continue,
+                Ok(None) if self.address_of(Slot::of_key(key)).is_some() => continue,
+                // Asking on without a pause would keep the nodes from electing one.
+                Ok(None) => last = "no leader is known".to_owned(),
                 Err(error) => {
                     was_lost |= address.is_some();
                     last = error.to_string();

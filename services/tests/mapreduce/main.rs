@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
 
+mod cluster;
 mod faults;
 mod jobs;
 mod labs;

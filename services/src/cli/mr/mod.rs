@@ -1,5 +1,6 @@
 //! `flotilla mr`: MapReduce jobs.
 
+mod cluster;
 mod progress;
 mod run;
 
@@ -15,9 +16,14 @@ pub(super) enum Command {
     Run(Box<run::Options>),
     /// The jobs that this program knows.
     Jobs,
-    /// A worker process, as `run` starts it.
-    #[command(hide = true)]
-    Worker,
+    /// How jobs of a cluster are going.
+    Status(cluster::StatusOptions),
+    /// The jobs of a cluster, a line each.
+    List(cluster::ListOptions),
+    /// Stop a job of a cluster.
+    Cancel(cluster::CancelOptions),
+    /// Work for the jobs of a cluster, and coordinate them when nobody else does.
+    Worker(cluster::WorkerOptions),
 }
 
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
@@ -29,7 +35,13 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Command::Worker => local::work(registry()).map_err(Failure::failed),
+        Command::Status(options) => cluster::status(options),
+        Command::List(options) => cluster::list(options),
+        Command::Cancel(options) => cluster::cancel(options),
+        Command::Worker(options) => match options.is_local() {
+            true => local::work(registry()).map_err(Failure::failed),
+            false => cluster::worker(options),
+        },
     }
 }
 

@@ -45,6 +45,9 @@ pub(in crate::cli) struct Options {
     /// Replace an output that is there.
     #[arg(long)]
     overwrite: bool,
+    /// A core's client address of a running cluster: its workers do the job, and no death of one process ends it.
+    #[arg(long, short, value_name = "HOST:PORT")]
+    addr: Option<String>,
     /// Worker processes [default: one for each CPU].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: Option<u32>,
@@ -91,6 +94,11 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         None => std::thread::available_parallelism().map_or(2, |cpus| u32::try_from(cpus.get()).unwrap_or(2)),
     };
     let spec = plan(options.wish(workers)?, &registry()).map_err(failure)?;
+    if let Some(addr) = &options.addr {
+        let status = super::cluster::run(spec, addr, &stop, |status| progress.show(status));
+        progress.clear();
+        return report(&status?, progress.seconds(), options.json);
+    }
     let local = LocalOptions {
         workers,
         program: std::env::current_exe().map_err(Failure::failed)?,

@@ -8,10 +8,12 @@
 //! | [`streaming`] | commands in place of functions |
 //! | [`worker`] | asks for tasks, does them, says so |
 //! | [`local`] | a coordinator and its worker processes on this machine |
+//! | [`cluster`] | a coordinator whose facts are in the replicated store |
 //! | [`plan`] | from what people ask for to a [`super::spec::JobSpec`] |
 //! | [`program`] | a program that is one job |
 //! | [`labs`] | the labs' applications that crash, wait and count processes: for tests |
 
+pub mod cluster;
 pub mod execute;
 pub mod files;
 pub mod labs;

@@ -109,7 +109,10 @@ pub fn plan(wish: Wish, registry: &Registry) -> Result<JobSpec, MrError> {
 }
 
 /// Copies the files that a streaming job ships into its folder.
-pub(super) fn ship_files(spec: &JobSpec) -> Result<(), MrError> {
+///
+/// # Errors
+/// [`MrError::Io`].
+pub fn ship_files(spec: &JobSpec) -> Result<(), MrError> {
     let Some(streaming) = spec.streaming.as_ref().filter(|streaming| streaming.has_files) else {
         return Ok(());
     };
@@ -136,7 +139,10 @@ fn reducers_for(total: u64, workers: u32, combiner: crate::mapreduce::Combiner) 
 }
 
 /// A name that nobody else has.
-fn nonce() -> Result<String, MrError> {
+///
+/// # Errors
+/// [`MrError::Io`] if there is no randomness.
+pub fn nonce() -> Result<String, MrError> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut random| std::io::Read::read_exact(&mut random, &mut bytes))

@@ -1,0 +1,211 @@
+//! `flotilla mr` with `--addr`: jobs whose facts are in a running cluster's store.
+
+use super::super::Failure;
+use super::progress::summary;
+use super::{failure, registry};
+use crate::hands::{pause, spawn};
+use crate::mapreduce::coordinator::{JobStatus, Request, Response, Settings};
+use crate::mapreduce::hands::cluster::find::Found;
+use crate::mapreduce::hands::cluster::lead::lead;
+use crate::mapreduce::hands::files;
+use crate::mapreduce::hands::plan::{nonce, ship_files};
+use crate::mapreduce::hands::worker::{Transport, work};
+use crate::mapreduce::spec::{JobId, JobSpec};
+use clap::Args;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Somebody who coordinates is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A worker without coordinator and store ends after this.
+const WORKER_PATIENCE: Duration = Duration::from_secs(120);
+const ADDR: &str = "127.0.0.1:7000";
+
+/// Options of `flotilla mr status`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StatusOptions {
+    /// The job's number [default: all].
+    job: Option<u64>,
+    /// A core's client address.
+    #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
+    addr: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `flotilla mr list`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListOptions {
+    /// A core's client address.
+    #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
+    addr: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of `flotilla mr cancel`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CancelOptions {
+    /// The job's number.
+    job: u64,
+    /// A core's client address.
+    #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
+    addr: String,
+}
+
+/// Options of `flotilla mr worker`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct WorkerOptions {
+    /// A core's client address; more than one may be given, in case a node is down.
+    #[arg(long, short, value_name = "HOST:PORT")]
+    addr: Vec<String>,
+    /// Tasks at the same time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: u32,
+    /// Where to listen when this process coordinates: other machines need an address of this one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    listen: String,
+}
+
+impl WorkerOptions {
+    /// As `flotilla mr run` starts one: its coordinator is at its standard input.
+    pub(super) fn is_local(&self) -> bool {
+        self.addr.is_empty()
+    }
+}
+
+fn ask(addr: &str, request: &Request) -> Result<Response, Failure> {
+    found(addr)?.call(request).map_err(Failure::Failed)
+}
+
+fn found(addr: &str) -> Result<Found, Failure> {
+    let name = nonce().map_err(Failure::failed)?;
+    Ok(Found::new(vec![addr.to_owned()], &name, PATIENCE))
+}
+
+fn jobs(addr: &str, job: Option<u64>) -> Result<Vec<JobStatus>, Failure> {
+    match ask(addr, &Request::Status { job: job.map(JobId) })? {
+        Response::Jobs(jobs) if jobs.is_empty() && job.is_some() => {
+            Err(Failure::Failed(format!("there is no job {}", job.unwrap_or_default())))
+        }
+        Response::Jobs(jobs) => Ok(jobs),
+        other => Err(Failure::Failed(format!("an answer that makes no sense: {other:?}"))),
+    }
+}
+
+fn print_json(jobs: &[JobStatus]) -> Result<(), Failure> {
+    let object = serde_json::json!({ "schema": "flotilla-mr-1", "jobs": jobs });
+    println!("{}", serde_json::to_string(&object).map_err(Failure::failed)?);
+    Ok(())
+}
+
+pub(super) fn status(options: &StatusOptions) -> Result<(), Failure> {
+    let jobs = jobs(&options.addr, options.job)?;
+    if options.json {
+        return print_json(&jobs);
+    }
+    for job in &jobs {
+        println!("{}: {}", job.job, summary(job, 0.0));
+        for (task, attempt, worker, seconds) in &job.running {
+            println!("  running    {task} as {attempt} on {worker} for {seconds} s");
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn list(options: &ListOptions) -> Result<(), Failure> {
+    let jobs = jobs(&options.addr, None)?;
+    if options.json {
+        return print_json(&jobs);
+    }
+    for job in &jobs {
+        let (maps, reduces) = (job.maps, job.reduces);
+        println!(
+            "{:<8} {:<10} map {}/{} reduce {}/{}  {}  {}",
+            job.job.to_string(),
+            job.state,
+            maps.0,
+            maps.1,
+            reduces.0,
+            reduces.1,
+            job.output,
+            job.name
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn cancel(options: &CancelOptions) -> Result<(), Failure> {
+    match ask(&options.addr, &Request::Cancel { job: JobId(options.job) })? {
+        Response::Refused(why) => Err(Failure::Failed(why)),
+        _ => Ok(()),
+    }
+}
+
+/// Submits a job and waits for its end.
+pub(super) fn run(
+    spec: JobSpec,
+    addr: &str,
+    stop: &AtomicBool,
+    mut observe: impl FnMut(&JobStatus),
+) -> Result<JobStatus, Failure> {
+    files::prepare_output(&spec).map_err(failure)?;
+    ship_files(&spec).map_err(failure)?;
+    let mut found = found(addr)?;
+    let work = spec.work.clone();
+    let submitted = found.call(&Request::Submit { spec: Box::new(spec) });
+    let job = match submitted {
+        Ok(Response::Submitted { job }) => job,
+        other => {
+            // Nothing is worse than a job that nobody knows; its folder would stay.
+            let _ = files::remove(std::path::Path::new(&work));
+            return Err(Failure::Failed(match other {
+                Ok(response) => format!("the job was answered with {response:?}"),
+                Err(error) => error,
+            }));
+        }
+    };
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            found.call(&Request::Cancel { job }).map_err(Failure::Failed)?;
+        }
+        let status = match found.call(&Request::Status { job: Some(job) }).map_err(Failure::Failed)? {
+            Response::Jobs(mut jobs) => jobs.pop(),
+            _ => None,
+        };
+        let status = status.ok_or_else(|| Failure::Failed(format!("{job} is forgotten")))?;
+        observe(&status);
+        if status.state != "running" {
+            return Ok(status);
+        }
+        pause(Duration::from_millis(20));
+    }
+}
+
+/// Works until there is neither coordinator nor store for a while.
+pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
+    let name = nonce().map_err(Failure::failed)?;
+    let settings = Settings { poll_ms: 20, lease_ms: 5_000, ..Settings::default() };
+    let (seeds, listen, leader) = (options.addr.clone(), options.listen.clone(), name.clone());
+    let leading = spawn(move || lead(&seeds, &listen, &leader, settings));
+    let working: Vec<_> = (0..options.threads)
+        .map(|number| {
+            let name = format!("{name}-{number}");
+            let found = Found::new(options.addr.clone(), &name, WORKER_PATIENCE);
+            let shown = format!("pid {} thread {number}", std::process::id());
+            spawn(move || work(found, registry(), &shown))
+        })
+        .collect();
+    loop {
+        if leading.is_finished() {
+            let ended = leading.join().map_err(|_| Failure::failed("the coordinator's thread panicked"))?;
+            return ended.map_err(Failure::Failed);
+        }
+        if working.iter().all(std::thread::JoinHandle::is_finished) {
+            return Err(Failure::failed("neither a coordinator nor the store can be reached"));
+        }
+        pause(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,180 @@
+//! Jobs of a cluster: their coordinator may die at any moment, and so may the store's leader.
+
+use crate::jobs::count;
+use crate::rig::{Rig, signal, wait_until};
+use flotilla_services::local::{LocalCluster, LocalOptions};
+use flotilla_services::mapreduce::hands::cluster::log::{Announcement, FactLog};
+use flotilla_services::slot::Slot;
+use rustix::process::Signal;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+struct Fleet {
+    nodes: LocalCluster,
+    workers: Vec<Child>,
+    _folder: tempfile::TempDir,
+}
+
+impl Fleet {
+    fn start(workers: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_flotilla");
+        let options = LocalOptions::new(program.into(), folder.path().to_path_buf());
+        let nodes = LocalCluster::start(options).unwrap_or_else(|error| panic!("{error}"));
+        nodes.wait_for_leaders(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error}"));
+        let mut fleet = Self { nodes, workers: Vec::new(), _folder: folder };
+        for _ in 0..workers {
+            fleet.start_worker();
+        }
+        fleet
+    }
+
+    fn start_worker(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla"));
+        command.args(["mr", "worker"]);
+        for node in 1..=3 {
+            command.args(["--addr", &self.nodes.address(node)]);
+        }
+        self.workers.push(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    }
+
+    fn log(&self) -> FactLog {
+        FactLog::new((1..=3).map(|node| self.nodes.address(node)).collect(), "a test")
+    }
+
+    /// Who coordinates.
+    fn coordinator(&self) -> Announcement {
+        let mut found = None;
+        wait_until("a coordinator", || {
+            found = self.log().announced().unwrap();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            let _ = worker.kill();
+            let _ = worker.wait();
+        }
+    }
+}
+
+/// A count whose map tasks leave a line for every time that they run.
+fn slow_count(rig: &Rig) -> (Vec<String>, Vec<String>) {
+    let text = String::from_utf8(rig.words(8, 300_000)).unwrap();
+    let ran = rig.path("ran");
+    fs::write(&ran, "").unwrap();
+    let mapper = format!("echo ran >> {}; sleep 0.3; tr -cs A-Za-z '\\n' | sed 's/$/\\t1/'", ran.display());
+    let reducer = "sleep 0.2; awk -F '\t' '{ n[$1] += $2 } END { for (w in n) print w \"\\t\" n[w] }'";
+    let arguments =
+        ["--mapper", &mapper, "--reducer", reducer, "--reducers", "3", "--workers", "3", "--no-backups"];
+    (arguments.map(str::to_owned).to_vec(), count([text]))
+}
+
+fn runs(rig: &Rig) -> u64 {
+    fs::read_to_string(rig.path("ran")).unwrap().lines().count() as u64
+}
+
+#[test]
+fn a_job_survives_the_death_of_its_coordinator_without_doing_finished_tasks_again() {
+    for phase in ["map-", "reduce-"] {
+        let fleet = Fleet::start(3);
+        let rig = Rig::new();
+        let (arguments, expected) = slow_count(&rig);
+        let coordinator = fleet.coordinator();
+        let addr = fleet.nodes.address(1);
+        let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        arguments.extend(["--addr", &addr]);
+        let job = rig.start(&arguments);
+        rig.wait_for_work(phase);
+        signal(coordinator.pid, Signal::KILL);
+        let ended = job.end();
+        assert!(ended.status.success(), "{ended:?}");
+        assert_eq!(rig.sorted(), expected);
+        assert!(rig.is_committed() && !rig.has_leftovers());
+        let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        // The dead process was a worker as well: what it was at had to be done again, and nothing else.
+        assert!(runs(&rig) <= status["maps"][1].as_u64().unwrap() + 1, "{} runs: {status}", runs(&rig));
+        let successor = fleet.coordinator();
+        assert_ne!(successor, coordinator);
+    }
+}
+
+#[test]
+fn a_job_survives_the_death_of_the_stores_leader() {
+    let mut fleet = Fleet::start(2);
+    let rig = Rig::new();
+    let (arguments, expected) = slow_count(&rig);
+    fleet.coordinator();
+    let mut client = fleet.nodes.client();
+    client.refresh().unwrap();
+    let leader = fleet.nodes.node_at(&client.address_of(Slot(0)).unwrap()).unwrap();
+    let addr = fleet.nodes.address(leader % 3 + 1);
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    arguments.extend(["--addr", &addr]);
+    let job = rig.start(&arguments);
+    rig.wait_for_work("map-");
+    fleet.nodes.kill(leader);
+    let ended = job.end();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(rig.sorted(), expected);
+    let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(runs(&rig), status["maps"][1].as_u64().unwrap(), "nothing ran twice: {status}");
+}
+
+#[test]
+fn jobs_of_a_cluster_are_listed_and_cancelled() {
+    let fleet = Fleet::start(1);
+    let rig = Rig::new();
+    let (arguments, _) = slow_count(&rig);
+    let addr = fleet.nodes.address(2);
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    arguments.extend(["--addr", &addr]);
+    let job = rig.start(&arguments);
+    rig.wait_for_work("map-");
+    let mr = |words: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_flotilla"))
+            .arg("mr")
+            .args(words)
+            .args(["--addr", &addr])
+            .output()
+            .unwrap()
+    };
+    let listed = String::from_utf8(mr(&["list"]).stdout).unwrap();
+    assert!(listed.starts_with("job-1    running"), "{listed}");
+    let status = String::from_utf8(mr(&["status", "1"]).stdout).unwrap();
+    assert!(status.contains("running    map-00000 as"), "{status}");
+    assert!(mr(&["cancel", "1"]).status.success());
+    let ended = job.end();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("cancelled"), "{ended:?}");
+    wait_until("the job's folder to go", || !rig.has_leftovers());
+    assert_eq!(mr(&["cancel", "1"]).status.code(), Some(1));
+    assert_eq!(mr(&["status", "9"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_deposed_coordinator_cannot_append_even_after_what_it_missed_was_tidied_away() {
+    use flotilla_services::mapreduce::coordinator::Fact;
+    use flotilla_services::mapreduce::spec::JobId;
+    let fleet = Fleet::start(0);
+    let fact = Fact::Cancelled { job: JobId(1) };
+    let mut old = fleet.log();
+    let term = old.begin_term().unwrap().unwrap();
+    assert!(old.append(term, &fact).unwrap());
+    let mut new = fleet.log();
+    let next = new.begin_term().unwrap().unwrap();
+    assert_eq!(next, term + 1);
+    for _ in 0..250 {
+        assert!(new.append(next, &fact).unwrap());
+    }
+    new.tidy().unwrap();
+    assert!(!old.append(term, &fact).unwrap());
+    let mut third = fleet.log();
+    assert_eq!(third.begin_term().unwrap(), Some(next + 1), "a snapshot is as good as the log");
+    assert!(!new.append(next, &fact).unwrap());
+}
