@@ -1,8 +1,10 @@
 //! `flotilla demo`: the whole promise in under a minute.
 //!
 //! Three nodes with real, synced logs; many clients; the leader is killed with SIGKILL under load and restarted;
-//! at last the whole cluster is killed and restarted; every acknowledged write must be there each time.
+//! at last the whole cluster is killed and restarted; every acknowledged write must be there each time. While the store
+//! serves, a MapReduce job counts the words of a text whose counts are known.
 
+use super::demo_words::Words;
 use super::load::{Client, Shared, key_of, start_client, value_of};
 use super::{Failure, interrupted};
 use crate::client::{Connection, Reply};
@@ -51,6 +53,8 @@ struct Report {
     sync_us_p99: f64,
     without_leader_ms: f64,
     cpu_us_per_write: f64,
+    words_mb_per_second: f64,
+    writes_meanwhile_per_s: f64,
     checks: Vec<(String, bool)>,
 }
 
@@ -104,10 +108,12 @@ impl<'a> Demo<'a> {
         self.start_clients();
         self.watch(1, "warming up")?;
         let (throughput, cpu_us) = self.measure()?;
+        let words = self.count_words()?;
         let without_leader_ms = self.kill_the_leader()?;
         let (acknowledged, latencies) = self.stop_clients()?;
         let total = acknowledged.iter().sum();
         let mut checks = vec![("no client saw an error".to_owned(), self.shared.errors().is_empty())];
+        checks.push(("every word was counted while the store served".to_owned(), words.is_right));
         for error in self.shared.errors().iter().take(3) {
             say(&format!("a client failed: {error}"));
         }
@@ -142,6 +148,8 @@ impl<'a> Demo<'a> {
             sync_us_p99: sync(0.99),
             without_leader_ms,
             cpu_us_per_write: cpu_us,
+            words_mb_per_second: words.bytes as f64 / 1e6 / words.seconds,
+            writes_meanwhile_per_s: words.writes as f64 / words.seconds,
             checks,
         })
     }
@@ -188,6 +196,19 @@ impl<'a> Demo<'a> {
         let writes = (self.acknowledged() - before) as f64;
         let cpu_us = (self.cluster.cpu_seconds() - cpu) * 1e6 / writes.max(1.0);
         Ok((writes / clock.elapsed().as_secs_f64(), cpu_us))
+    }
+
+    /// A MapReduce job over a text made here, while the clients write.
+    fn count_words(&self) -> Result<Words, Failure> {
+        say("counting the words of a text with a MapReduce job, while the store serves");
+        let words = super::demo_words::count(&self.folder.join("words"), &self.stop, || self.acknowledged())?;
+        say(&format!(
+            "{:.0} MB counted in {:.2} s; {} writes were acknowledged meanwhile",
+            words.bytes as f64 / 1e6,
+            words.seconds,
+            words.writes
+        ));
+        Ok(words)
     }
 
     /// SIGKILL for the leader under load; returns the milliseconds in which nothing was acknowledged.
@@ -287,6 +308,13 @@ fn print(report: &Report, json: bool) {
         ("without a leader".to_owned(), format!("{:.0} ms", report.without_leader_ms)),
         ("CPU of all nodes".to_owned(), format!("{:.1} us per write", report.cpu_us_per_write)),
         ("acknowledged writes".to_owned(), report.acknowledged_writes.to_string()),
+        (
+            "words counted meanwhile".to_owned(),
+            format!(
+                "{:.0} MB/s, with {:.0} writes/s at the same time",
+                report.words_mb_per_second, report.writes_meanwhile_per_s
+            ),
+        ),
     ];
     for (what, held) in &report.checks {
         lines.push((if *held { "held" } else { "FAILED" }.to_owned(), what.clone()));
