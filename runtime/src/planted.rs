@@ -63,6 +63,8 @@ bugs! {
     TornTakenForCorrupt: "Recovery takes a torn tail for damage.",
     OlderSnapshotInstalled: "A snapshot older than the state takes its place.",
     SnapshotLabelledOld: "A snapshot says that it is older than it is.",
+    RepeatedWriteDone: "A write of a session that is sent again is executed again.",
+    SessionsNotInSnapshots: "A snapshot leaves out the sessions.",
     PartsAppliedTwice: "Entries that a shard's part of a snapshot holds are applied to it again.",
     RenamedBeforeSync: "A snapshot gets its name before it is on disk.",
     MarkNotAwaited: "The former snapshot is removed before the mark of the new one is durable.",

@@ -4,7 +4,7 @@
 //! isn't empty, modulo 16384.
 
 use crate::command::{Spec, code};
-use crate::kv::Transaction;
+use crate::kv::{Once, Transaction};
 
 /// Slots in a cluster.
 pub const SLOTS: u16 = 16384;
@@ -83,6 +83,9 @@ pub fn key_in(slot: u16) -> Vec<u8> {
 pub fn slot_of_command(spec: &Spec, args: &[&[u8]]) -> Result<Option<Slot>, CrossSlot> {
     if spec.code == code::EXEC {
         return Transaction::parse(args).map_or(Ok(None), |transaction| transaction.slot());
+    }
+    if spec.code == code::FLOTILLA_ONCE {
+        return Once::parse(args).map_or(Ok(None), |once| slot_of_command(once.spec, once.args));
     }
     let mut keys = spec.keys(args).map(Slot::of_key);
     let Some(first) = keys.next() else { return Ok(None) };

@@ -57,7 +57,9 @@ commands! {
     FLOTILLA_CAS 33 "flotilla.cas" -4 WRITE_FAST 1 1 1 W, "Sets the string value of a key that has a version; its new version.";
     FLOTILLA_GETV 83 "flotilla.getv" 2 READ_FAST 1 1 1 R, "The version and the string value of a key.";
     FLOTILLA_MEMBER 119 "flotilla.member" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes who has replicas of the groups on this core.";
+    FLOTILLA_ONCE 36 "flotilla.once" -5 WRITE 0 0 0 W, "Executes a write of a session, unless it has been executed.";
     FLOTILLA_RANGE 84 "flotilla.range" -3 READ 0 0 0 R, "Keys in their order, and their values.";
+    FLOTILLA_SESSION 37 "flotilla.session" 2 WRITE_FAST 1 1 1 W, "Opens a session in the shard of a key.";
     FLOTILLA_TRANSFER 120 "flotilla.transfer" 3 PLAIN 0 0 0 Kind::Server, "Makes a node the leader of a group.";
     FLUSHALL 7 "flushall" -1 WRITE 0 0 0 W, "Deletes every key.";
     FLUSHDB 8 "flushdb" -1 WRITE 0 0 0 W, "Deletes every key.";

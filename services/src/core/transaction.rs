@@ -127,6 +127,10 @@ impl Core {
             return Some(rejected.to_string());
         }
         let is_of_operators = matches!(spec.code, code::FLOTILLA_MEMBER | code::FLOTILLA_TRANSFER);
+        if matches!(spec.code, code::FLOTILLA_ONCE | code::FLOTILLA_SESSION) {
+            let name = spec.name.to_uppercase();
+            return Some(format!("ERR Command not allowed inside a transaction: {name}"));
+        }
         if super::keyless::is_keyless(spec) || is_of_operators {
             let name = spec.name.to_uppercase();
             return Some(format!("ERR Command not allowed inside a transaction: {name} isn't of one slot"));

@@ -49,6 +49,8 @@ impl Keyspace {
                 reply.integer(i64::from(had));
             }
             code::EXEC => self.execute_all(clock_ms, args, reply),
+            code::FLOTILLA_SESSION => self.open_session(args[1], reply),
+            code::FLOTILLA_ONCE => self.once(clock_ms, args, reply),
             code::FLOTILLA_CAS => self.compare_and_set(clock_ms, args, reply),
             code::FLUSHALL | code::FLUSHDB => {
                 self.clear();

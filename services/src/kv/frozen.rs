@@ -5,6 +5,7 @@
 //! for what changes meanwhile.
 
 use super::keyspace::{Entry, Keyspace, Value};
+use flotilla_runtime::planted::{Bug, planted};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,6 +18,8 @@ pub(super) const TYPE_FLOOR: u8 = 0;
 pub(super) const TYPE_STRING_1: u8 = 1;
 /// A string with its version, 8 bytes, before its key.
 pub(super) const TYPE_STRING: u8 = 2;
+/// No entry of a key: its value is the shard's sessions.
+pub(super) const TYPE_SESSIONS: u8 = 3;
 /// Entries looked at in one piece, however small they are.
 const ENTRIES_PER_PIECE_MAX: usize = 2_000;
 
@@ -25,8 +28,10 @@ type Keys = BTreeMap<Box<[u8]>, Entry>;
 /// What is left to read of the frozen state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frozen {
-    /// What is left to read of the entry that comes before all keys.
+    /// The entries that come before all keys.
     head: Vec<u8>,
+    /// Bytes of them that have been read.
+    head_read: usize,
     /// Keys up to this one have been read.
     passed: Option<Box<[u8]>>,
     /// Bytes of the entry behind it that have been read.
@@ -53,7 +58,14 @@ impl Frozen {
 impl Keyspace {
     /// From now on [`Self::read_frozen`] reads the state as it is now.
     pub fn freeze(&mut self) {
-        let head = floor_entry(self.floor);
+        let mut head = Vec::new();
+        if self.floor > 0 {
+            put_keyless(TYPE_FLOOR, &self.floor.to_le_bytes(), &mut head);
+        }
+        let sessions = self.sessions.encode();
+        if !sessions.is_empty() && !planted(Bug::SessionsNotInSnapshots) {
+            put_keyless(TYPE_SESSIONS, &sessions, &mut head);
+        }
         self.frozen = Some(Box::new(Frozen { head, ..Frozen::default() }));
     }
 
@@ -76,9 +88,12 @@ impl Keyspace {
     /// entry. Returns whether it was the last; then the shard is thawed.
     pub fn read_frozen(&mut self, bytes_max: usize, out: &mut Vec<u8>) -> bool {
         let Some(mut frozen) = self.frozen.take() else { return true };
-        let Frozen { head, passed, within, aside, emptied } = &mut *frozen;
+        let Frozen { head, head_read, passed, within, aside, emptied } = &mut *frozen;
         let end = out.len() + bytes_max;
-        out.extend(head.drain(..head.len().min(bytes_max)));
+        let rest_of_head = &head[*head_read..];
+        let rest_of_head = &rest_of_head[..rest_of_head.len().min(bytes_max)];
+        out.extend_from_slice(rest_of_head);
+        *head_read += rest_of_head.len();
         if out.len() >= end {
             self.frozen = Some(frozen);
             return false;
@@ -133,16 +148,14 @@ fn encoded_len(key: &[u8], entry: &Entry) -> usize {
     ENTRY_HEADER_BYTES + size_of::<u64>() + key.len() + bytes.len()
 }
 
-/// Nothing, if no key is gone.
-fn floor_entry(floor: u64) -> Vec<u8> {
-    if floor == 0 {
-        return Vec::new();
-    }
-    let mut entry = vec![0; ENTRY_HEADER_BYTES];
-    entry[4] = 8;
-    entry[16] = TYPE_FLOOR;
-    entry.extend_from_slice(&floor.to_le_bytes());
-    entry
+/// Appends an entry that is of no key.
+fn put_keyless(kind: u8, value: &[u8], out: &mut Vec<u8>) {
+    let mut header = [0; ENTRY_HEADER_BYTES];
+    let length = u32::try_from(value.len()).expect("bounded far below 4 GiB");
+    header[4..8].copy_from_slice(&length.to_le_bytes());
+    header[16] = kind;
+    out.extend_from_slice(&header);
+    out.extend_from_slice(value);
 }
 
 /// Appends the bytes of an entry from `from` on until `out` is `end` long; returns how many.

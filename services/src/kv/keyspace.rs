@@ -1,6 +1,7 @@
 //! The keys of one shard, in order, with their expiry.
 
 use super::frozen::Frozen;
+use super::session::Sessions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::ops::Bound;
@@ -59,6 +60,8 @@ pub struct Keyspace {
     pub(super) floor: u64,
     /// No version of any key was higher.
     version_max: u64,
+    /// Who must not be served twice.
+    pub(super) sessions: Sessions,
     /// A former state that is being read.
     pub(super) frozen: Option<Box<Frozen>>,
 }
@@ -189,9 +192,9 @@ impl Keyspace {
 
     /// All keys go; what is frozen stays as it was.
     pub(super) fn clear(&mut self) {
-        let version_max = self.version_max;
+        let (version_max, sessions) = (self.version_max, std::mem::take(&mut self.sessions));
         self.empty();
-        (self.floor, self.version_max) = (version_max, version_max);
+        (self.floor, self.version_max, self.sessions) = (version_max, version_max, sessions);
     }
 
     /// From a snapshot: no version of a key that is gone was higher.
@@ -263,7 +266,7 @@ impl Keyspace {
     /// A number that is equal on replicas with equal data.
     pub fn state_hash(&self) -> u64 {
         let mut hasher = crc32fast::Hasher::new();
-        let mut mixed = self.len() ^ self.floor.rotate_left(32);
+        let mut mixed = self.len() ^ self.floor.rotate_left(32) ^ self.sessions.hash();
         for (key, entry) in &self.keys {
             hasher.reset();
             hasher.update(key);

@@ -1,11 +1,12 @@
 //! A shard's data from its bytes, a piece at a time. Writing them is `frozen.rs`.
 //!
 //! An entry: key length u32, value length u32, deadline u64 (0: none), type u8, of a type 2 the version u64, then key and
-//! value, in key order. Type 2 is a string; type 1 one without a version; type 0 no key, but the floor of the versions. All
-//! little-endian. Checksums are the container's business.
+//! value, in key order. Type 2 is a string; type 1 one without a version; type 0 no key, but the floor of the versions;
+//! type 3 no key, but the sessions. All little-endian. Checksums are the container's business.
 
-use super::frozen::{ENTRY_HEADER_BYTES, TYPE_FLOOR, TYPE_STRING, TYPE_STRING_1};
+use super::frozen::{ENTRY_HEADER_BYTES, TYPE_FLOOR, TYPE_SESSIONS, TYPE_STRING, TYPE_STRING_1};
 use super::keyspace::{Keyspace, Value};
+use super::session::Sessions;
 
 /// Bytes that are no part of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,10 @@ impl ShardReader {
                     let floor = value.try_into().map_err(|_| SnapshotError(self.keys.len()))?;
                     self.keys.set_floor(u64::from_le_bytes(floor));
                 }
+                TYPE_SESSIONS => {
+                    let sessions = Sessions::decode(value);
+                    self.keys.sessions = sessions.ok_or_else(|| SnapshotError(self.keys.len()))?;
+                }
                 _ => self.keys.restore(
                     key,
                     Value::String(value.to_vec()),
@@ -55,7 +60,7 @@ impl ShardReader {
         let kind = header[16];
         let mut begin = at + ENTRY_HEADER_BYTES;
         let version = match kind {
-            TYPE_FLOOR | TYPE_STRING_1 => 1,
+            TYPE_FLOOR | TYPE_SESSIONS | TYPE_STRING_1 => 1,
             TYPE_STRING => {
                 let Some((version, _)) = rest.split_first_chunk() else { return Ok(None) };
                 begin += version.len();

@@ -47,6 +47,7 @@ pub(super) struct Memory {
     lists: BTreeMap<u64, List>,
     counters: BTreeMap<u64, Counter>,
     pairs: BTreeMap<u64, Counter>,
+    once: BTreeMap<u64, Counter>,
     versions: BTreeMap<u64, Versioned>,
 }
 
@@ -69,6 +70,11 @@ impl Memory {
 
     pub(super) fn counted(&mut self, counter: u64, count: Option<i64>, when: When) {
         self.counters.entry(counter).or_default().counted(count, when);
+    }
+
+    /// An increment that is sent until it is answered was answered.
+    pub(super) fn counted_once(&mut self, counter: u64, count: i64, when: When) {
+        self.once.entry(counter).or_default().counted(Some(count), when);
     }
 
     /// Both halves of a pair went up, to this.
@@ -105,22 +111,24 @@ impl Memory {
                 let counts = &mut self.pairs.entry(tag).or_default().counts;
                 counts.push(Placed { when, place, is_change: false });
             }
-            Key::Counter(counter) => {
+            Key::Counter(tag) | Key::Once(tag) => {
                 let text = String::from_utf8(text_of(reply)?).unwrap_or_default();
                 let place = if text.is_empty() { Ok(0) } else { text.parse() };
                 let place = place.map_err(|_| format!("reply: the counter is {text:?}"))?;
-                let counter = self.counters.entry(counter).or_default();
+                let counters = if matches!(key, Key::Once(_)) { &mut self.once } else { &mut self.counters };
+                let counter = counters.entry(tag).or_default();
                 counter.counts.push(Placed { when, place, is_change: false });
             }
         }
         Ok(())
     }
 
-    /// Judges all of it. Returns how many histories couldn't be decided.
+    /// Judges all of it. `unanswered` tells how many of the increments of a counter, which are sent until they are answered,
+    /// weren't. Returns how many histories couldn't be decided.
     ///
     /// # Errors
     /// What can't be true.
-    pub(super) fn judge(&self) -> Result<u64, String> {
+    pub(super) fn judge(&self, unanswered: impl Fn(u64) -> u64) -> Result<u64, String> {
         let mut undecided = 0;
         for (key, history) in &self.registers {
             match check(history) {
@@ -132,10 +140,14 @@ impl Memory {
             }
         }
         for (number, counter) in &self.counters {
-            counter.judge().map_err(|what| format!("exactly once: counter {number}: {what}"))?;
+            counter.judge(0).map_err(|what| format!("exactly once: counter {number}: {what}"))?;
+        }
+        for (number, counter) in &self.once {
+            let judged = counter.judge(unanswered(*number));
+            judged.map_err(|what| format!("exactly once: counter {number} of sessions: {what}"))?;
         }
         for (number, pair) in &self.pairs {
-            pair.judge().map_err(|what| format!("exactly once: pair {number}: {what}"))?;
+            pair.judge(0).map_err(|what| format!("exactly once: pair {number}: {what}"))?;
         }
         for (number, version) in &self.versions {
             version.judge().map_err(|what| format!("linearizability: versions of {number}: {what}"))?;
@@ -157,7 +169,8 @@ impl Counter {
         }
     }
 
-    fn judge(&self) -> Result<(), String> {
+    fn judge(&self, unanswered: u64) -> Result<(), String> {
+        let uncertain = self.uncertain + unanswered;
         let (changes, looks): (Vec<&Placed>, Vec<&Placed>) = self.counts.iter().partition(|it| it.is_change);
         let count = looks.iter().map(|it| it.place).max().unwrap_or(0);
         let acknowledged = changes.len() as u64;
@@ -165,8 +178,7 @@ impl Counter {
         if places.len() as u64 != acknowledged || places.last().is_some_and(|last| *last > count) {
             return Err(format!("counts {places:?} of {count} after {acknowledged} increments"));
         }
-        if count < acknowledged || count > acknowledged + self.uncertain {
-            let uncertain = self.uncertain;
+        if count < acknowledged || count > acknowledged + uncertain {
             return Err(format!(
                 "it is {count} after {acknowledged} acknowledged and {uncertain} uncertain increments"
             ));
@@ -270,11 +282,11 @@ mod tests {
         appended(&mut memory, 2, 16, (2, 3));
         memory.appended(0, 3, None, (5, None));
         saw(&mut memory, "0000000100000002", (6, 7));
-        assert_eq!(memory.judge(), Ok(0), "what never returned may not have happened");
+        assert_eq!(memory.judge(|_| 0), Ok(0), "what never returned may not have happened");
         saw(&mut memory, "000000010000000200000003", (8, 9));
-        assert_eq!(memory.judge(), Ok(0), "or late");
+        assert_eq!(memory.judge(|_| 0), Ok(0), "or late");
         saw(&mut memory, "0000000100000002", (10, 11));
-        assert!(memory.judge().is_err(), "but then it has");
+        assert!(memory.judge(|_| 0).is_err(), "but then it has");
     }
 
     #[test]
@@ -283,7 +295,7 @@ mod tests {
             let mut memory = Memory::default();
             appended(&mut memory, 1, 8, (1, 2));
             saw(&mut memory, text, (3, 4));
-            assert!(memory.judge().is_err(), "{text}");
+            assert!(memory.judge(|_| 0).is_err(), "{text}");
         }
     }
 
@@ -293,7 +305,7 @@ mod tests {
         memory.counted(0, Some(2), (1, Some(2)));
         memory.counted(0, Some(1), (3, Some(4)));
         memory.read(Key::Counter(0), &Reply::Bulk(b"2".to_vec()), (5, Some(6))).unwrap();
-        assert!(memory.judge().is_err());
+        assert!(memory.judge(|_| 0).is_err());
     }
 
     #[test]
@@ -304,8 +316,8 @@ mod tests {
         memory.wrote(lease, Some(7), (1, Some(2)));
         memory.read(lease, &value("v7"), (3, Some(4))).unwrap();
         memory.read(lease, &Reply::Null, (5, Some(6))).unwrap();
-        assert_eq!(memory.judge(), Ok(0));
+        assert_eq!(memory.judge(|_| 0), Ok(0));
         memory.read(lease, &value("v7"), (7, Some(8))).unwrap();
-        assert!(memory.judge().is_err());
+        assert!(memory.judge(|_| 0).is_err());
     }
 }

@@ -2,11 +2,13 @@
 
 mod atomics;
 mod memory;
+mod sessions;
 
 use crate::rng::Rng;
 use atomics::both;
 use flotilla_services::client::{Reply, parse_reply};
 use memory::Memory;
+use sessions::Sessions;
 use std::collections::{BTreeSet, VecDeque};
 
 /// A key that is shared.
@@ -24,6 +26,8 @@ pub enum Key {
     Pair(u64),
     /// Is written only by those who know its version.
     Version(u64),
+    /// Counts up by writes that are sent again until they are answered.
+    Once(u64),
 }
 
 /// What a command was for.
@@ -45,6 +49,15 @@ pub enum Purpose {
         tag: u64,
         /// Only if neither has changed meanwhile.
         watches: bool,
+    },
+    /// Opens a session for that counter.
+    Open(u64),
+    /// Increments it.
+    Once {
+        /// Which.
+        tag: u64,
+        /// The number of this increment in its session.
+        write: u64,
     },
     /// Writes a key that has a version.
     Cas {
@@ -98,6 +111,7 @@ pub struct Clients {
     pipeline: u64,
     last_value: u64,
     memory: Memory,
+    sessions: Sessions,
     /// Commands being put together.
     bytes: Vec<u8>,
     looked_at: BTreeSet<Key>,
@@ -135,6 +149,7 @@ impl Clients {
             bytes: Vec::new(),
             last_value: 0,
             memory: Memory::default(),
+            sessions: Sessions::default(),
             looked_at: BTreeSet::new(),
             answered: 0,
             undecided: 0,
@@ -175,7 +190,8 @@ impl Clients {
             self.last_value += 1;
             let value = self.last_value;
             match self.rng.between(0, 99) {
-                0..35 => self.ask(client, now, &["INCR", &Key::Counter(tag).name()], Purpose::Count(tag)),
+                0..15 => self.ask_once(client, now, tag),
+                15..35 => self.ask(client, now, &["INCR", &Key::Counter(tag).name()], Purpose::Count(tag)),
                 35..45 => self.ask_pair(client, now, tag),
                 45..55 => self.ask_cas(client, now, tag, value),
                 55..75 => {
@@ -226,7 +242,7 @@ impl Clients {
 
     fn left_to_see(&self) -> impl Iterator<Item = Key> + '_ {
         let registers = (0..self.keys).map(Key::Register);
-        let others = [Key::List, Key::Counter, Key::Pair, Key::Version];
+        let others = [Key::List, Key::Counter, Key::Pair, Key::Version, Key::Once];
         let all = registers.chain(others.into_iter().flat_map(|kind| (0..self.keys).map(kind)));
         all.filter(|key| !self.looked_at.contains(key))
     }
@@ -261,11 +277,11 @@ impl Clients {
             }
             user.served += 1;
             self.answered += 1;
-            self.note(&asked, &reply, now)?;
+            self.note(client, &asked, &reply, now)?;
         }
     }
 
-    fn note(&mut self, asked: &Asked, reply: &Reply, now: u64) -> Result<(), String> {
+    fn note(&mut self, client: usize, asked: &Asked, reply: &Reply, now: u64) -> Result<(), String> {
         let (memory, when) = (&mut self.memory, (asked.called, Some(now)));
         match (&asked.purpose, reply) {
             (Purpose::Write(key, Some(value)), Reply::Status(_)) => memory.wrote(*key, Some(*value), when),
@@ -285,6 +301,10 @@ impl Clients {
             (Purpose::Pair { tag, .. }, reply) => memory.paired(*tag, Some(both(reply)?), when),
             (Purpose::Cas { tag, given, value }, reply) => {
                 memory.version(*tag).wrote(*given, *value, reply, when)?;
+            }
+            (Purpose::Open(tag), Reply::Integer(number)) => self.sessions.opened(client, *tag, *number),
+            (Purpose::Once { tag, write }, Reply::Integer(count)) => {
+                self.once(client, (*tag, *write), *count, when)?;
             }
             (Purpose::Own, Reply::Status(_)) => {}
             (Purpose::OwnRead(expected), reply) => {
@@ -323,7 +343,8 @@ impl Clients {
     /// # Errors
     /// What the users saw and must not have seen.
     pub fn judge(&mut self) -> Result<(), String> {
-        self.undecided = self.memory.judge()?;
+        let sessions = &self.sessions;
+        self.undecided = self.memory.judge(|tag| sessions.uncertain(tag))?;
         Ok(())
     }
 }
@@ -337,6 +358,7 @@ impl Key {
             Self::Counter(tag) => format!("counter:{{{tag}}}"),
             Self::Pair(tag) => format!("one:{{{tag}}}"),
             Self::Version(tag) => format!("version:{{{tag}}}"),
+            Self::Once(tag) => format!("once:{{{tag}}}"),
         }
     }
 }
