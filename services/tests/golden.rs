@@ -138,12 +138,35 @@ fn golden_transaction() -> Vec<u8> {
     RecordHeader::decode(&slice).unwrap().1.to_vec()
 }
 
+const ONCE: [&[u8]; 7] = [b"FLOTILLA.ONCE", SESSION, b"2", b"0", b"SET", b"key", b"value"];
+/// The first session, opened with a key of slot 12539.
+const SESSION: &[u8] = b"28923";
+
+/// A shard with a session that keeps two replies, and a key.
+fn golden_sessions() -> Vec<u8> {
+    let mut keys = Keyspace::default();
+    let mut say = |args: &[&[u8]]| {
+        let mut out = Vec::new();
+        let mut reply = ReplyWriter::new(&mut out, Protocol::Resp2);
+        keys.write(UNIX_MS, lookup(args[0]).unwrap().code, args, &mut reply);
+        out
+    };
+    assert_eq!(say(&[b"FLOTILLA.SESSION", b"key"]), [b":", SESSION, b"\r\n"].concat());
+    assert_eq!(say(&[b"FLOTILLA.ONCE", SESSION, b"1", b"0", b"DEL", b"key"]), b":0\r\n");
+    assert_eq!(say(&ONCE), b"+OK\r\n");
+    keys.freeze();
+    let mut bytes = Vec::new();
+    assert!(keys.read_frozen(4000, &mut bytes));
+    bytes
+}
+
 #[test]
 fn today_s_code_writes_the_golden_bytes() {
     for (name, written) in [
         ("format/golden.log", golden_log()),
         ("format/golden.snap", golden_snapshot()),
         ("format/golden.exec", golden_transaction()),
+        ("format/golden.sessions", golden_sessions()),
     ] {
         if std::env::var_os("FLOTILLA_WRITE_GOLDEN").is_some() {
             std::fs::write(docs(name), &written).unwrap();
@@ -196,6 +219,22 @@ fn the_golden_bytes_are_read() {
     assert_eq!(apply(&mut keys), b"*2\r\n+OK\r\n+PONG\r\n");
 }
 
+#[test]
+fn the_golden_sessions_are_read() {
+    let mut reader = ShardReader::default();
+    reader.read(&std::fs::read(docs("format/golden.sessions")).unwrap()).unwrap();
+    let mut keys = reader.finish().unwrap();
+    assert_eq!(keys.sessions(), 1);
+    let first: [&[u8]; 6] = [b"FLOTILLA.ONCE", SESSION, b"1", b"0", b"DEL", b"key"];
+    for (args, expected) in [(&first[..], &b":0\r\n"[..]), (&ONCE[..], b"+OK\r\n")] {
+        let mut out = Vec::new();
+        let mut reply = ReplyWriter::new(&mut out, Protocol::Resp2);
+        keys.write(UNIX_MS, lookup(args[0]).unwrap().code, args, &mut reply);
+        assert_eq!(out, expected);
+    }
+    assert!(keys.get(UNIX_MS, b"key").is_some(), "neither was executed again");
+}
+
 fn read_snapshot(name: &str) {
     let image = std::fs::read(docs(name)).unwrap();
     let file = FileId { kind: FileKind::Snapshot, number: 1 };
@@ -215,8 +254,9 @@ fn read_snapshot(name: &str) {
 fn the_page_shows_the_golden_bytes() {
     let page = std::fs::read_to_string(docs("format.md")).unwrap();
     let mut lines = 0;
-    for line in
-        page.lines().filter(|line| ["log ", "snap ", "exec "].iter().any(|name| line.starts_with(name)))
+    for line in page
+        .lines()
+        .filter(|line| ["log ", "snap ", "exec ", "sessions "].iter().any(|name| line.starts_with(name)))
     {
         let (place, rest) = line.split_once(": ").unwrap();
         let (name, offset) = place.split_once(' ').unwrap();

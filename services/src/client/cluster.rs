@@ -134,7 +134,7 @@ impl Cluster {
     }
 }
 
-fn range_of(reply: &Reply) -> Option<(u16, u16, String)> {
+pub(super) fn range_of(reply: &Reply) -> Option<(u16, u16, String)> {
     let Reply::Array(fields) = reply else { return None };
     let [Reply::Integer(first), Reply::Integer(last), Reply::Array(leader), ..] = &fields[..] else {
         return None;

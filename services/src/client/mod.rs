@@ -5,11 +5,13 @@
 
 mod cluster;
 mod lock;
+mod native;
 mod reply;
 mod versions;
 
 pub use cluster::Cluster;
 pub use lock::{Held, Lock};
+pub use native::{Client, ClientOptions};
 pub use reply::{Reply, parse as parse_reply};
 pub use versions::{PutError, Versions};
 
@@ -40,6 +42,12 @@ pub enum ClientError {
     /// The command was answered with an error.
     #[error("{0}")]
     Refused(String),
+    /// A write was sent and never answered: it took effect once or not at all.
+    #[error("the write may have taken effect or not; the last word was: {last}")]
+    Unknown {
+        /// The last error.
+        last: String,
+    },
     /// No node gave an answer in time.
     #[error("no answer within {seconds:.1} s; the last word was: {last}")]
     TimedOut {

@@ -220,6 +220,7 @@ impl NodeView for View<'_> {
             ("appendonly", "yes".to_owned()),
             ("cluster-enabled", "yes".to_owned()),
             ("databases", "1".to_owned()),
+            ("flotilla-shards", config.shards.to_string()),
             ("maxclients", config.limits.connections_max.to_string()),
             ("maxmemory", "0".to_owned()),
             ("maxmemory-policy", "noeviction".to_owned()),

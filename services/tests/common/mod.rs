@@ -3,6 +3,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as they do")]
 
+mod cutter;
+
+pub(crate) use cutter::Cutter;
+
 use flotilla_services::client::{Connection, Reply};
 use flotilla_services::hands::{Stopwatch, pause};
 use flotilla_services::local::{LocalCluster, LocalOptions};

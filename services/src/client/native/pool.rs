@@ -1,0 +1,162 @@
+//! What the calls of a native client share: who leads what, and the connections and sessions that nobody uses at the moment.
+
+use super::super::cluster::range_of;
+use super::super::{ClientError, Reply};
+use super::link::Link;
+use super::within;
+use crate::slot::Slot;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Idle connections to one core; more are closed.
+const IDLE_MAX: usize = 64;
+
+/// A session, by its number in the cluster.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) number: u64,
+    /// The last write that was answered.
+    pub(super) last: u64,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    seeds: Vec<String>,
+    next_seed: usize,
+    /// Shards of the cluster; 0 if that isn't known yet.
+    shards: u16,
+    /// First and last slot, and the address of their leader.
+    ranges: Vec<(u16, u16, String)>,
+    links: BTreeMap<String, Vec<Link>>,
+    /// By shard.
+    sessions: BTreeMap<u16, Vec<Session>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Mutex<Shared>,
+    patience: Duration,
+}
+
+impl Pool {
+    pub(super) fn new(seeds: Vec<String>, patience: Duration) -> Self {
+        Self { shared: Mutex::new(Shared { seeds, ..Shared::default() }), patience }
+    }
+
+    /// Held for a few instructions, never across an await.
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the next node who leads what.
+    pub(super) async fn learn(&self) -> Result<(), ClientError> {
+        let address = {
+            let mut shared = self.shared();
+            let place = shared.next_seed % shared.seeds.len().max(1);
+            shared.next_seed += 1;
+            shared.seeds.get(place).cloned()
+        };
+        let address = address.ok_or_else(|| ClientError::Refused("no address was given".to_owned()))?;
+        let mut link = self.link(&address).await?;
+        let is_known = self.shared().shards > 0;
+        if !is_known {
+            let asked: [&[u8]; 3] = [b"CONFIG", b"GET", b"flotilla-shards"];
+            let reply = within(self.patience, link.call(&asked)).await?;
+            let shards = shards_of(&reply).ok_or_else(|| ClientError::Protocol {
+                address: address.clone(),
+                what: format!("CONFIG GET flotilla-shards was answered with {reply}: is it a Flotilla?"),
+            })?;
+            self.shared().shards = shards;
+        }
+        let reply = within(self.patience, link.call(&[b"CLUSTER", b"SLOTS"])).await?;
+        let Reply::Array(ranges) = reply else {
+            return Err(ClientError::Protocol { address, what: "CLUSTER SLOTS isn't an array".to_owned() });
+        };
+        let mut shared = self.shared();
+        shared.ranges = ranges.iter().filter_map(range_of).collect();
+        // Whoever leads something can be asked as well, should the nodes known at first be gone.
+        let leaders: Vec<String> = shared.ranges.iter().map(|(.., address)| address.clone()).collect();
+        for leader in leaders {
+            if !shared.seeds.contains(&leader) {
+                shared.seeds.push(leader);
+            }
+        }
+        drop(shared);
+        self.put_link(link);
+        Ok(())
+    }
+
+    pub(super) fn leader_of(&self, slot: Slot) -> Option<String> {
+        let shared = self.shared();
+        let range = shared.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot.0));
+        range.map(|(.., address)| address.clone())
+    }
+
+    /// Somebody didn't answer: who leads what is asked for again.
+    pub(super) fn distrust(&self) {
+        self.shared().ranges.clear();
+    }
+
+    /// Whether an error says that nothing was done, and that somebody else or a later time is right; learns from it who.
+    pub(super) fn is_elsewhere(&self, slot: Slot, error: &str) -> bool {
+        let mut words = error.split(' ');
+        match words.next() {
+            Some("MOVED") => {
+                let mut shared = self.shared();
+                shared.ranges.clear();
+                // The rest is asked for when it is missed.
+                shared.ranges.extend(words.nth(1).map(|address| (slot.0, slot.0, address.to_owned())));
+                true
+            }
+            Some("CLUSTERDOWN" | "TRYAGAIN") => {
+                self.distrust();
+                true
+            }
+            Some("BUSY" | "MISCONF" | "LOADING") => true,
+            _ => false,
+        }
+    }
+
+    /// An idle connection, or a new one.
+    pub(super) async fn link(&self, address: &str) -> Result<Link, ClientError> {
+        let idle = self.shared().links.get_mut(address).and_then(Vec::pop);
+        match idle {
+            Some(link) => Ok(link),
+            None => within(self.patience, Link::open(address)).await,
+        }
+    }
+
+    /// A connection broke: those beside it may be as old.
+    pub(super) fn drop_links(&self, address: &str) {
+        self.shared().links.remove(address);
+    }
+
+    pub(super) fn put_link(&self, link: Link) {
+        let mut shared = self.shared();
+        let idle = shared.links.entry(link.address.clone()).or_default();
+        if idle.len() < IDLE_MAX {
+            idle.push(link);
+        }
+    }
+
+    /// An idle session of the slot's shard.
+    pub(super) fn session(&self, slot: Slot) -> Option<Session> {
+        let mut shared = self.shared();
+        let shard = slot.shard(shared.shards);
+        shared.sessions.get_mut(&shard).and_then(Vec::pop)
+    }
+
+    pub(super) fn give_back(&self, slot: Slot, session: Session) {
+        let mut shared = self.shared();
+        let shard = slot.shard(shared.shards);
+        shared.sessions.entry(shard).or_default().push(session);
+    }
+}
+
+fn shards_of(reply: &Reply) -> Option<u16> {
+    let Reply::Array(pair) = reply else { return None };
+    let [_, Reply::Bulk(shards)] = &pair[..] else { return None };
+    std::str::from_utf8(shards).ok()?.parse().ok().filter(|shards| *shards > 0)
+}
