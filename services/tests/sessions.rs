@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{Cutter, PATIENCE, lone, start, wide};
+use common::cutter::Cutter;
+use common::{PATIENCE, lone, start, wide};
 use flotilla_services::client::{Client, ClientError, ClientOptions, Connection, Reply};
 use flotilla_services::hands::spawn;
 use futures_lite::future::block_on;

@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{Cutter, PATIENCE, TestCluster, lone, wide};
+use common::cutter::Cutter;
+use common::{PATIENCE, TestCluster, lone, wide};
 use flotilla_services::client::{Lock, PutError, Versions};
 use flotilla_services::hands::{Stopwatch, pause, spawn};
 use std::time::Duration;

@@ -3,9 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as they do")]
 
-mod cutter;
-
-pub(crate) use cutter::Cutter;
+pub(crate) mod cutter;
 
 use flotilla_services::client::{Connection, Reply};
 use flotilla_services::hands::{Stopwatch, pause};
