@@ -120,6 +120,7 @@ mod tests {
             "expiretime k",
             "flotilla.cas c 0 v",
             "flotilla.getv k",
+            "flotilla.session k",
             "get k",
             "getbit k 1",
             "getdel k",
