@@ -103,6 +103,19 @@ fn its_acknowledgements_and_confirmations_don_t_count() {
     assert!(cluster.raft(0).commit() >= written && !cluster.raft(1).is_repairing());
 }
 
+/// With it alone a leader can commit nothing: whoever waits for that must hear that nobody leads.
+#[test]
+fn a_leader_that_only_it_answers_steps_down() {
+    let (mut cluster, _) = one_has_lost_what_two_lacks();
+    let_time_pass(&mut cluster);
+    assert!(cluster.raft(1).is_repairing());
+    assert_ne!(cluster.raft(0).role(), Role::Leader);
+    cluster.cut_off.clear();
+    let_time_pass(&mut cluster);
+    assert!((0..3).any(|node| cluster.raft(node).role() == Role::Leader), "and later somebody does");
+    assert!(!cluster.raft(1).is_repairing());
+}
+
 #[test]
 fn a_lost_vote_is_given_to_nobody_else() {
     let mut cluster = Cluster::new(5);

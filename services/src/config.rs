@@ -103,7 +103,10 @@ impl Default for LogSettings {
     }
 }
 
-/// Raft's timeouts, in milliseconds.
+/// What an append may be set to: less destroys batching, more holds up what follows it.
+const APPEND_BYTES: std::ops::RangeInclusive<usize> = 4096..=4 << 20;
+
+/// Raft's timeouts, in milliseconds, and bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaftSettings {
@@ -116,12 +119,20 @@ pub struct RaftSettings {
     pub lease_reads: bool,
     /// While one node's monotonic clock advances by a second, another's advances by at most so many millionths more.
     pub clock_drift_max_ppm: u32,
+    /// Bytes of entries in one message to a follower; one entry goes whatever its size.
+    pub append_bytes_max: usize,
 }
 
 impl Default for RaftSettings {
     fn default() -> Self {
         // What time daemons do to a clock at worst: chrony slews by up to a twelfth, on two nodes in opposite directions.
-        Self { heartbeat_ms: 50, election_timeout_ms: 400, lease_reads: false, clock_drift_max_ppm: 200_000 }
+        Self {
+            heartbeat_ms: 50,
+            election_timeout_ms: 400,
+            lease_reads: false,
+            clock_drift_max_ppm: 200_000,
+            append_bytes_max: 256 << 10,
+        }
     }
 }
 
@@ -285,6 +296,10 @@ impl Config {
         if self.raft.clock_drift_max_ppm > 1_000_000 {
             let what = "at most 1000000: one clock at twice the speed of another";
             return Err(invalid("raft.clock_drift_max_ppm", self.raft.clock_drift_max_ppm.to_string(), what));
+        }
+        if !APPEND_BYTES.contains(&self.raft.append_bytes_max) {
+            let what = "4096 to 4194304";
+            return Err(invalid("raft.append_bytes_max", self.raft.append_bytes_max.to_string(), what));
         }
         if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
             return Err(invalid(

@@ -3,6 +3,8 @@
 //! Schema 0 is the empty entry that begins a leader's term. Schema 1 is frozen as [`CommandV1`]; a new shape
 //! gets a new number, and this one stays readable for ever (`docs/format.md`).
 
+use crate::command::by_code;
+use flotilla_consensus::membership::SCHEMA_MEMBERSHIP;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 use smallvec::SmallVec;
@@ -56,4 +58,35 @@ pub fn write(writer: &mut flotilla_storage::PayloadWriter<'_>, unix_ms: u64, cod
 /// The validator's words, if the bytes are no archive of a [`CommandV1`].
 pub fn read(payload: &[u8]) -> Result<&ArchivedCommandV1<'_>, rkyv::rancor::Error> {
     rkyv::access::<ArchivedCommandV1<'_>, rkyv::rancor::Error>(payload)
+}
+
+/// What this version doesn't know of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// Its schema.
+    #[error("schema {0}, which this version doesn't know")]
+    Schema(u16),
+    /// Its payload, which isn't what its schema says.
+    #[error("a payload that schema {0} doesn't explain")]
+    Payload(u16),
+    /// Its command.
+    #[error("a command of code {0}, which this version doesn't know")]
+    Code(u16),
+}
+
+/// The command in an entry; `None` if the entry has none to apply.
+///
+/// # Errors
+/// [`Unknown`].
+pub fn command(schema: u16, payload: &[u8]) -> Result<Option<&ArchivedCommandV1<'_>>, Unknown> {
+    match schema {
+        SCHEMA_EMPTY | SCHEMA_MEMBERSHIP => Ok(None),
+        SCHEMA_COMMAND_V1 => {
+            let command = read(payload).map_err(|_| Unknown::Payload(schema))?;
+            let code = command.code.to_native();
+            let is_known = code == CODE_ADVANCE_TIME || by_code(code).is_some();
+            if is_known { Ok(Some(command)) } else { Err(Unknown::Code(code)) }
+        }
+        _ => Err(Unknown::Schema(schema)),
+    }
 }

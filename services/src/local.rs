@@ -1,7 +1,7 @@
 //! A whole cluster on this machine, each node a process of its own: for the demo, `flotilla dev`, benchmarks and
 //! tests.
 
-use crate::client::{Cluster, Reply};
+use crate::client::{ClientError, Cluster, Connection, Reply};
 use crate::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, usual_priority};
 use crate::hands::{Stopwatch, pause};
 use rustix::process::{Pid, Signal, kill_process};
@@ -87,6 +87,16 @@ pub enum LocalError {
         node: u32,
         /// How long it was given.
         seconds: u64,
+    },
+    /// A node isn't a voter yet.
+    #[error("node {node} isn't a whole member of every group after {seconds:.0} s: {what}")]
+    NotWhole {
+        /// Which one.
+        node: u32,
+        /// How long it was given.
+        seconds: f64,
+        /// What it says, or why it says nothing.
+        what: String,
     },
     /// The cluster doesn't serve.
     #[error("the cluster has no leader for every slot after {0:.0} s")]
@@ -313,10 +323,46 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// Waits until a new cluster serves and can do without any one of its nodes: a majority of the founders is enough to elect
+    /// a leader, and whoever isn't whole by then counts as failed until the others have told it what it may have missed.
+    ///
+    /// # Errors
+    /// [`LocalError::NoLeader`], [`LocalError::NotWhole`].
+    pub fn wait_until_founded(&self, timeout: Duration) -> Result<(), LocalError> {
+        let clock = Stopwatch::start();
+        self.wait_for_leaders(timeout)?;
+        for node in self.nodes.iter().filter(|node| !node.entry.joins) {
+            let NodeEntry { id, host, port, cores, .. } = &node.entry;
+            for core in 0..*cores {
+                let address = format!("{host}:{}", port + core);
+                loop {
+                    let what = match replication_of(&address, timeout) {
+                        Ok(text) if text.contains("groups_repairing:0") => break,
+                        Ok(text) => text,
+                        Err(error) => error.to_string(),
+                    };
+                    if clock.elapsed() >= timeout {
+                        return Err(LocalError::NotWhole { node: *id, seconds: timeout.as_secs_f64(), what });
+                    }
+                    pause(Duration::from_millis(2));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// User and system time of the running nodes so far, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
         processes.filter_map(|process| cpu_seconds_of(process.id())).sum()
+    }
+}
+
+/// What a core says of its groups.
+fn replication_of(address: &str, timeout: Duration) -> Result<String, ClientError> {
+    match Connection::open(address, timeout)?.execute(&[b"INFO", b"replication"])? {
+        Reply::Bulk(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        other => Err(ClientError::Refused(other.to_string())),
     }
 }
 

@@ -3,8 +3,6 @@
 //! Every core of every node is a member of its own, with its own port, so that a client that knows clusters goes
 //! straight to the core that owns its key.
 
-use crate::slot::Slot;
-
 /// One core of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -58,22 +56,4 @@ pub fn member_id(cluster: &str, node: u32, core: u16) -> String {
         ));
     }
     id
-}
-
-impl Topology {
-    /// The range that a slot is in.
-    pub fn range_of(&self, slot: Slot) -> Option<&Range> {
-        self.ranges.iter().find(|range| (range.first_slot..=range.last_slot).contains(&slot.0))
-    }
-
-    /// What a client that asks the wrong member is told.
-    pub fn moved(&self, slot: Slot) -> String {
-        match self.range_of(slot).and_then(|range| range.leader).map(|leader| &self.members[leader]) {
-            Some(member) if self.members[self.me] != *member => {
-                format!("MOVED {} {}:{}", slot.0, member.host, member.port)
-            }
-            Some(_) => "TRYAGAIN the leader of this slot's group has only just been elected".to_owned(),
-            None => "CLUSTERDOWN Hash slot not served".to_owned(),
-        }
-    }
 }

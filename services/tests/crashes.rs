@@ -109,6 +109,18 @@ fn a_replica_that_lost_part_of_its_log_gets_it_back_and_votes_again() {
     }
 }
 
+/// A majority elects a leader while the third node may still be asking what it has missed: as long as that isn't answered it
+/// counts as failed, and then nothing is written without the two others.
+#[test]
+fn a_founded_cluster_does_without_any_one_of_its_nodes_at_once() {
+    for node in [3, 2, 1] {
+        let mut cluster = start(|options| options.nodes = 3);
+        cluster.nodes.kill(node);
+        cluster.set("key", "value");
+        assert_eq!(cluster.get("key"), Some("value".to_owned()), "without {node}");
+    }
+}
+
 #[test]
 fn damage_that_nobody_can_mend_is_refused_with_segment_offset_and_group() {
     let mut cluster = start(|options| options.nodes = 1);

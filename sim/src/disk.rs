@@ -158,6 +158,11 @@ impl Disk {
         self.files.get(&file).map(|file| file.length() as u64)
     }
 
+    /// The first block of a file, as far as it is durable.
+    pub fn first_block(&self, file: FileId) -> &[u8] {
+        self.files.get(&file).map_or(&[], |file| &file.durable[..BLOCK_BYTES.min(file.durable.len())])
+    }
+
     /// Whether a loss of power would take nothing of a file.
     pub fn is_durable(&self, file: FileId) -> bool {
         self.files.get(&file).is_none_or(|file| file.pending.is_empty())
@@ -361,9 +366,9 @@ impl Disk {
         std::mem::take(&mut self.hardened)
     }
 
-    /// How many files of this kind there are.
-    pub fn count(&self, kind: FileKind) -> usize {
-        self.files.keys().filter(|file| file.kind == kind).count()
+    /// The files that there are.
+    pub fn files(&self) -> impl Iterator<Item = FileId> + '_ {
+        self.files.keys().copied()
     }
 }
 

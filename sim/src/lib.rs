@@ -10,6 +10,7 @@
 //! | [`mod@check`] | what must be true at every moment |
 //! | [`linear`] | whether a history is linearizable |
 //! | [`faults`] | the kinds of faults: names, counts, switches |
+//! | [`hazards`] | circumstances that seeds seldom draw together |
 //! | [`prove`] | bugs planted on purpose, and whether they are found |
 //! | [`mod@run`] | many seeds on all cores |
 //! | [`shrink`] | the smallest plan that still fails |
@@ -23,6 +24,7 @@ pub mod disk;
 mod fast_hash;
 pub mod faultfs;
 pub mod faults;
+pub mod hazards;
 pub mod linear;
 pub mod prove;
 pub mod rng;

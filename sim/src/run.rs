@@ -1,6 +1,7 @@
 //! Many seeds on all cores, added up.
 
 use crate::faults::Tally;
+use crate::hazards::Hazard;
 use crate::trace::Detail;
 use crate::world::{Outcome, Plan, simulate};
 use rustix::time::{ClockId, clock_gettime};
@@ -81,11 +82,11 @@ pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Runs the seeds from `start` on, in `jobs` threads.
+/// Runs the seeds from `start` on, in a hazard or as they are drawn, in `jobs` threads.
 ///
 /// # Errors
 /// The lowest seed found that fails; the others were given up then.
-pub fn run(start: u64, seeds: u64, jobs: usize) -> Result<Totals, Failed> {
+pub fn run(start: u64, seeds: u64, hazard: Option<Hazard>, jobs: usize) -> Result<Totals, Failed> {
     let (began, cpu_before) = (Instant::now(), cpu_seconds());
     let next = AtomicU64::new(start);
     let end = start + seeds;
@@ -99,7 +100,9 @@ pub fn run(start: u64, seeds: u64, jobs: usize) -> Result<Totals, Failed> {
                     if seed >= end {
                         return;
                     }
-                    if let Err(found) = one(seed, seed < start + RUN_TWICE, &totals) {
+                    if let Err(found) =
+                        one(Plan { hazard, ..Plan::new(seed) }, seed < start + RUN_TWICE, &totals)
+                    {
                         next.store(end, Ordering::Relaxed);
                         let mut failed = failed.lock().expect("nothing panics with it");
                         if failed.as_ref().is_none_or(|other| other.plan.seed > seed) {
@@ -119,8 +122,7 @@ pub fn run(start: u64, seeds: u64, jobs: usize) -> Result<Totals, Failed> {
     Ok(totals)
 }
 
-fn one(seed: u64, twice: bool, totals: &Mutex<Totals>) -> Result<(), Failed> {
-    let plan = Plan::new(seed);
+fn one(plan: Plan, twice: bool, totals: &Mutex<Totals>) -> Result<(), Failed> {
     let outcome = simulate(&plan, Detail::Faults);
     if let Some(what) = outcome.failure {
         return Err(Failed { plan, what });

@@ -39,6 +39,9 @@ impl Rots {
     }
 }
 
+/// The smallest has room for little more than one frame.
+const SEGMENT_BYTES: [u64; 4] = [320 << 10, 320 << 10, 512 << 10, 1 << 20];
+
 /// The configuration of one simulation. Times in nanoseconds, chances per million.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swarm {
@@ -56,6 +59,8 @@ pub struct Swarm {
     pub keys: u64,
     /// The most commands that follow a client's first one at once.
     pub pipeline: u64,
+    /// Of a hundred commands, so many are about a key that nobody else uses. Every third of those is large.
+    pub own: u64,
     /// Nodes send a client's command on to the leader, and followers serve reads.
     pub forwards: bool,
     /// Length of the phase in which everything goes wrong.
@@ -114,6 +119,10 @@ pub struct Swarm {
     pub heartbeat_ms: u64,
     /// Election timeout, in milliseconds.
     pub election_ms: u64,
+    /// Bytes of a segment of the log: small ones are given back and used again all the time.
+    pub segment_bytes: u64,
+    /// Bytes of entries in one message to a follower.
+    pub append_bytes: usize,
     /// Bytes of log after which a snapshot is taken.
     pub snapshot_bytes: usize,
     /// Bytes of a piece of a snapshot.
@@ -156,6 +165,7 @@ impl Swarm {
             clients: few(maybe(100, 2, 8)),
             keys: maybe(100, 1, 6),
             pipeline: maybe(80, 1, 12),
+            own: 6 + maybe(30, 10, 40),
             forwards: maybe(25, 1, 1) == 1,
             safety: maybe(100, 1500, 4000) * MS,
             delay: maybe(100, 20, 400) * US * if maybe(20, 1, 1) == 1 { 40 } else { 1 },
@@ -191,10 +201,13 @@ impl Swarm {
             pauses: maybe(30, 100, 1500) * MS,
             batch: maybe(100, 1, 200) * US,
             skew_ms: maybe(50, 1, 5_000),
-            drift_ppm: maybe(40, 100, 50_000),
+            drift_ppm: maybe(40, 100, 200_000),
             commits_in_flight: few(maybe(100, 1, 3)),
             heartbeat_ms,
             election_ms: heartbeat_ms * maybe(100, 4, 10),
+            segment_bytes: SEGMENT_BYTES[few(maybe(100, 0, 3))],
+            // Small, at times: what a follower lacks comes in many pieces.
+            append_bytes: if maybe(50, 1, 1) == 1 { few(maybe(100, 1, 2_000)) } else { 256 << 10 },
             snapshot_piece: 4096 * few(maybe(100, 1, 8)),
             snapshot_bytes: few(maybe(50, 4_096, 60_000)).max(4096)
                 + if maybe(40, 1, 1) == 1 { 64 << 20 } else { 0 },

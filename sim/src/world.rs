@@ -27,10 +27,12 @@ mod turns;
 use crate::check::Checks;
 use crate::clients::Clients;
 use crate::faults::{Fault, Tally};
+use crate::hazards::Hazard;
 use crate::rng::Rng;
 use crate::run::last_panic;
 use crate::swarm::Swarm;
 use crate::trace::{Detail, Trace};
+use flotilla_consensus::RaftConfig;
 use flotilla_runtime::OpId;
 use flotilla_services::core::Message;
 use network::Link;
@@ -81,6 +83,8 @@ enum Happening {
 pub struct Plan {
     /// The seed.
     pub seed: u64,
+    /// What it is run in.
+    pub hazard: Option<Hazard>,
     /// Faults that don't happen, though the seed drew them.
     pub without: Vec<Fault>,
     /// Length of the phase in which things go wrong, in milliseconds, if not as drawn.
@@ -92,12 +96,13 @@ pub struct Plan {
 impl Plan {
     /// All that the seed draws.
     pub fn new(seed: u64) -> Self {
-        Self { seed, without: Vec::new(), safety_ms: None, clients: None }
+        Self { seed, hazard: None, without: Vec::new(), safety_ms: None, clients: None }
     }
 
     /// What it draws.
     pub fn swarm(&self) -> Swarm {
         let mut swarm = Swarm::draw(&mut Rng::new(self.seed).fork(1));
+        self.hazard.iter().for_each(|hazard| hazard.change(&mut swarm));
         self.without.iter().for_each(|fault| fault.switch_off(&mut swarm));
         swarm.safety = self.safety_ms.map_or(swarm.safety, |safety_ms| safety_ms * MS);
         swarm.clients = self.clients.unwrap_or(swarm.clients);
@@ -206,7 +211,7 @@ impl World {
             }
         }
         let slow = usize::try_from(node_rng.between(0, swarm.nodes as u64 - 1)).expect("few");
-        let clients = Clients::new(swarm.clients, swarm.keys, swarm.pipeline, cores.len(), rng.fork(3));
+        let clients = Clients::new(&swarm, cores.len(), rng.fork(3));
         let mut trace = Trace::new(detail);
         trace.line(0, || format!("{plan:?}: {swarm:?}"));
         let mut tally = Tally::default();
@@ -215,8 +220,9 @@ impl World {
                 tally.note(fault);
             }
         }
-        // What a snapshot may wait for, the leader keeps; nothing keeps more.
-        let log_bytes_max = 16 * swarm.snapshot_bytes + (4 << 20);
+        // What a snapshot may wait for, the leader keeps, and what it can't commit; nothing keeps more.
+        let log_bytes_max =
+            16 * swarm.snapshot_bytes + (4 << 20) + RaftConfig::default().uncommitted_bytes_max;
         Self {
             checks: Checks::new(cores.len(), swarm.cores, log_bytes_max),
             links: vec![Link::default(); cores.len() * cores.len()],

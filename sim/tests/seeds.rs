@@ -1,5 +1,6 @@
 //! Seeds that once found a bug. What a seed draws changes with the simulator, so each says what it was about.
 
+use flotilla_sim::hazards::Hazard;
 use flotilla_sim::trace::Detail;
 use flotilla_sim::world::{Plan, simulate};
 
@@ -27,6 +28,13 @@ fn a_command_that_was_lost_on_its_way_to_the_leader_is_given_up() {
 #[test]
 fn answers_to_a_former_life_are_nobody_s() {
     holds(&Plan::new(986));
+}
+
+/// A follower was being sent a snapshot when it was elected. It went on waiting for the rest, so it took none of its own, and
+/// its log grew as long as it led.
+#[test]
+fn a_leader_waits_for_nobody_s_snapshot() {
+    holds(&Plan { hazard: Some(Hazard::Unrest), ..Plan::new(78) });
 }
 
 /// Bugs are planted in builds that ask for it by name, and in no others: a workspace's features are unified.

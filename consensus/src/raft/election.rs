@@ -66,7 +66,7 @@ impl Raft {
     pub(super) fn on_pre_vote(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         let granted = header.term > self.term
             && !self.is_repairing()
-            && !self.has_live_leader(cx)
+            && (!self.has_live_leader(cx) || planted(Bug::LeaderForgotten))
             && self.log.is_behind_or_equal(header.index, header.log_term);
         let term = if granted { header.term } else { self.term };
         let reply = Header { flag: granted, term, ..self.header(Kind::PreVoteReply) };
@@ -86,7 +86,11 @@ impl Raft {
 
     pub(super) fn on_vote(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         // In our own term too: how we came into it says nothing of the leader that we promised to wait for.
-        if header.term >= self.term && !header.flag && self.has_live_leader(cx) {
+        if header.term >= self.term
+            && !header.flag
+            && self.has_live_leader(cx)
+            && !planted(Bug::LeaderForgotten)
+        {
             return;
         }
         if header.term > self.term {
@@ -174,10 +178,12 @@ impl Raft {
         self.reset_election_deadline(cx.now);
     }
 
-    /// A heartbeat is due: a leader that no majority has answered for an election timeout isn't one any more.
+    /// A heartbeat is due: a leader that no majority has answered for an election timeout isn't one any more. Whoever lost part of
+    /// its log is no part of a majority: with it alone nothing can be committed, and clients are to hear that.
     pub(super) fn lead_on(&mut self, cx: &mut Context<'_>) {
         let since = cx.now.saturating_sub(self.config.election_timeout);
-        if !self.is_quorum(|place| place == self.me || self.progress[place].last_heard() >= since) {
+        let is_there = |progress: &Progress| progress.counts && progress.last_heard() >= since;
+        if !self.is_quorum(|place| place == self.me || is_there(&self.progress[place])) {
             return self.step_down(cx);
         }
         self.heartbeat_deadline = cx.now + self.config.heartbeat;

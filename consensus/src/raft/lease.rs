@@ -19,6 +19,7 @@
 
 use super::Raft;
 use flotilla_runtime::Nanos;
+use flotilla_runtime::planted::{Bug, planted};
 use std::collections::VecDeque;
 
 /// Rounds in the air whose sending is remembered. Forgetting one makes a lease shorter, never longer.
@@ -70,8 +71,10 @@ impl Raft {
         let Some(LeaseConfig { clock_drift_max_ppm }) = self.config.lease else { return };
         let confirmed = self.round_confirmed;
         while let Some((_, sent)) = self.lease.sent.pop_front_if(|(round, _)| *round <= confirmed) {
-            let lasts = u128::from(self.config.election_timeout) * 1_000_000;
-            let lasts = lasts / (1_000_000 + u128::from(clock_drift_max_ppm));
+            let drift_ppm = if planted(Bug::LeaseDriftIgnored) { 0 } else { clock_drift_max_ppm };
+            let times = if planted(Bug::LeaseTooLong) { 2 } else { 1 };
+            let lasts = u128::from(self.config.election_timeout) * 1_000_000 * times;
+            let lasts = lasts / (1_000_000 + u128::from(drift_ppm));
             self.lease.until = sent + Nanos::try_from(lasts).expect("shorter than the election timeout");
         }
     }

@@ -98,7 +98,7 @@ impl<'a> Demo<'a> {
         let log = LogSettings { segment_bytes: 32 << 20, ..LogSettings::default() };
         let cluster = LocalCluster::start(LocalOptions { log, ..LocalOptions::new(program, folder.clone()) });
         let cluster = cluster.map_err(Failure::failed)?;
-        cluster.wait_for_leaders(Duration::from_secs(20)).map_err(Failure::failed)?;
+        cluster.wait_until_founded(Duration::from_secs(20)).map_err(Failure::failed)?;
         let shared = Arc::default();
         Ok(Self { options, stop, folder, cluster, shared, clock: Stopwatch::start(), clients: Vec::new() })
     }

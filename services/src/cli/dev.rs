@@ -46,7 +46,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         ..LocalOptions::new(program, folder.clone())
     })
     .map_err(Failure::failed)?;
-    cluster.wait_for_leaders(Duration::from_secs(20)).map_err(Failure::failed)?;
+    cluster.wait_until_founded(Duration::from_secs(20)).map_err(Failure::failed)?;
     println!("{} nodes serve; data in {}", options.nodes, folder.display());
     for address in cluster.addresses() {
         println!("  redis-cli -c -p {}", address.rsplit(':').next().unwrap_or_default());

@@ -23,7 +23,7 @@ use crate::slot::Slot;
 use flotilla_consensus::{Proposal, Raft, ReadState, ReadTicket, Refused, Role};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::planted::{Bug, planted};
-use flotilla_runtime::{Effects, Nanos, Now, SplitMix64};
+use flotilla_runtime::{Effect, Effects, Nanos, Now, SplitMix64};
 use flotilla_storage::RecordHeader;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -266,7 +266,9 @@ impl Core {
         }
         self.settle_handover(now, place, out);
         while self.groups[place].applied < self.multi.raft(place).commit() {
-            self.apply_next(place, out);
+            if let Err(reason) = self.apply_next(place, out) {
+                return out.push(Effect::Halt { reason });
+            }
         }
         self.serve_confirmed(place, out);
         self.serve_follower_readers(place, out);
@@ -305,20 +307,31 @@ impl Core {
         }
     }
 
-    fn apply_next(&mut self, place: usize, out: &mut Effects<Message>) {
+    /// Applies the next committed entry.
+    ///
+    /// # Errors
+    /// This version doesn't know what the entry says. Nothing was done: whoever went on without it would hold other data than
+    /// the others, and nobody would notice.
+    fn apply_next(&mut self, place: usize, out: &mut Effects<Message>) -> Result<(), String> {
         let index = self.groups[place].applied + 1;
         let found = self.multi.raft(place).log().entry(index).expect("committed entries are in the log");
         let (term, record) = (found.term, found.record.clone());
-        self.serve_before(place, index, term, out);
         let (header, payload) = RecordHeader::decode(&record).expect("only whole records enter the log");
+        let command = entry::command(header.schema, payload).map_err(|unknown| {
+            format!(
+                "entry {index} of group {} has {unknown}: a newer version of Flotilla has written it. Nothing was \
+                 applied since; start this node with that version or a later one",
+                header.group
+            )
+        })?;
+        self.serve_before(place, index, term, out);
         let origin = self.claim(place, index, term, out);
         let group = &mut self.groups[place];
         group.applied = index;
-        if header.schema != SCHEMA_COMMAND_V1 {
-            assert!(origin.is_none(), "nobody waits for an empty entry");
-            return;
-        }
-        let command = entry::read(payload).expect("written by `entry::write`, its checksum verified");
+        let Some(command) = command else {
+            assert!(origin.is_none(), "nobody waits for an entry without a command");
+            return Ok(());
+        };
         let args: Args<'_> = command.args.iter().map(|arg| &arg.0[..]).collect();
         group.clock_ms = group.clock_ms.max(command.unix_ms.to_native());
         let code = command.code.to_native();
@@ -328,6 +341,7 @@ impl Core {
                 self.answer(origin, out, |groups, reply| run(&mut groups[place], code, &args, reply));
             }
         }
+        Ok(())
     }
 
     /// Who waits for the entry of this index and term. Redirected are those who wait for another entry there, and for one
@@ -440,5 +454,93 @@ fn run(group: &mut Group, code: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>
     }
     if code != CODE_ADVANCE_TIME {
         reply.simple("OK");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flotilla_runtime::{BlockPool, CoreBoot, CoreId, DiskReply, Event, Machine};
+
+    /// The only node of its cluster, with a disk that does what it is asked.
+    struct Lone {
+        core: Core,
+        now: Now,
+        halted: Option<String>,
+    }
+
+    impl Lone {
+        fn leading() -> Self {
+            let config = "cluster = \"one\"\nnode = 1\ndata = \"/nowhere\"\n[log]\nsegment_bytes = 1048576\n\
+                          [[nodes]]\nid = 1\nhost = \"here\"\nport = 7001\npeer_port = 17001\n";
+            let config: Config = toml::from_str(config).unwrap();
+            let now = Now { monotonic: SECOND, unix_ms: 1_700_000_000_000 };
+            let boot = CoreBoot { core: CoreId(0), files: Vec::new(), pool: BlockPool::heap(), seed: 1, now };
+            let mut lone = Self { core: Core::build(&config, boot).unwrap(), now, halted: None };
+            for _ in 0..1000 {
+                lone.turn();
+                if lone.core.groups[0].is_leading() {
+                    return lone;
+                }
+            }
+            panic!("nobody leads");
+        }
+
+        /// Lets ten milliseconds pass.
+        fn turn(&mut self) {
+            self.now.monotonic += 10 * MILLISECOND;
+            let mut out = Effects::default();
+            self.core.step(self.now, Event::Tick, &mut out);
+            self.core.flush(self.now, &mut out);
+            for effect in out.drain().collect::<Vec<_>>() {
+                match effect {
+                    Effect::Halt { reason } => {
+                        self.halted = Some(reason);
+                        return;
+                    }
+                    Effect::Write { op, .. } | Effect::Sync { op, .. } | Effect::CreateFile { op, .. } => {
+                        let (result, mut none) = (Ok(DiskReply::Done), Effects::default());
+                        self.core.step(self.now, Event::Disk { op, result }, &mut none);
+                    }
+                    _ => {}
+                }
+            }
+        }
+
+        /// Puts an entry into the log, and waits for what comes of it.
+        fn log(&mut self, schema: u16, write: impl FnOnce(&mut flotilla_storage::PayloadWriter<'_>)) {
+            self.core.multi.propose(self.now.monotonic, 0, schema, 100, write).unwrap();
+            for _ in 0..20 {
+                self.turn();
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_of_an_unknown_schema_halts_the_node_and_isn_t_passed_over() {
+        let mut lone = Lone::leading();
+        let before = lone.core.groups[0].applied;
+        lone.log(77, |writer| writer.put(b"of the future"));
+        let reason = lone.halted.expect("it must not go on");
+        for part in ["group 1", "schema 77", "newer version"] {
+            assert!(reason.contains(part), "{reason}");
+        }
+        assert_eq!(lone.core.groups[0].applied, before);
+    }
+
+    #[test]
+    fn a_command_of_an_unknown_code_halts_the_node_too() {
+        let mut lone = Lone::leading();
+        lone.log(SCHEMA_COMMAND_V1, |writer| entry::write(writer, 1, u16::MAX, &[b"FUTURE", b"key"]));
+        assert!(lone.halted.expect("it must not go on").contains("code 65535"));
+    }
+
+    #[test]
+    fn what_is_known_halts_nobody() {
+        let mut lone = Lone::leading();
+        let before = lone.core.groups[0].applied;
+        let set = crate::command::lookup(b"SET").unwrap().code;
+        lone.log(SCHEMA_COMMAND_V1, |writer| entry::write(writer, 1, set, &[b"SET", b"key", b"value"]));
+        assert_eq!((lone.halted, lone.core.groups[0].applied), (None, before + 1));
     }
 }

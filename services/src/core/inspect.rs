@@ -6,7 +6,7 @@ use crate::slot::Slot;
 use crate::topology::Topology;
 use flotilla_consensus::Role;
 use flotilla_runtime::machine::SECOND;
-use flotilla_runtime::{NodeId, Now};
+use flotilla_runtime::{FileId, NodeId, Now};
 
 /// Everything the checkers want to know of a core.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct Inspection<'a> {
     pub groups: Vec<GroupInspection<'a>>,
     /// The last frame of its log that is durable.
     pub durable_frame: u64,
+    /// Segments of its log whose content is needed.
+    pub live_segments: usize,
 }
 
 /// One group's replica.
@@ -41,6 +43,8 @@ pub struct GroupInspection<'a> {
     pub commit: u64,
     /// Applied up to here.
     pub applied: u64,
+    /// The log can't give back its oldest segment because of this group.
+    pub is_pinning: bool,
     state: &'a super::group::Group,
 }
 
@@ -65,6 +69,11 @@ impl GroupInspection<'_> {
     /// Our own log is durable up to here.
     pub fn durable(&self) -> u64 {
         self.raft.durable()
+    }
+
+    /// A leader's: how far another's log is known to agree, and whether that counts.
+    pub fn matched(&self, node: NodeId) -> Option<(u64, bool)> {
+        self.raft.matched(node)
     }
 
     /// The configuration in effect, and the entry that brought it.
@@ -100,16 +109,24 @@ impl Core {
                 last_index: raft.log().last_index(),
                 commit: raft.commit(),
                 applied: group.applied,
+                is_pinning: self.multi.is_pinning(place),
                 state: group,
             }
         });
-        Inspection { groups: groups.collect(), durable_frame: self.multi.wal().durable().0 }
+        let wal = self.multi.wal();
+        let (durable_frame, live_segments) = (wal.durable().0, wal.live_segments());
+        Inspection { groups: groups.collect(), durable_frame, live_segments }
     }
 
     /// Promised replies, and commands that wait for a group or are elsewhere.
     pub fn waiting(&self) -> usize {
         let in_groups: usize = self.groups.iter().map(super::group::Group::waiting).sum();
         in_groups + self.connections.waiting() + self.remote.waiting()
+    }
+
+    /// Whether a file of its folder is in use, or yet to be removed. Any other is lost space.
+    pub fn has_file(&self, file: FileId) -> bool {
+        self.multi.wal().has_file(file) || self.snapshots.has_file(file)
     }
 
     pub(super) fn node_view(&self, now: Now) -> View<'_> {

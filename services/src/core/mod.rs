@@ -138,6 +138,7 @@ impl Core {
                     .raft
                     .lease_reads
                     .then_some(LeaseConfig { clock_drift_max_ppm: config.raft.clock_drift_max_ppm }),
+                append_bytes_max: config.raft.append_bytes_max,
                 // Less than a segment by more than what the log adds.
                 entry_bytes_max: usize::try_from(config.log.segment_bytes / 16 * 15).unwrap_or(usize::MAX),
                 ..RaftConfig::default()

@@ -223,7 +223,7 @@ impl Core {
     /// What a client with a key of this slot is told when its group isn't led here.
     pub(super) fn moved(&self, slot: Option<Slot>) -> String {
         match slot {
-            Some(slot) => self.topology().moved(slot),
+            Some(slot) => self.leader_of(slot),
             None => "CLUSTERDOWN this node leads no group at the moment".to_owned(),
         }
     }

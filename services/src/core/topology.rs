@@ -7,6 +7,7 @@
 use super::Core;
 use super::remote::Message;
 use crate::config::Config;
+use crate::slot::Slot;
 use crate::topology::{Member as TopologyMember, Range, Topology, member_id};
 use flotilla_consensus::GroupId;
 use flotilla_consensus::raft::Member;
@@ -114,6 +115,20 @@ impl Leaders {
 }
 
 impl Core {
+    /// Where a slot is served, for a client that asked here: straight from the configuration, since clients ask often.
+    pub(super) fn leader_of(&self, slot: Slot) -> String {
+        let config = &self.config;
+        let number = group_of(config, slot.shard(config.shards));
+        let leader = self.leaders.of(number);
+        let leader = leader.and_then(|leader| config.nodes.iter().find(|node| node.id == leader.0));
+        let Some(node) = leader else { return "CLUSTERDOWN Hash slot not served".to_owned() };
+        let core = core_of(node.cores, number);
+        if (node.id, core) == (config.node, self.id) {
+            return "TRYAGAIN the leader of this slot's group has only just been elected".to_owned();
+        }
+        format!("MOVED {} {}:{}", slot.0, node.host, node.port + core.0)
+    }
+
     /// The cluster as `CLUSTER SLOTS` and its like show it.
     pub(super) fn topology(&self) -> Topology {
         let config = &self.config;

@@ -37,7 +37,7 @@ pub(crate) fn start(change: impl FnOnce(&mut LocalOptions)) -> TestCluster {
     let one_at_a_time = STARTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let nodes = LocalCluster::start(options).unwrap_or_else(|error| panic!("{error}"));
     drop(one_at_a_time);
-    nodes.wait_for_leaders(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    nodes.wait_until_founded(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     TestCluster { nodes, folder }
 }
 

@@ -1,24 +1,33 @@
 //! Who decides: configurations, and whether those who decide have said so.
 
-use super::{Checks, Seat, name};
+use super::{Checks, Seat, Seen, name};
 use flotilla_consensus::confchange::Configuration;
 use flotilla_consensus::quorum::VoteResult;
 use flotilla_services::core::GroupInspection;
 
 impl Checks {
-    /// A log has one change at a time; all have the same configurations, and majorities of consecutive ones meet.
-    pub(super) fn members(&mut self, seat: Seat, group: &GroupInspection<'_>) -> Result<(), String> {
+    /// A log has one change at a time; all have the same configurations, and majorities of consecutive ones meet. Returns the
+    /// entry that brought the one in effect, if that was looked at: the same again needs no other look.
+    pub(super) fn members(
+        &mut self,
+        seat: Seat,
+        group: &GroupInspection<'_>,
+        before: Seen,
+    ) -> Result<Option<u64>, String> {
         if group.changes().iter().filter(|index| **index > group.commit).count() > 1 {
             return Err(format!("one change at a time: {} has {:?}", name(seat), group.changes()));
         }
         let (index, membership) = group.membership();
         if group.repairing {
             // It may have assumed the founders'.
-            return Ok(());
+            return Ok(None);
+        }
+        if before.configured == Some(index) {
+            return Ok(before.configured);
         }
         let key = (group.group, index);
         match self.configurations.get(&key) {
-            Some(known) if *known == membership.configuration => return Ok(()),
+            Some(known) if *known == membership.configuration => return Ok(Some(index)),
             Some(known) => {
                 return Err(format!(
                     "configurations: {} has {} from {index}, others {known}",
@@ -35,7 +44,7 @@ impl Checks {
                 return Err(format!("configurations: {} and {} can both decide", pair[0], pair[1]));
             }
         }
-        Ok(())
+        Ok(Some(index))
     }
 
     /// Whether those for whom `yes` holds decide in this replica's configuration, or in the one before: within a turn that

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | election safety | one leader a term |
 //! | leader completeness | a new leader has every entry that is committed |
+//! | counted | what a leader counts a follower for is on that follower's disk |
 //! | own term | a leader commits by counting only entries of its own term, and what is before them |
 //! | durable commit | what is committed is on the disks of a majority, by what is on the disks |
 //! | log matching | an index and a term mean the same bytes everywhere, and the same entry before them |
@@ -12,6 +13,7 @@
 //! | state | replicas that have applied as much hold the same data |
 //! | monotonicity, order | terms, commits and applies don't go back, and don't overtake each other |
 //! | promise | a vote or an acknowledgement is on the sender's disk before it leaves (`promises.rs`) |
+//! | reuse | a segment isn't written to again while what is durable needs it (`shadow.rs`) |
 //! | recovery | a core that starts knows everything that was durable (`shadow.rs`) |
 //! | one change at a time, configurations | a group has one history of configurations, and majorities of consecutive ones meet
 //!   (`members.rs`) |
@@ -24,6 +26,7 @@ mod shadow;
 use crate::fast_hash::FastHash;
 use flotilla_consensus::Role;
 use flotilla_consensus::confchange::Configuration;
+use flotilla_runtime::NodeId;
 use flotilla_services::core::{GroupInspection, Inspection};
 use shadow::{Print, Shadow};
 use std::collections::{BTreeMap, HashMap};
@@ -42,6 +45,10 @@ struct Seen {
     commit: u64,
     applied: u64,
     checked: u64,
+    /// The entry that brought its configuration, if that is checked already.
+    configured: Option<u64>,
+    /// It has lost part of its log.
+    is_repairing: bool,
 }
 
 /// A core of a node, both from 0, and where it stands among all of them.
@@ -72,6 +79,8 @@ pub struct Checks {
     /// Configurations by (group, the index that brought them).
     configurations: BTreeMap<(u32, u64), Configuration>,
     shadows: Vec<Shadow>,
+    /// How far a leader has counted a follower: by the leader's place, the group and the follower.
+    counted: BTreeMap<(usize, u32, u32), u64>,
     /// Who got the vote of (node, group, term).
     votes: BTreeMap<(u32, u32, u64), u32>,
     log_bytes_max: usize,
@@ -140,12 +149,13 @@ impl Checks {
     pub fn look(&mut self, seat: Seat, inspection: &Inspection<'_>) -> Result<(), String> {
         for group in &inspection.groups {
             let before = self.seen.get(&(seat.place, group.group)).copied().unwrap_or_default();
-            self.members(seat, group)?;
+            let configured = self.members(seat, group, before)?;
             if group.role == Role::Leader && !(before.is_leader && before.term == group.term) {
                 self.elected(seat, group)?;
             }
             order(seat, group, before)?;
             own_term(seat, group, before)?;
+            self.counted(seat, group)?;
             let checked = self.commits(seat, group, before)?;
             self.state(seat, group, before)?;
             if group.log_bytes() > self.log_bytes_max {
@@ -157,8 +167,46 @@ impl Checks {
                 commit: group.commit,
                 applied: group.applied,
                 checked,
+                configured,
+                is_repairing: group.repairing,
             };
             self.seen.insert((seat.place, group.group), seen);
+        }
+        Ok(())
+    }
+
+    /// A segment is about to be written to from its beginning; `first` is its first block as it is now.
+    ///
+    /// # Errors
+    /// The rule that is broken, in words.
+    pub fn reuses(&self, seat: Seat, first: &[u8]) -> Result<(), String> {
+        self.shadows[seat.place].gives(first).map_err(|what| format!("reuse: {} {what}", name(seat)))
+    }
+
+    /// Whoever has gone on to a newer term may have replaced what it acknowledged, and its word is on its way all the same.
+    fn counted(&mut self, seat: Seat, group: &GroupInspection<'_>) -> Result<(), String> {
+        if group.role != Role::Leader {
+            return Ok(());
+        }
+        let (number, term) = (group.group, group.term);
+        for node in group.membership().1.peers.keys().map(|id| u32::try_from(*id).expect("few nodes")) {
+            let Some((index, true)) = group.matched(NodeId(node)).filter(|_| node != seat.node) else {
+                continue;
+            };
+            let before = self.counted.insert((seat.place, number, node), index);
+            let place = (node as usize - 1) * self.cores + usize::from(seat.core);
+            let shadow = &self.shadows[place];
+            let has_gone_on = shadow.group(number).is_some_and(|kept| kept.term > term);
+            if before == Some(index) || has_gone_on || shadow.is_rotten {
+                continue;
+            }
+            let Some((of, record)) = group.entry(index) else { continue };
+            if !shadow.held(number, index, (of, crc32fast::hash(record))) {
+                return Err(format!(
+                    "counted: {} counts node {node} for entry {index} of term {of} in group {number}, which isn't on its disk",
+                    name(seat)
+                ));
+            }
         }
         Ok(())
     }

@@ -40,7 +40,17 @@ impl Checks {
             let group = u32::try_from(header.group.0.saturating_sub(1)).unwrap_or(u32::MAX);
             let kept = self.shadows[seat.place].group(group);
             let (term, index) = (header.term, header.index);
+            let is_repairing = self.seen.get(&(seat.place, group)).is_some_and(|seen| seen.is_repairing);
             match header.kind {
+                Kind::VoteReply | Kind::PreVoteReply if header.flag && is_repairing => {
+                    return Err(format!("promise: {} has lost part of group {group}, and votes", name(seat)));
+                }
+                Kind::AppendReply if !header.flag && is_repairing => {
+                    return Err(format!(
+                        "promise: {} has lost part of group {group}, and acknowledges as if it hadn't",
+                        name(seat)
+                    ));
+                }
                 Kind::VoteReply if header.flag => {
                     if kept.is_none_or(|kept| (kept.term, kept.vote) != (term, Some(to))) {
                         let what = kept.map(|kept| (kept.term, kept.vote));

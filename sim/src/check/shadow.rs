@@ -5,9 +5,9 @@
 
 use flotilla_services::core::{GroupInspection, Inspection};
 use flotilla_storage::frame::FrameHeader;
-use flotilla_storage::segment::SEGMENT_HEADER_BYTES;
+use flotilla_storage::segment::{FirstBlock, SEGMENT_HEADER_BYTES, SegmentHeader};
 use flotilla_storage::{HardState, RECORD_HEADER_BYTES, RecordHeader, RecordKind};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// An entry: its term, and the checksum of its record.
 pub(crate) type Print = (u64, u32);
@@ -30,9 +30,26 @@ pub(super) struct Kept {
 /// A record of a frame, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Said {
-    Entry { group: u32, index: u64, print: Print },
-    State { group: u32, term: u64, vote: Option<u32> },
-    Snapshot { group: u32, index: u64, term: u64 },
+    Entry {
+        group: u32,
+        index: u64,
+        print: Print,
+    },
+    State {
+        group: u32,
+        term: u64,
+        vote: Option<u32>,
+    },
+    Snapshot {
+        group: u32,
+        index: u64,
+        term: u64,
+    },
+    /// The frame is in a segment of this epoch, and needs none before the other.
+    Space {
+        epoch: u64,
+        oldest_live: u64,
+    },
 }
 
 /// One core's disk.
@@ -43,6 +60,9 @@ pub(super) struct Shadow {
     /// Durable frames behind a gap.
     waiting: BTreeMap<u64, Vec<Said>>,
     groups: BTreeMap<u32, Kept>,
+    /// Epochs of segments with frames, and the oldest that the newest frame needs.
+    epochs: BTreeSet<u64>,
+    oldest_live: u64,
     /// What the disks before this one held: an acknowledgement that left them still counts, and whoever gave it doesn't vote
     /// until it has the entry again.
     lost: Vec<BTreeMap<u32, Kept>>,
@@ -80,6 +100,12 @@ impl Kept {
 
     fn cover(&mut self, index: u64, term: u64) {
         self.snapshot = self.snapshot.max(index);
+        // Another log's: what it had up to there isn't what the snapshot covers.
+        if self.entry(index).is_some_and(|(of, _)| of != term) {
+            let covered = usize::try_from(index + 1 - self.first).expect("logs are short");
+            self.entries.drain(..covered.min(self.entries.len()));
+            self.first = index + 1;
+        }
         // What was behind the snapshot and of an older term was in conflict with what it holds.
         if self.entry(index + 1).is_some_and(|(of, _)| of < term) {
             self.entries.truncate(usize::try_from(index + 1 - self.first).expect("logs are short"));
@@ -133,9 +159,29 @@ impl Shadow {
                 let kept = self.groups.entry(group).or_default();
                 (kept.term, kept.vote) = (term, vote);
             }
+            Said::Space { epoch, oldest_live } => {
+                self.epochs.insert(epoch);
+                self.oldest_live = self.oldest_live.max(oldest_live);
+            }
             Said::Snapshot { group, index, term } => self.groups.entry(group).or_default().cover(index, term),
         }
         None
+    }
+
+    /// Whether a segment that begins like this may be written to again.
+    ///
+    /// # Errors
+    /// What is needed of it.
+    pub(super) fn gives(&self, first: &[u8]) -> Result<(), String> {
+        let FirstBlock::Header(header) = SegmentHeader::parse(first) else { return Ok(()) };
+        let is_needed = header.epoch >= self.oldest_live && self.epochs.contains(&header.epoch);
+        if is_needed && !self.is_rotten {
+            return Err(format!(
+                "uses the segment of epoch {} again, and what is durable needs those from {} on",
+                header.epoch, self.oldest_live
+            ));
+        }
+        Ok(())
     }
 
     /// The core has started again: it must know everything that was durable, unless it says that it is damaged, and it
@@ -189,7 +235,12 @@ impl Kept {
         }
         for index in group.first_index..=self.last() {
             let found = group.entry(index).map(|(term, record)| (term, crc32fast::hash(record)));
-            if self.entry(index).is_some_and(|print| found != Some(print)) {
+            let known = self.entry(index);
+            if found.zip(known).is_some_and(|((found, _), (known, _))| found > known) {
+                // A crash may leave what wasn't synced: here what a newer leader had in its place, and behind it.
+                break;
+            }
+            if known.is_some_and(|print| found != Some(print)) {
                 return Err(format!(
                     "recovery: {name} had entry {index} of group {number} on its disk, and starts with {found:?} in its place"
                 ));
@@ -214,7 +265,7 @@ impl Kept {
 
 /// The records of a frame.
 fn said(frame: &FrameHeader, bytes: &[u8]) -> Vec<Said> {
-    let mut said = Vec::new();
+    let mut said = vec![Said::Space { epoch: frame.epoch, oldest_live: frame.oldest_live }];
     let mut at = usize::from(frame.header_len);
     for _ in 0..frame.records {
         let Ok((header, payload)) = RecordHeader::decode(bytes.get(at..).unwrap_or_default()) else { break };

@@ -5,6 +5,7 @@ mod memory;
 mod sessions;
 
 use crate::rng::Rng;
+use crate::swarm::Swarm;
 use atomics::both;
 use flotilla_services::client::{Reply, parse_reply};
 use memory::Memory;
@@ -109,6 +110,8 @@ pub struct Clients {
     rng: Rng,
     keys: u64,
     pipeline: u64,
+    /// So many of a hundred commands are about a key of one's own, which are large at times.
+    own: u64,
     last_value: u64,
     memory: Memory,
     sessions: Sessions,
@@ -131,8 +134,9 @@ pub enum Meaning {
 }
 
 impl Clients {
-    /// So many users, sharing so many registers, lists and counters; up to `pipeline` commands follow one at once.
-    pub fn new(count: usize, keys: u64, pipeline: u64, cores: usize, mut rng: Rng) -> Self {
+    /// The users of a swarm with so many cores in all.
+    pub fn new(swarm: &Swarm, cores: usize, mut rng: Rng) -> Self {
+        let Swarm { clients: count, keys, pipeline, own, .. } = *swarm;
         let list = (0..count).map(|_| Client {
             connection: None,
             target: usize::try_from(rng.between(0, cores as u64 - 1)).expect("few cores"),
@@ -146,6 +150,7 @@ impl Clients {
             rng,
             keys,
             pipeline,
+            own,
             bytes: Vec::new(),
             last_value: 0,
             memory: Memory::default(),
@@ -163,7 +168,11 @@ impl Clients {
         self.last_value += 1;
         let value = self.last_value;
         let text = format!("v{value}");
-        match self.rng.between(0, 99) {
+        let what = match self.rng.between(0, 99) {
+            dice if dice < self.own => 99,
+            _ => self.rng.between(0, 93),
+        };
+        match what {
             0..45 => self.ask(
                 client,
                 now,

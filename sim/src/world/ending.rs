@@ -2,13 +2,10 @@
 
 use super::World;
 use crate::check::promises::standing;
-use flotilla_runtime::FileKind;
 
-/// Segments that a core may have: far above what is in use at most, spare, or on its way, which depends on what the slowest
-/// follower needed last.
-const SEGMENTS_MAX: usize = 64;
-/// Files of snapshots for each group: the newest, one being made, one on its way here, one being removed.
-const SNAPSHOTS_MAX: usize = 4;
+/// Segments that a core may need in the end: the bound at which groups are made to let go of old ones, and those that they
+/// have still to let go of.
+const LIVE_SEGMENTS_MAX: usize = 12;
 
 impl World {
     pub(super) fn is_finished(&self) -> bool {
@@ -26,16 +23,24 @@ impl World {
         living.map(|core| core.waiting()).sum()
     }
 
-    /// Files that should be gone: segments that nobody needs are used again or removed, and so are former snapshots. A disk
-    /// that stalls holds that up, so it is waited for.
+    /// Files that nobody knows stay until the core starts again. Those that are known and not needed are waited for: a disk
+    /// that stalls, or a removal that failed, holds them up.
     pub(super) fn leak(&self) -> Option<String> {
         self.cores.iter().find_map(|this| {
-            let segments = this.disk.count(FileKind::Segment);
-            let snapshots = this.disk.count(FileKind::Snapshot) + this.disk.count(FileKind::Unfinished);
-            let groups = this.core.as_ref().map_or(0, |core| core.inspect().groups.len());
-            let is_much = segments > SEGMENTS_MAX || snapshots > SNAPSHOTS_MAX * groups;
-            is_much
-                .then(|| format!("leak: {this} has {segments} segments and {snapshots} files of snapshots"))
+            let core = this.core.as_ref()?;
+            if let Some(lost) = this.disk.files().find(|file| !core.has_file(*file)) {
+                return Some(format!("leak: {this} has {lost}, and doesn't know it"));
+            }
+            let inspection = core.inspect();
+            let live = inspection.live_segments;
+            let pinning = inspection.groups.iter().filter(|group| group.is_pinning);
+            let pinning = pinning.map(|it| (it.group, it.first_index, it.last_index, it.log_bytes()));
+            (live > LIVE_SEGMENTS_MAX).then(|| {
+                format!(
+                    "leak: {this} needs {live} segments of its log, the oldest for (group, first, last, bytes) {:?}",
+                    pinning.collect::<Vec<_>>()
+                )
+            })
         })
     }
 

@@ -127,7 +127,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
         cpus: Vec::new(),
         limits: Limits { value_bytes_max: 100_000, ..Limits::default() },
         log: LogSettings {
-            segment_bytes: 1 << 20,
+            segment_bytes: swarm.segment_bytes,
             commits_in_flight: swarm.commits_in_flight,
             snapshot_after_bytes: swarm.snapshot_bytes,
             snapshot_piece_bytes: swarm.snapshot_piece,
@@ -138,6 +138,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             election_timeout_ms: swarm.election_ms,
             lease_reads: swarm.leases,
             clock_drift_max_ppm: swarm.drift_between_ppm(),
+            append_bytes_max: swarm.append_bytes,
         },
         nodes: (1..=u32::try_from(swarm.nodes).expect("few nodes")).map(entry).collect(),
     }

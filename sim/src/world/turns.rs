@@ -7,6 +7,8 @@ use crate::faults::Fault;
 use flotilla_runtime::{CoreId, Effect, Event, FileKind, Machine, OpId};
 use flotilla_services::core::Message;
 
+/// No disk operation takes longer than this on average: whoever waited for it would be late after the healing, too.
+const STALL_MAX: u64 = 500_000_000;
 /// A message over the mesh takes at most so long, unless its receiver is paused.
 const MESH_DELAY: u64 = 20_000;
 
@@ -154,6 +156,9 @@ impl World {
             if file.kind == FileKind::Segment && length.is_some_and(|length| end > length) {
                 return Err(format!("space: {this} writes behind the end of {file}"));
             }
+            if file.kind == FileKind::Segment && *offset == 0 {
+                self.checks.reuses(this.seat, this.disk.first_block(*file))?;
+            }
         }
         let (op, action) = this.disk.begin(effect);
         self.disk_numbers += 1;
@@ -167,7 +172,7 @@ impl World {
             mean *= 20;
             self.tally.note(Fault::SlowDisk);
         }
-        let latency = this.rng.around(mean) + 1;
+        let latency = this.rng.around(mean.min(STALL_MAX)) + 1;
         let life = this.life;
         self.trace.event(self.now, at, digest, || format!("{this} asks its disk: {action:?}"));
         this.unfinished.insert(number, action);

@@ -50,7 +50,7 @@ pub(crate) fn start(nodes: u32, change: impl FnOnce(&mut LocalOptions)) -> Optio
     let nodes = LocalCluster::start(options).unwrap_or_else(|error| panic!("{error}"));
     drop(one_at_a_time);
     let rig = Rig { nodes, disks, folder };
-    rig.wait_for_leaders();
+    rig.nodes.wait_until_founded(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     Some(rig)
 }
 

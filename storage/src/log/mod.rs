@@ -124,7 +124,7 @@ enum Op {
     /// The preparation of a spare segment.
     Prepare(FileId),
     /// The removal of a segment that isn't needed.
-    Remove,
+    Remove(FileId),
 }
 
 /// The write-ahead log of one core.
@@ -280,7 +280,7 @@ impl Log {
 
     /// Whether more segments are in use than there should be.
     pub fn is_over_full(&self) -> bool {
-        self.space.live_segments() > self.config.live_segments_max
+        self.live_segments() > self.config.live_segments_max
     }
 
     /// Whether more segments are in use than there should be, and it is this group's entries that keep the oldest.
@@ -423,7 +423,7 @@ impl Log {
         }
         match done {
             Op::Prepare(file) => self.space.prepared(file),
-            Op::Remove => {}
+            Op::Remove(_) => {}
             Op::Commit(last) => return Some(self.committed(last)),
         }
         Some(Progress::Nothing)
@@ -450,7 +450,8 @@ impl Log {
             self.space.not_prepared(&error.reason);
             return Progress::Nothing;
         }
-        if matches!(op, Op::Remove) {
+        if let Op::Remove(file) = op {
+            self.space.not_removed(file);
             return Progress::Nothing;
         }
         let reason =
@@ -475,7 +476,8 @@ impl Log {
 
     /// The next instant at which [`Self::tick`] or [`Self::flush`] has something to do.
     pub fn deadline(&self) -> Option<Nanos> {
-        self.watermark_at.into_iter().chain(self.space.retry_at()).min()
+        let retries = [self.space.retry_at(), self.space.remove_again_at()];
+        self.watermark_at.into_iter().chain(retries.into_iter().flatten()).min()
     }
 }
 

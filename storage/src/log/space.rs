@@ -11,7 +11,7 @@ use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Effect, Effects, FileId, Nanos};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How long after a preparation that failed the next one follows.
+/// How long after a preparation or a removal that failed the next one follows.
 const RETRY_AFTER: Nanos = SECOND;
 /// What is left of a segment when clients' records are refused: a part of it...
 const RESERVED_PART: u64 = 8;
@@ -46,6 +46,9 @@ pub(super) struct Space {
     next_file: u64,
     /// Released, but not to be touched before the frame that says so is durable: (that frame, file).
     retired: VecDeque<(Lsn, FileId)>,
+    /// Their removal failed, and when they are tried again; set as in [`Shortage`].
+    unremoved: Vec<FileId>,
+    remove_again_at: Option<Nanos>,
     /// Entries that aren't needed any more, by group.
     released: BTreeMap<u64, u64>,
     /// The newest hard state and mark of every group, and the frame that it is in.
@@ -79,6 +82,8 @@ impl Space {
             shortage: None,
             next_file: tail.next_file,
             retired: VecDeque::new(),
+            unremoved: Vec::new(),
+            remove_again_at: None,
             released: BTreeMap::new(),
             latest: tail.latest,
             unplaced: VecDeque::new(),
@@ -166,10 +171,6 @@ impl Space {
         offset
     }
 
-    pub(super) fn live_segments(&self) -> usize {
-        self.live.len()
-    }
-
     pub(super) fn is_pinned_by(&self, group: u64) -> bool {
         let released = self.released.get(&group).copied().unwrap_or(0);
         self.live
@@ -226,6 +227,36 @@ impl Space {
         }
     }
 
+    /// A file of no use is still there, as far as is known.
+    pub(super) fn not_removed(&mut self, file: FileId) {
+        self.unremoved.push(file);
+    }
+
+    /// When files whose removal failed are tried again.
+    pub(super) fn remove_again_at(&self) -> Option<Nanos> {
+        self.remove_again_at
+    }
+
+    /// The files whose removal failed, once it is time to try again.
+    fn take_unremoved(&mut self, now: Nanos) -> Vec<FileId> {
+        if self.unremoved.is_empty() {
+            return Vec::new();
+        }
+        if now < *self.remove_again_at.get_or_insert(now + RETRY_AFTER) {
+            return Vec::new();
+        }
+        self.remove_again_at = None;
+        std::mem::take(&mut self.unremoved)
+    }
+
+    /// Whether the file is in use, kept for use, or has yet to be removed.
+    fn has(&self, file: FileId) -> bool {
+        self.live.iter().any(|segment| segment.file == file)
+            || self.spares.contains(&file)
+            || self.retired.iter().any(|(_, retired)| *retired == file)
+            || self.unremoved.contains(&file)
+    }
+
     /// When the next preparation is due, if one failed.
     pub(super) fn retry_at(&self) -> Option<Nanos> {
         self.shortage.as_ref().filter(|_| self.preparing == 0)?.retry_at
@@ -259,7 +290,7 @@ fn gives_up(record: &[u8]) -> bool {
 
 impl Log {
     /// Gives back the segments that nobody needs: writes what must survive them again, then retires them.
-    pub(super) fn reclaim<M>(&mut self, _now: Nanos, out: &mut Effects<M>) {
+    pub(super) fn reclaim<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
         while self.space.oldest_is_released() {
             let next_first = self.space.live[1].first;
             let stale = self.space.latest.values().filter(|(lsn, _)| *lsn < next_first);
@@ -286,10 +317,28 @@ impl Log {
             if self.space.spares.len() + self.space.preparing < self.config.spare_segments {
                 self.space.add_spare(file);
             } else {
-                let op = self.next_op(Op::Remove);
-                out.push(Effect::RemoveFile { op, file });
+                self.remove(file, out);
             }
         }
+        for file in self.space.take_unremoved(now) {
+            self.remove(file, out);
+        }
+    }
+
+    fn remove<M>(&mut self, file: FileId, out: &mut Effects<M>) {
+        let op = self.next_op(Op::Remove(file));
+        out.push(Effect::RemoveFile { op, file });
+    }
+
+    /// Whether the log knows this segment's file: it is in use, kept for use, being made, or being removed. Any other is lost.
+    pub fn has_file(&self, file: FileId) -> bool {
+        let is_under_way = |op: &Op| matches!(op, Op::Prepare(of) | Op::Remove(of) if *of == file);
+        self.space.has(file) || self.ops.values().any(is_under_way)
+    }
+
+    /// Segments whose content is needed, the one being written among them.
+    pub fn live_segments(&self) -> usize {
+        self.space.live.len()
     }
 
     /// Keeps spare segments ready, so that the hot path never waits for one.
@@ -340,5 +389,48 @@ impl Log {
     /// if all disks are full, it still takes what its leader took before it noticed.
     pub fn has_room_to_follow(&self, bytes: usize) -> bool {
         !self.is_short_by(bytes, self.reserve() / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::{Rig, TestDisk};
+
+    /// Else it stayed until the next start.
+    #[test]
+    fn a_segment_that_can_t_be_removed_is_tried_again_a_second_later() {
+        let (mut rig, _) = Rig::new(TestDisk::default(), 1);
+        for index in 1..=100 {
+            rig.entry(1, index, 1, &[3; 3000]);
+            rig.settle();
+        }
+        rig.mark(1, 100, 1);
+        rig.log.release(1, 100);
+        let mut failed = 0;
+        loop {
+            rig.flush();
+            if rig.waiting.is_empty() {
+                break;
+            }
+            while !rig.waiting.is_empty() {
+                if let Effect::RemoveFile { .. } = rig.waiting[0] {
+                    rig.fail(0, 5);
+                    failed += 1;
+                } else {
+                    rig.finish(0);
+                }
+            }
+        }
+        assert!(failed >= 3 && rig.halted.is_none(), "{failed} removals failed");
+        let files = rig.disk.files.len();
+        assert!(rig.disk.files.keys().all(|file| rig.log.has_file(*file)), "none is lost");
+        assert!(rig.log.deadline().unwrap() <= rig.now + RETRY_AFTER, "somebody must wake it");
+        rig.pass(RETRY_AFTER / 2);
+        assert_eq!(rig.disk.files.len(), files, "not at once");
+        rig.pass(RETRY_AFTER);
+        assert_eq!(rig.disk.files.len(), files - failed);
+        rig.pass(RETRY_AFTER);
+        assert!(rig.log.deadline().is_none_or(|at| at > rig.now), "nothing is left to try");
     }
 }

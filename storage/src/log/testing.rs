@@ -178,6 +178,7 @@ impl Rig {
         match effect {
             Effect::Write { op, .. } => self.answer(op, &Err(failure("write", errno))),
             Effect::Sync { op, .. } => self.answer(op, &Err(failure("sync", errno))),
+            Effect::RemoveFile { op, .. } => self.answer(op, &Err(failure("remove", errno))),
             other => unreachable!("{other:?} isn't failed by this"),
         }
     }

@@ -38,7 +38,7 @@ use sending::Sending;
 use std::collections::BTreeMap;
 use taking::Taking;
 
-/// After a snapshot that was given up, the next one isn't begun for so long.
+/// After a snapshot that was given up, the next one isn't begun for so long; and a file that couldn't be removed stays so long.
 const RETRY_AFTER: Nanos = SECOND;
 /// The top byte of the operation numbers of snapshots.
 const OP_TAG: u64 = 0x02 << 56;
@@ -82,6 +82,19 @@ pub(super) struct GroupSnapshots {
     replaced: Vec<Keyspace>,
 }
 
+impl GroupSnapshots {
+    /// Whether the number is that of a file in use, or in the making.
+    fn has(&self, number: u64) -> bool {
+        let is_in_the_making = self.taking.as_ref().is_some_and(|taking| taking.number == number)
+            || self.receiving.as_ref().is_some_and(|receiving| receiving.number == number);
+        let is_marked = |marked: &Marked| marked.file.number == number || marked.superseded.contains(&number);
+        is_in_the_making
+            || self.marked.as_ref().is_some_and(is_marked)
+            || self.newest.is_some_and(|newest| newest.number == number)
+            || self.old.contains(&number)
+    }
+}
+
 /// What an operation of a group's is for.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -102,16 +115,28 @@ struct Operation {
     step: Step,
 }
 
+/// What a disk operation is.
+#[derive(Clone, Copy, Debug)]
+enum Task {
+    /// Part of a snapshot's life.
+    Step(Operation),
+    /// The end of a file of no use, whatever it was.
+    Removal(FileId),
+}
+
 /// The snapshots of a core.
 #[derive(Default)]
 pub(super) struct Snapshots {
     groups: Vec<GroupSnapshots>,
-    /// Operations under way; a removal has no more to it, and its end changes nothing.
-    ops: BTreeMap<u64, Option<Operation>>,
+    /// Operations under way.
+    ops: BTreeMap<u64, Task>,
     last_op: u64,
     last_number: u64,
     /// Files of no use, other than snapshots too: to be removed.
     leftover: Vec<FileId>,
+    /// The same, after a removal that failed; all of them are tried again at that instant.
+    unremoved: Vec<FileId>,
+    remove_again_at: Nanos,
     /// Reading and writing go on at this instant, for the rate limit's sake.
     next_at: Nanos,
     /// Somebody waits for that.
@@ -119,15 +144,15 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    fn op(&mut self, operation: Option<Operation>) -> OpId {
+    fn op(&mut self, task: Task) -> OpId {
         self.last_op += 1;
         let op = OP_TAG | self.last_op;
-        self.ops.insert(op, operation);
+        self.ops.insert(op, task);
         OpId(op)
     }
 
     fn op_of(&mut self, place: usize, number: u64, step: Step) -> OpId {
-        self.op(Some(Operation { place, number, step }))
+        self.op(Task::Step(Operation { place, number, step }))
     }
 
     fn number(&mut self) -> u64 {
@@ -136,8 +161,31 @@ impl Snapshots {
     }
 
     fn remove(&mut self, kind: FileKind, number: u64, out: &mut Effects<Message>) {
-        let op = self.op(None);
-        out.push(Effect::RemoveFile { op, file: FileId { kind, number } });
+        let file = FileId { kind, number };
+        let op = self.op(Task::Removal(file));
+        out.push(Effect::RemoveFile { op, file });
+    }
+
+    /// Tries once more what couldn't be removed.
+    fn remove_again(&mut self, now: Nanos, out: &mut Effects<Message>) {
+        if self.remove_again_at <= now {
+            for file in std::mem::take(&mut self.unremoved) {
+                self.remove(file.kind, file.number, out);
+            }
+        }
+    }
+
+    /// Whether somebody knows the file: it is used, being made, or to be removed. Any other would stay until a restart.
+    pub(super) fn has_file(&self, file: FileId) -> bool {
+        let is_under_way = |task: &Task| match task {
+            Task::Step(operation) => file.kind != FileKind::Segment && operation.number == file.number,
+            Task::Removal(of) => *of == file,
+        };
+        let is_of = |group: &GroupSnapshots| file.kind != FileKind::Segment && group.has(file.number);
+        self.leftover.contains(&file)
+            || self.unremoved.contains(&file)
+            || self.ops.values().any(is_under_way)
+            || self.groups.iter().any(is_of)
     }
 
     /// Has more files removed than snapshots that no mark names.
@@ -157,8 +205,13 @@ impl Snapshots {
         true
     }
 
-    /// When whoever was held up goes on.
+    /// When whoever was held up goes on, or a removal is tried again.
     pub(super) fn deadline(&self) -> Option<Nanos> {
+        let removal = (!self.unremoved.is_empty()).then_some(self.remove_again_at);
+        self.goes_on_at().into_iter().chain(removal).min()
+    }
+
+    fn goes_on_at(&self) -> Option<Nanos> {
         self.is_held_up.then_some(self.next_at)
     }
 }
@@ -272,6 +325,7 @@ impl Core {
         self.finish_mark(place, out);
         self.remove_old(place, out);
         self.forget_log(now, place);
+        self.give_up_what_comes_no_more(place, out);
         self.take_if_due(now, place, out);
         self.continue_taking(now, place, out);
         self.serve_followers(now, place, out);
@@ -279,7 +333,8 @@ impl Core {
 
     /// Time has passed: whoever was held up by the rate limit goes on.
     pub(super) fn tick_snapshots(&mut self, now: Now, out: &mut Effects<Message>) {
-        if self.snapshots.deadline().is_some_and(|at| at <= now.monotonic) {
+        self.snapshots.remove_again(now.monotonic, out);
+        if self.snapshots.goes_on_at().is_some_and(|at| at <= now.monotonic) {
             self.snapshots.is_held_up = false;
             for place in 0..self.groups.len() {
                 self.continue_taking(now, place, out);
@@ -340,9 +395,18 @@ impl Core {
         result: Result<DiskReply, DiskError>,
         out: &mut Effects<Message>,
     ) {
-        let operation =
+        let task =
             self.snapshots.ops.remove(&op.0).expect("every disk operation is the log's or a snapshot's");
-        let Some(Operation { place, number, step }) = operation else { return };
+        let Operation { place, number, step } = match task {
+            Task::Step(operation) => operation,
+            Task::Removal(file) => {
+                if result.is_err() {
+                    self.snapshots.unremoved.push(file);
+                    self.snapshots.remove_again_at = now.monotonic + RETRY_AFTER;
+                }
+                return;
+            }
+        };
         let group = &self.snapshots.groups[place];
         if let Step::Read(to) = step {
             self.bytes_read(now, place, to, number, result, out);

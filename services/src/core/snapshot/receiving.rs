@@ -92,6 +92,17 @@ impl Core {
         });
     }
 
+    /// What comes no more isn't waited for: while it is, no snapshot of our own is taken, and the log only grows. Its leader
+    /// leads no more, or the log has caught up by itself.
+    pub(super) fn give_up_what_comes_no_more(&mut self, place: usize, out: &mut Effects<Message>) {
+        let raft = self.multi.raft(place);
+        let Some(receiving) = &self.snapshots.groups[place].receiving else { return };
+        let has_caught_up = receiving.index <= raft.commit() && !planted(Bug::OlderSnapshotInstalled);
+        if has_caught_up || raft.leader().is_some_and(|leader| leader != receiving.from) {
+            self.give_up_receiving(place, out);
+        }
+    }
+
     fn give_up_receiving(&mut self, place: usize, out: &mut Effects<Message>) {
         let Some(receiving) = self.snapshots.groups[place].receiving.take() else { return };
         if receiving.is_idle {

@@ -1,6 +1,6 @@
 //! Our own state becomes a file.
 
-use super::{Core, Operation, RETRY_AFTER, SnapshotFile, Step};
+use super::{Core, RETRY_AFTER, SnapshotFile, Step};
 use crate::core::remote::Message;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Now};
@@ -128,8 +128,7 @@ impl Core {
         };
         // The end mark's write makes all of them durable.
         let sync = taking.is_over && !planted(Bug::RenamedBeforeSync);
-        let operation = Operation { place, number, step: Step::Make };
-        let op = self.snapshots.op(Some(operation));
+        let op = self.snapshots.op_of(place, number, Step::Make);
         let file = FileId { kind: FileKind::Unfinished, number };
         out.push(Effect::Write { op, file, offset, block, sync });
     }
