@@ -49,7 +49,7 @@ bugs! {
     ReadBeforeOwnTerm: "A new leader serves reads before an entry of its own term is committed.",
     ReadBeforeApplied: "A read is served before its index is applied.",
     PipelineOverlap: "A read overtakes a write that the same client sent before it.",
-    LeaseTooLong: "A lease lasts twice as long as the promises that it rests on.",
+    LeaseTooLong: "A lease lasts three times as long as the promises that it rests on.",
     LeaseDriftIgnored: "A lease takes for granted that all clocks run equally fast.",
     LeaderForgotten: "A follower votes though it has heard of a leader, which counts on it, a moment ago.",
     RepairingVotes: "A replica that lost part of its log votes.",

@@ -12,7 +12,7 @@ const MS: u64 = 1_000_000;
 pub enum Hazard {
     /// Leaders come and go, and what they said arrives late and piece by piece.
     Unrest,
-    /// Leaders are cut off from the others, and not from their clients.
+    /// Leaders are paused, or cut off from the others and not from their clients.
     CutOff,
     /// Leaders read under leases and are cut off, paused and succeeded; clocks run as far apart as was stated.
     Leases,
@@ -56,12 +56,13 @@ impl Hazard {
                 (swarm.clients, swarm.keys, swarm.pipeline) = (12, 1, 0);
                 (swarm.partitions, swarm.one_way) = (300 * MS, true);
                 (swarm.crashes, swarm.blackouts, swarm.groups, swarm.cores) = (0, 0, 1, 1);
+                (swarm.pauses, swarm.heartbeat_ms, swarm.election_ms) = (150 * MS, 30, 120);
+                (swarm.slow_disk, swarm.stalls, swarm.safety) = (false, 0, 4_000 * MS);
+                (swarm.disk, swarm.delay) = (swarm.disk.min(MS), swarm.delay.min(MS));
             }
             Self::Leases => {
                 Self::CutOff.change(swarm);
                 (swarm.leases, swarm.drift_ppm) = (true, 200_000);
-                (swarm.heartbeat_ms, swarm.election_ms) = (60, 240);
-                swarm.pauses = 500 * MS;
             }
             Self::BadDisks => {
                 (swarm.nodes, swarm.founders, swarm.changes, swarm.wipes) = (3, 3, 0, 0);

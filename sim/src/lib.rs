@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`world`] | nodes, links, disks, clients and time, from one seed |
+//! | [`scenes`] | scripts that lead to where a planted bug shows |
 //! | [`script`] | a world in which nothing goes wrong but what its test says |
 //! | [`swarm`] | what goes wrong in a seed, and how much of it |
 //! | [`disk`] | what is durable, and what a crash may do to the rest |
@@ -29,6 +30,7 @@ pub mod linear;
 pub mod prove;
 pub mod rng;
 pub mod run;
+pub mod scenes;
 pub mod script;
 pub mod shrink;
 pub mod swarm;

@@ -206,10 +206,13 @@ fn plant(name: &str) -> Result<(), String> {
 #[cfg(feature = "planted")]
 fn prove(jobs: Option<usize>, only: Option<&str>, json: bool) -> ExitCode {
     use flotilla_runtime::planted::Bug;
-    use flotilla_sim::prove::{HEAD, SEEDS_MAX};
+    use flotilla_sim::prove::{HEAD, NOT_YET, SEEDS_MAX};
 
     quiet_panics();
-    let named = |bug: &Bug| only.is_none_or(|part| format!("{bug:?}").contains(part));
+    let named = |bug: &Bug| match only {
+        Some(part) => format!("{bug:?}").contains(part),
+        None => !NOT_YET.contains(bug),
+    };
     let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(named).collect();
     let jobs = jobs.unwrap_or_else(processors);
     if !json {
@@ -224,7 +227,7 @@ fn prove(jobs: Option<usize>, only: Option<&str>, json: bool) -> ExitCode {
     if json {
         let rows = proofs.iter().map(|proof| {
             let seeds = proof.found.as_ref().map(|(seeds, _)| *seeds);
-            let hazard = flotilla_sim::prove::hazard(proof.bug).map(Hazard::name);
+            let hazard = flotilla_sim::prove::circumstances(proof.bug);
             serde_json::json!({
                 "bug": format!("{:?}", proof.bug), "seeds": seeds, "hazard": hazard, "rule": proof.rule(),
             })

@@ -37,6 +37,14 @@ fn a_leader_waits_for_nobody_s_snapshot() {
     holds(&Plan { hazard: Some(Hazard::Unrest), ..Plan::new(78) });
 }
 
+/// Without a bug a scene plays to its end.
+#[test]
+fn an_answer_of_an_earlier_term_counts_for_nothing() {
+    for seed in 0..3 {
+        flotilla_sim::scenes::late_answer(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+    }
+}
+
 /// Bugs are planted in builds that ask for it by name, and in no others: a workspace's features are unified.
 #[test]
 fn no_bug_can_be_planted_by_accident() {

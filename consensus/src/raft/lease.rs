@@ -72,7 +72,7 @@ impl Raft {
         let confirmed = self.round_confirmed;
         while let Some((_, sent)) = self.lease.sent.pop_front_if(|(round, _)| *round <= confirmed) {
             let drift_ppm = if planted(Bug::LeaseDriftIgnored) { 0 } else { clock_drift_max_ppm };
-            let times = if planted(Bug::LeaseTooLong) { 2 } else { 1 };
+            let times = if planted(Bug::LeaseTooLong) { 3 } else { 1 };
             let lasts = u128::from(self.config.election_timeout) * 1_000_000 * times;
             let lasts = lasts / (1_000_000 + u128::from(drift_ppm));
             self.lease.until = sent + Nanos::try_from(lasts).expect("shorter than the election timeout");

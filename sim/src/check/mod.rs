@@ -79,8 +79,8 @@ pub struct Checks {
     /// Configurations by (group, the index that brought them).
     configurations: BTreeMap<(u32, u64), Configuration>,
     shadows: Vec<Shadow>,
-    /// How far a leader has counted a follower: by the leader's place, the group and the follower.
-    counted: BTreeMap<(usize, u32, u32), u64>,
+    /// In which term and how far a leader has counted a follower: by the leader's place, the group and the follower.
+    counted: BTreeMap<(usize, u32, u32), (u64, u64)>,
     /// Who got the vote of (node, group, term).
     votes: BTreeMap<(u32, u32, u64), u32>,
     log_bytes_max: usize,
@@ -193,11 +193,11 @@ impl Checks {
             let Some((index, true)) = group.matched(NodeId(node)).filter(|_| node != seat.node) else {
                 continue;
             };
-            let before = self.counted.insert((seat.place, number, node), index);
+            let before = self.counted.insert((seat.place, number, node), (term, index));
             let place = (node as usize - 1) * self.cores + usize::from(seat.core);
             let shadow = &self.shadows[place];
             let has_gone_on = shadow.group(number).is_some_and(|kept| kept.term > term);
-            if before == Some(index) || has_gone_on || shadow.is_rotten {
+            if before == Some((term, index)) || has_gone_on || shadow.is_rotten {
                 continue;
             }
             let Some((of, record)) = group.entry(index) else { continue };

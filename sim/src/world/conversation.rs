@@ -148,7 +148,11 @@ impl World {
             self.at(time, Happening::ToNode { at, life, conn, bytes: part.to_vec() });
             time += 1 + self.net_rng.around(self.swarm.delay / 4);
         }
-        let drawn = self.rng.between(300 * MS, 3 * SECOND);
+        // Some give up soon, and are elsewhere while others still wait.
+        let drawn = match self.rng.between(0, 3) {
+            0 => self.rng.between(20 * MS, 300 * MS),
+            _ => self.rng.between(300 * MS, 3 * SECOND),
+        };
         let patience = if self.healed { PATIENCE_AT_LAST } else { drawn };
         self.at(self.now + patience, Happening::Impatience { client, attempt });
     }

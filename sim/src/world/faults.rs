@@ -163,7 +163,7 @@ impl World {
         };
         let leader = (0..self.cores.len()).find(leads).map(|at| at / self.swarm.cores);
         let (node, pause) = match leader.filter(|_| self.rng.between(0, 1) == 0) {
-            Some(leader) => (leader, self.rng.between(4, 16) * self.swarm.election_ms * MS / 4),
+            Some(leader) => (leader, self.rng.between(8, 32) * self.swarm.election_ms * MS / 8),
             None => (self.some_node(), self.rng.around(self.swarm.pauses)),
         };
         self.tally.note(Fault::Pause);
