@@ -14,7 +14,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// With fewer seeds, a fault that never happens says nothing.
-const SEEDS_FOR_EVERY_FAULT: u64 = 300;
+const SEEDS_FOR_EVERY_FAULT: u64 = 1000;
 
 /// Simulates whole clusters under faults, each from one number.
 #[derive(Debug, Parser)]
