@@ -163,8 +163,8 @@ fn the_readme_names_the_commands_that_ci_runs() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let ci = fs::read_to_string(root().join(".ci/run")).unwrap();
     assert!(
-        readme.contains("cargo test --release --workspace\n")
-            && ci.contains("cargo test --release --workspace")
+        readme.contains("cargo test --profile sim --workspace\n")
+            && ci.contains("cargo test --profile sim --workspace")
     );
     assert!(readme.contains("--bin flotilla -- demo\n") && ci.contains("--bin flotilla -- demo"));
 }
