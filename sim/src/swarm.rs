@@ -128,6 +128,10 @@ pub struct Swarm {
     pub changes: u64,
     /// Chance that a node that crashes comes back with an empty disk.
     pub wipes: u64,
+    /// Mean time between changes of who serves what, 0 for none.
+    pub reshards: u64,
+    /// Groups that have no shard at first; without any there is no controller.
+    pub spare_groups: u32,
 }
 
 impl Swarm {
@@ -203,9 +207,15 @@ impl Swarm {
             transfers: maybe(40, 50, 1500) * MS,
             changes: maybe(40, 50, 800) * MS,
             wipes: maybe(25, 50_000, 1_000_000),
+            reshards: 0,
+            spare_groups: 0,
         };
         if swarm.changes > 0 {
             swarm.nodes += few(maybe(100, 1, 2));
+        }
+        swarm.reshards = maybe(40, 50, 1200) * MS;
+        if swarm.reshards > 0 {
+            swarm.spare_groups = u32::try_from(maybe(100, 1, 3)).expect("few");
         }
         swarm
     }
@@ -233,6 +243,7 @@ impl Swarm {
             transfers: 0,
             changes: 0,
             wipes: 0,
+            reshards: 0,
             delay: self.delay.min(500 * US),
             disk: self.disk.min(500 * US),
             ..self.clone()

@@ -1,12 +1,12 @@
 //! `flotilla demo`: the whole promise in under a minute.
 //!
-//! Three nodes with real, synced logs; many clients; the leader is killed with SIGKILL under load and restarted;
-//! at last the whole cluster is killed and restarted; every acknowledged write must be there each time. While the store
-//! serves, a MapReduce job counts the words of a text whose counts are known.
+//! Three nodes with real, synced logs; many clients; half of the shards move to another group and back; the leader is killed with
+//! SIGKILL under load and restarted; at last the whole cluster is killed and restarted; every acknowledged write must be there each
+//! time. While the store serves, a MapReduce job counts the words of a text whose counts are known.
 
 use super::demo_words::Words;
 use super::load::{Client, Shared, key_of, start_client, value_of};
-use super::{Failure, interrupted};
+use super::{Failure, interrupted, progress};
 use crate::client::{Connection, Reply};
 use crate::config::LogSettings;
 use crate::hands::{Stopwatch, pause};
@@ -51,6 +51,8 @@ struct Report {
     latency_us: [(&'static str, f64); 5],
     sync_us_p50: f64,
     sync_us_p99: f64,
+    shards_moved: usize,
+    throughput_while_moving_per_s: f64,
     without_leader_ms: f64,
     cpu_us_per_write: f64,
     words_mb_per_second: f64,
@@ -95,8 +97,13 @@ impl<'a> Demo<'a> {
     fn begin(options: &'a Options, folder: PathBuf, stop: Arc<AtomicBool>) -> Result<Self, Failure> {
         say("starting three nodes, each a process with a synced log of its own");
         let program = std::env::current_exe().map_err(Failure::failed)?;
+        let spare_groups = 1;
         let log = LogSettings { segment_bytes: 32 << 20, ..LogSettings::default() };
-        let cluster = LocalCluster::start(LocalOptions { log, ..LocalOptions::new(program, folder.clone()) });
+        let cluster = LocalCluster::start(LocalOptions {
+            log,
+            spare_groups,
+            ..LocalOptions::new(program, folder.clone())
+        });
         let cluster = cluster.map_err(Failure::failed)?;
         cluster.wait_for_leaders(Duration::from_secs(20)).map_err(Failure::failed)?;
         let shared = Arc::default();
@@ -109,6 +116,7 @@ impl<'a> Demo<'a> {
         self.watch(1, "warming up")?;
         let (throughput, cpu_us) = self.measure()?;
         let words = self.count_words()?;
+        let (moved, while_moving) = self.move_shards()?;
         let without_leader_ms = self.kill_the_leader()?;
         let (acknowledged, latencies) = self.stop_clients()?;
         let total = acknowledged.iter().sum();
@@ -146,6 +154,8 @@ impl<'a> Demo<'a> {
             ],
             sync_us_p50: sync(0.5),
             sync_us_p99: sync(0.99),
+            shards_moved: moved,
+            throughput_while_moving_per_s: while_moving,
             without_leader_ms,
             cpu_us_per_write: cpu_us,
             words_mb_per_second: words.bytes as f64 / 1e6 / words.seconds,
@@ -209,6 +219,39 @@ impl<'a> Demo<'a> {
             words.writes
         ));
         Ok(words)
+    }
+
+    /// Half of the shards move to a second group, and back, under load; returns how many moved, and the writes per second
+    /// meanwhile.
+    fn move_shards(&mut self) -> Result<(usize, f64), Failure> {
+        let address =
+            self.cluster.addresses().into_iter().next().ok_or_else(|| Failure::failed("no node"))?;
+        let (before, clock, mut moved) = (self.acknowledged(), Stopwatch::start(), 0);
+        for (words, what) in [("JOIN 1", "a second group joins"), ("LEAVE 1", "the second group leaves")] {
+            let words: Vec<&[u8]> =
+                std::iter::once("FLOTILLA.CLUSTER").chain(words.split(' ')).map(str::as_bytes).collect();
+            let mut connection =
+                Connection::open(&address, Duration::from_secs(5)).map_err(Failure::failed)?;
+            if let Reply::Error(error) = connection.execute(&words).map_err(Failure::failed)? {
+                return Err(Failure::Failed(format!("{what}: {error}")));
+            }
+            let begin = Stopwatch::start();
+            let first = progress::look(&address).map_err(Failure::failed)?;
+            let mut seen = first.clone();
+            while !seen.is_complete() {
+                self.check_interrupt()?;
+                say(&format!("{what}: {}", seen.line(&first, begin.elapsed())));
+                if begin.elapsed() > Duration::from_secs(30) {
+                    return Err(Failure::Failed(format!("{what}: not complete after 30 s")));
+                }
+                pause(Duration::from_millis(100));
+                seen = progress::look(&address).map_err(Failure::failed)?;
+            }
+            moved += first.to_move;
+            say(&format!("{what}: {} in {:.2} s", seen.summary(), begin.elapsed().as_secs_f64()));
+        }
+        let writes = (self.acknowledged() - before) as f64;
+        Ok((moved, writes / clock.elapsed().as_secs_f64()))
     }
 
     /// SIGKILL for the leader under load; returns the milliseconds in which nothing was acknowledged.
@@ -304,6 +347,13 @@ fn print(report: &Report, json: bool) {
         (
             "this disk's own sync".to_owned(),
             format!("p50 {:.3}  p99 {:.3} ms", report.sync_us_p50 / 1e3, report.sync_us_p99 / 1e3),
+        ),
+        (
+            "shards moved under load".to_owned(),
+            format!(
+                "{}, {:.0} writes/s meanwhile",
+                report.shards_moved, report.throughput_while_moving_per_s
+            ),
         ),
         ("without a leader".to_owned(), format!("{:.0} ms", report.without_leader_ms)),
         ("CPU of all nodes".to_owned(), format!("{:.1} us per write", report.cpu_us_per_write)),

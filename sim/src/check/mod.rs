@@ -20,6 +20,7 @@
 mod members;
 pub(crate) mod promises;
 mod shadow;
+mod shards;
 
 use crate::fast_hash::FastHash;
 use flotilla_consensus::Role;
@@ -72,6 +73,8 @@ pub struct Checks {
     /// Configurations by (group, the index that brought them).
     configurations: BTreeMap<(u32, u64), Configuration>,
     shadows: Vec<Shadow>,
+    /// Of every shard and the configuration that it went with: from which group to which.
+    journeys: BTreeMap<(u16, u64), (u32, u32)>,
     /// Who got the vote of (node, group, term).
     votes: BTreeMap<(u32, u32, u64), u32>,
     log_bytes_max: usize,
@@ -148,6 +151,9 @@ impl Checks {
             own_term(seat, group, before)?;
             let checked = self.commits(seat, group, before)?;
             self.state(seat, group, before)?;
+            if group.applied != before.applied {
+                self.shards(seat, group)?;
+            }
             if group.log_bytes() > self.log_bytes_max {
                 return Err(format!("memory: {} keeps {} bytes of log", name(seat), group.log_bytes()));
             }

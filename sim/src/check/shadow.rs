@@ -35,6 +35,11 @@ pub(super) enum Said {
     Snapshot { group: u32, index: u64, term: u64 },
 }
 
+/// The number of a group, from what Raft calls it: that of the controller is 0, and the others follow.
+pub(super) fn group_number(id: u64) -> u32 {
+    id.checked_sub(1).and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX)
+}
+
 /// One core's disk.
 #[derive(Debug, Default)]
 pub(super) struct Shadow {
@@ -80,6 +85,12 @@ impl Kept {
 
     fn cover(&mut self, index: u64, term: u64) {
         self.snapshot = self.snapshot.max(index);
+        // What stands at its end in another term was in conflict with what it holds, and so was all before.
+        if self.entry(index).is_some_and(|(of, _)| of != term) {
+            let covered = usize::try_from(index + 1 - self.first).expect("logs are short");
+            self.entries.drain(..covered.min(self.entries.len()));
+            self.first = index + 1;
+        }
         // What was behind the snapshot and of an older term was in conflict with what it holds.
         if self.entry(index + 1).is_some_and(|(of, _)| of < term) {
             self.entries.truncate(usize::try_from(index + 1 - self.first).expect("logs are short"));
@@ -218,7 +229,7 @@ fn said(frame: &FrameHeader, bytes: &[u8]) -> Vec<Said> {
     let mut at = usize::from(frame.header_len);
     for _ in 0..frame.records {
         let Ok((header, payload)) = RecordHeader::decode(bytes.get(at..).unwrap_or_default()) else { break };
-        let group = u32::try_from(header.group.saturating_sub(1)).unwrap_or(u32::MAX);
+        let group = group_number(header.group);
         match header.kind {
             RecordKind::Entry => {
                 let record = &bytes[at..at + RECORD_HEADER_BYTES + payload.len()];
