@@ -54,6 +54,16 @@ pub fn usual_priority() -> u8 {
     100
 }
 
+/// Where a group is founded, if not on all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupPlacement {
+    /// The group, counted from 0.
+    pub group: u32,
+    /// The nodes that are its members when it is founded.
+    pub nodes: Vec<u32>,
+}
+
 /// Limits that bound a node's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -86,6 +96,8 @@ pub struct LogSettings {
     pub snapshot_after_bytes: usize,
     /// Bytes a second that a core writes into snapshots and sends of them, at most; 0 for as many as it can.
     pub snapshot_bytes_per_second: u64,
+    /// Bytes a second of shards that a core sends to other groups, at most; 0 for as many as it can.
+    pub migration_bytes_per_second: u64,
     /// Bytes of a snapshot that a turn takes, sends or receives: whole blocks of 4096.
     pub snapshot_piece_bytes: usize,
 }
@@ -98,6 +110,7 @@ impl Default for LogSettings {
             sync: Sync::default(),
             snapshot_after_bytes: 64 << 20,
             snapshot_bytes_per_second: 256 << 20,
+            migration_bytes_per_second: 256 << 20,
             snapshot_piece_bytes: 256 << 10,
         }
     }
@@ -146,9 +159,16 @@ pub struct Config {
     pub node: u32,
     /// Its data folder.
     pub data: PathBuf,
-    /// Raft groups in the cluster. Fixed when the cluster is created.
+    /// Groups that serve the shards when the cluster is created. Fixed then.
     #[serde(default = "one_group")]
     pub groups: u32,
+    /// Further groups, numbered behind those: they have no shard until they join. May grow.
+    #[serde(default)]
+    pub spare_groups: u32,
+    /// Whether the cluster has a controller, and so groups that join and leave: experimental, see `docs/shards.md`. Without,
+    /// every shard stays where it was founded.
+    #[serde(default)]
+    pub controller: bool,
     /// Shards in the cluster. Fixed when the cluster is created.
     #[serde(default = "default_shards")]
     pub shards: u16,
@@ -167,6 +187,9 @@ pub struct Config {
     /// Timeouts.
     #[serde(default)]
     pub raft: RaftSettings,
+    /// The groups that aren't founded on all nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placement: Vec<GroupPlacement>,
     /// All nodes of the cluster, this one included.
     pub nodes: Vec<NodeEntry>,
 }
@@ -266,8 +289,22 @@ impl Config {
         if self.groups == 0 || self.groups > 1024 {
             return Err(invalid("groups", self.groups.to_string(), "1 to 1024"));
         }
+        if self.spare_groups > 1024 {
+            return Err(invalid("spare_groups", self.spare_groups.to_string(), "at most 1024"));
+        }
+        for it in &self.placement {
+            self.check_placement(it, &invalid)?;
+        }
         if self.shards == 0 || self.shards > 16384 || u32::from(self.shards) < self.groups {
             return Err(invalid("shards", self.shards.to_string(), "1 to 16384, and at least one a group"));
+        }
+        let largest = self.limits.value_bytes_max;
+        if !(1024..=crate::command::STRING_BYTES_MAX).contains(&largest) {
+            return Err(invalid(
+                "limits.value_bytes_max",
+                largest.to_string(),
+                "1024 to 536870912 (512 MiB)",
+            ));
         }
         let least = (self.limits.value_bytes_max as u64).saturating_mul(2).max(1 << 20);
         if self.log.segment_bytes < least || !self.log.segment_bytes.is_multiple_of(4096) {
@@ -311,6 +348,24 @@ impl Config {
         Ok(())
     }
 
+    fn check_placement(
+        &self,
+        it: &GroupPlacement,
+        invalid: &dyn Fn(&str, String, &str) -> ConfigError,
+    ) -> Result<(), ConfigError> {
+        let is_twice = self.placement.iter().filter(|other| other.group == it.group).count() > 1;
+        if it.group >= self.groups_total() || is_twice {
+            let what = "a group of `groups` and `spare_groups`, counted from 0, and each at most once";
+            return Err(invalid("placement.group", it.group.to_string(), what));
+        }
+        let founds = |id: &u32| self.nodes.iter().any(|node| node.id == *id && !node.joins);
+        if it.nodes.is_empty() || !it.nodes.iter().all(founds) || !it.nodes.is_sorted_by(|a, b| a < b) {
+            let what = "ids of [[nodes]] that don't join, ascending";
+            return Err(invalid("placement.nodes", format!("{:?}", it.nodes), what));
+        }
+        Ok(())
+    }
+
     fn check_node(
         &self,
         node: &NodeEntry,
@@ -340,6 +395,17 @@ impl Config {
     /// This node's own entry.
     pub fn me(&self) -> &NodeEntry {
         self.nodes.iter().find(|node| node.id == self.node).expect("checked: node is among nodes")
+    }
+
+    /// All groups, the spare ones included.
+    pub fn groups_total(&self) -> u32 {
+        self.groups + self.spare_groups
+    }
+
+    /// Whether a node is among those that a group (counted from 0) is founded with.
+    pub fn founds(&self, node: &NodeEntry, group: u32) -> bool {
+        let placed = self.placement.iter().find(|it| it.group == group);
+        !node.joins && placed.is_none_or(|it| it.nodes.contains(&node.id))
     }
 
     /// A number made from the cluster's name, for handshakes and headers.

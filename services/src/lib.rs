@@ -6,7 +6,8 @@
 //! | [`resp`] | the Redis protocol |
 //! | [`command`] | commands: the table, checks, those that touch no key |
 //! | [`kv`] | the data of one shard, and what commands do to it |
-//! | [`entry`] | what a group's log holds |
+//! | [`entry`], [`migration`] | what a group's log holds: commands, and shards on their way |
+//! | [`controller`] | which group serves which shard: the numbered history of configurations |
 //! | [`mapreduce`] | jobs over many files: engine, coordinator, workers |
 //! | [`slot`], [`topology`] | where a key is, and who serves it |
 //! | [`config`], [`node`] | one node as a process |
@@ -18,12 +19,14 @@ pub mod cli;
 pub mod client;
 pub mod command;
 pub mod config;
+pub mod controller;
 pub mod core;
 pub mod entry;
 pub mod hands;
 pub mod kv;
 pub mod local;
 pub mod mapreduce;
+pub mod migration;
 pub mod node;
 pub mod resp;
 pub mod slot;

@@ -27,6 +27,8 @@ pub struct LocalOptions {
     pub cores: u16,
     /// Raft groups.
     pub groups: u32,
+    /// Groups without a shard, that may join.
+    pub spare_groups: u32,
     /// The first client port; 0: any that are free.
     pub port: u16,
     /// What a node does with a command that it doesn't lead.
@@ -49,6 +51,7 @@ impl LocalOptions {
             spares: 0,
             cores: 1,
             groups: 1,
+            spare_groups: 0,
             port: 0,
             redirect: Redirect::Moved,
             limits: Limits::default(),
@@ -150,6 +153,9 @@ impl LocalCluster {
             node: entry.id,
             data: folder.join(format!("node-{}", entry.id)),
             groups: self.options.groups,
+            spare_groups: self.options.spare_groups,
+            controller: self.options.spare_groups > 0,
+            placement: Vec::new(),
             shards: 64,
             redirect: self.options.redirect,
             cpus: Vec::new(),

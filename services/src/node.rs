@@ -238,11 +238,17 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
         cores,
         peers,
         placement,
-        limits: Limits {
-            connections_max: config.limits.connections_max,
-            client_output_bytes_max: config.limits.client_output_bytes_max,
-            client_input_bytes_max: config.limits.value_bytes_max.saturating_mul(4),
-            ..Limits::default()
+        limits: {
+            // Whatever fits into a segment must fit onto a link, with something before it.
+            let entry_bytes_max = usize::try_from(config.log.segment_bytes).unwrap_or(usize::MAX / 2);
+            let usual = Limits::default();
+            Limits {
+                peer_frame_bytes_max: usual.peer_frame_bytes_max.max(2 * entry_bytes_max),
+                peer_output_bytes_max: usual.peer_output_bytes_max.max(2 * entry_bytes_max),
+                connections_max: config.limits.connections_max,
+                client_output_bytes_max: config.limits.client_output_bytes_max,
+                client_input_bytes_max: config.limits.value_bytes_max.saturating_mul(4),
+            }
         },
         sync: match config.log.sync {
             Sync::Fdatasync => SyncMode::Fdatasync,

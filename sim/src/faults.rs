@@ -58,6 +58,7 @@ faults! {
     FullDisk "full-disk" "A disk is full.",
     Wipe "wipe" "A node that died comes back with empty disks.",
     Change "change" "A group's members change.",
+    Reshard "reshard" "Groups join and leave, shards are moved.",
     Transfer "transfer" "A leadership is handed over, or a node is stopped the gentle way.",
 }
 
@@ -119,6 +120,7 @@ impl Fault {
             Self::FullDisk => swarm.full_disks = 0,
             Self::Wipe => swarm.wipes = 0,
             Self::Change => swarm.changes = 0,
+            Self::Reshard => swarm.reshards = 0,
             Self::Transfer => swarm.transfers = 0,
         }
     }

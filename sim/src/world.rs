@@ -13,6 +13,7 @@
 //! | `faults.rs` | what goes wrong, and the healing of it |
 //! | `death.rs` | crashes, what disks lose, restarts |
 //! | `members.rs` | groups that change, disks that are replaced, and who must agree in the end |
+//! | `shards.rs` | groups that join and leave, shards that move |
 //! | `ending.rs` | whether all is well at last |
 
 mod conversation;
@@ -22,6 +23,7 @@ mod faults;
 mod members;
 mod network;
 mod seat;
+mod shards;
 mod turns;
 
 use crate::check::Checks;
@@ -74,6 +76,7 @@ enum Happening {
     Full,
     Transfer,
     Change,
+    Reshard,
     Heal,
     Stop,
 }

@@ -23,10 +23,11 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Sends a reply; a client that doesn't read is cut off when too much has gathered.
+    /// Sends a reply, which may be of any size; a client that doesn't read is cut off when too much has gathered before.
     pub(super) fn reply(&self, bytes: &[u8], waiting_max: usize) {
+        let had_gathered = self.outlet.waiting();
         self.outlet.send(bytes);
-        if self.outlet.waiting() > waiting_max {
+        if had_gathered > waiting_max {
             tracing::warn!(
                 waiting = self.outlet.waiting(),
                 "a client that doesn't read its replies was cut off"

@@ -1,18 +1,79 @@
 //! `flotilla cluster`: what an operator tells a running cluster.
 
 use super::Failure;
+use super::progress::{self, Progress};
 use crate::client::{Connection, Reply};
+use crate::hands::{Stopwatch, pause};
 use clap::{Args, Subcommand};
 use std::time::Duration;
 
 /// A transfer takes milliseconds, or an election timeout if nothing comes of it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often progress is shown.
+const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Subcommands of `flotilla cluster`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Let groups serve shards; shards move to them until the loads are even.
+    Join(Groups),
+    /// Let groups serve no shard any more; theirs move to the others.
+    Leave(Groups),
+    /// Move one shard to a group.
+    Move(Move),
+    /// Show a configuration: which group is to serve which shard.
+    Query(Query),
+    /// Show where the shards are and what is on its way.
+    Status(Common),
     /// Make a node the leader of a group; clients notice nothing.
     TransferLeader(TransferLeader),
+}
+
+/// Options of them all.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// The client address of any core of the cluster.
+    #[arg(long, short, default_value = "127.0.0.1:7000", value_name = "HOST:PORT")]
+    addr: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Return only when every shard is where it is to be.
+    #[arg(long)]
+    wait: bool,
+    /// Give up waiting after so many seconds.
+    #[arg(long, default_value_t = 600)]
+    timeout: u64,
+}
+
+/// Options of `flotilla cluster join` and `leave`.
+#[derive(Debug, Args)]
+pub(super) struct Groups {
+    /// The groups, counted from 0. `3:2` joins group 3 with twice the usual weight.
+    #[arg(required = true)]
+    groups: Vec<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Options of `flotilla cluster move`.
+#[derive(Debug, Args)]
+pub(super) struct Move {
+    /// The shard, counted from 0.
+    shard: u16,
+    /// The group that is to serve it.
+    group: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Options of `flotilla cluster query`.
+#[derive(Debug, Args)]
+pub(super) struct Query {
+    /// The configuration's number [default: the newest].
+    number: Option<u64>,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Options of `flotilla cluster transfer-leader`.
@@ -33,7 +94,108 @@ pub(super) struct TransferLeader {
 }
 
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
-    let Command::TransferLeader(options) = command;
+    match command {
+        Command::Join(it) => change(&it.common, "JOIN", &it.groups),
+        Command::Leave(it) => change(&it.common, "LEAVE", &it.groups),
+        Command::Move(it) => change(&it.common, "MOVE", &[it.shard.to_string(), it.group.to_string()]),
+        Command::Query(it) => query(it),
+        Command::Status(common) => status(common),
+        Command::TransferLeader(it) => transfer(it),
+    }
+}
+
+fn ask(addr: &str, words: &[&str]) -> Result<Reply, Failure> {
+    let mut connection = Connection::open(addr, PATIENCE).map_err(Failure::failed)?;
+    let args: Vec<&[u8]> =
+        std::iter::once(&b"FLOTILLA.CLUSTER"[..]).chain(words.iter().map(|word| word.as_bytes())).collect();
+    match connection.execute(&args).map_err(Failure::failed)? {
+        Reply::Error(error) => Err(Failure::Failed(format!("{addr}: {error}"))),
+        reply => Ok(reply),
+    }
+}
+
+fn change(common: &Common, what: &str, words: &[String]) -> Result<(), Failure> {
+    let words: Vec<&str> = std::iter::once(what).chain(words.iter().map(String::as_str)).collect();
+    let Reply::Integer(number) = ask(&common.addr, &words)? else {
+        return Err(Failure::Failed("the answer is no configuration's number".to_owned()));
+    };
+    if common.wait {
+        wait(common, number.unsigned_abs())?;
+    }
+    if common.json {
+        println!("{}", serde_json::json!({ "configuration": number, "complete": common.wait }));
+    } else {
+        let complete = if common.wait { ", and every shard is where it says" } else { "" };
+        println!("configuration {number}{complete}");
+    }
+    Ok(())
+}
+
+/// Waits until this configuration, or a newer one, is what the shards follow, with a line of progress where somebody looks.
+fn wait(common: &Common, number: u64) -> Result<(), Failure> {
+    let clock = Stopwatch::start();
+    let mut first: Option<Progress> = None;
+    loop {
+        let seen = progress::look(&common.addr).map_err(Failure::failed)?;
+        if seen.configuration >= number && seen.is_complete() {
+            return Ok(());
+        }
+        let first = first.get_or_insert_with(|| seen.clone());
+        if !common.json {
+            eprintln!("  {}", seen.line(first, clock.elapsed()));
+        }
+        if clock.elapsed() > Duration::from_secs(common.timeout) {
+            let line = seen.line(first, clock.elapsed());
+            return Err(Failure::Failed(format!("not complete after {} s: {line}", common.timeout)));
+        }
+        pause(INTERVAL);
+    }
+}
+
+fn query(options: &Query) -> Result<(), Failure> {
+    let number = options.number.map(|number| number.to_string());
+    let words: Vec<&str> = std::iter::once("QUERY").chain(number.as_deref()).collect();
+    let lines = progress::lines(&ask(&options.common.addr, &words)?);
+    if !options.common.json {
+        lines.iter().for_each(|line| println!("{line}"));
+        return Ok(());
+    }
+    let field = |line: &str, name: &str| {
+        line.split(' ').skip_while(|word| *word != name).nth(1).unwrap_or_default().to_owned()
+    };
+    let number = |line: &str, name: &str| field(line, name).parse::<u64>().unwrap_or(0);
+    let groups: Vec<_> = lines[1..]
+        .iter()
+        .map(|line| {
+            let shards = progress::numbers(&field(line, "shards"));
+            let nodes: Vec<u32> =
+                field(line, "nodes").split(',').filter_map(|node| node.parse().ok()).collect();
+            let (group, weight) = (number(line, "group"), number(line, "weight"));
+            serde_json::json!({ "group": group, "weight": weight, "nodes": nodes, "shards": shards })
+        })
+        .collect();
+    let configuration = number(&lines[0], "configuration");
+    println!("{}", serde_json::json!({ "configuration": configuration, "groups": groups }));
+    Ok(())
+}
+
+fn status(common: &Common) -> Result<(), Failure> {
+    if common.wait {
+        wait(common, 0)?;
+    }
+    let seen = progress::look(&common.addr).map_err(Failure::failed)?;
+    if common.json {
+        println!("{}", serde_json::to_string(&seen).expect("plain data"));
+        return Ok(());
+    }
+    println!("configuration {}: {}", seen.configuration, seen.summary());
+    for group in &seen.groups {
+        println!("  {group}");
+    }
+    Ok(())
+}
+
+fn transfer(options: &TransferLeader) -> Result<(), Failure> {
     let TransferLeader { addr, group, node, json } = options;
     let mut connection = Connection::open(addr, PATIENCE).map_err(Failure::failed)?;
     let (number, to) = (group.to_string(), node.to_string());

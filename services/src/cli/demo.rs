@@ -1,8 +1,8 @@
 //! `flotilla demo`: the whole promise in under a minute.
 //!
-//! Three nodes with real, synced logs; many clients; the leader is killed with SIGKILL under load and restarted;
-//! at last the whole cluster is killed and restarted; every acknowledged write must be there each time. While the store
-//! serves, a MapReduce job counts the words of a text whose counts are known.
+//! Three nodes with real, synced logs; many clients; the leader is killed with
+//! SIGKILL under load and restarted; at last the whole cluster is killed and restarted; every acknowledged write must be there each
+//! time. While the store serves, a MapReduce job counts the words of a text whose counts are known.
 
 use super::demo_words::Words;
 use super::load::{Client, Shared, key_of, start_client, value_of};

@@ -21,6 +21,9 @@ pub(super) struct Options {
     /// Raft groups of the cluster [default: one a core].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     groups: Option<u32>,
+    /// Experimental: further groups, which have no shard until `flotilla cluster join` lets them.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
+    spare_groups: u32,
     /// Keep the data in this folder [default: a temporary one, removed at the end].
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -41,6 +44,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         nodes: options.nodes,
         cores: options.cores,
         groups: options.groups.unwrap_or_else(|| u32::from(options.cores)),
+        spare_groups: options.spare_groups,
         port: options.port,
         redirect: if options.forward { Redirect::Forward } else { Redirect::Moved },
         ..LocalOptions::new(program, folder.clone())

@@ -10,6 +10,7 @@ mod dev;
 mod exec;
 mod load;
 mod mr;
+mod progress;
 mod serve;
 mod wal;
 

@@ -55,6 +55,7 @@ commands! {
     EXPIREAT 6 "expireat" -3 WRITE_FAST 1 1 1 W, "Sets when a key expires, in seconds since 1970.";
     EXPIRETIME 62 "expiretime" 2 READ_FAST 1 1 1 R, "When a key expires, in seconds since 1970.";
     FLOTILLA_CAS 33 "flotilla.cas" -4 WRITE_FAST 1 1 1 W, "Sets the string value of a key that has a version; its new version.";
+    FLOTILLA_CLUSTER 130 "flotilla.cluster" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes which groups serve the shards.";
     FLOTILLA_GETV 83 "flotilla.getv" 2 READ_FAST 1 1 1 R, "The version and the string value of a key.";
     FLOTILLA_MEMBER 119 "flotilla.member" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes who has replicas of the groups on this core.";
     FLOTILLA_ONCE 36 "flotilla.once" -5 WRITE 0 0 0 W, "Executes a write of a session, unless it has been executed.";

@@ -10,7 +10,7 @@ use crate::config::Redirect;
 use crate::entry::Args;
 use crate::resp::{self, Parsed, ReplyWriter};
 use crate::slot::{Slot, slot_of_command};
-use flotilla_consensus::{GroupId, Refused};
+use flotilla_consensus::Refused;
 use flotilla_runtime::{ConnId, Effects, NodeId, Now, Taken};
 
 /// Commands of one connection that may wait for their replies; beyond, the driver stops reading from it.
@@ -135,6 +135,7 @@ impl Core {
                 self.member_command(now, args, &mut ReplyWriter::new(&mut bytes, protocol));
                 self.connections.reply(conn, |reply| reply.raw(&bytes));
             }
+            (code::FLOTILLA_CLUSTER, _) => self.cluster_command(now, conn, spec, args, out),
             (code::FLOTILLA_TRANSFER, _) => self.transfer_command(now, conn, spec, args, out),
             _ => self.plain_command(now, conn, spec, args),
         }
@@ -189,7 +190,7 @@ impl Core {
             }
         };
         let Some(slot) = slot else { return self.keyless_command(now, conn, spec, args, out) };
-        let number = super::topology::group_of(&self.config, slot.shard(self.config.shards));
+        let number = self.routes.of(slot.shard(self.config.shards));
         let core = super::topology::core_of(self.config.me().cores, number);
         let leader = self.leaders.of(number);
         let Some(connection) = self.connections.map.get(&conn) else { return };
@@ -240,8 +241,8 @@ impl Core {
         }
         let slot: Option<Slot> = slot_of_command(spec, args).ok().flatten();
         let place = slot.and_then(|slot| {
-            let number = super::topology::group_of(&self.config, slot.shard(self.config.shards));
-            self.multi.place_of(GroupId(u64::from(number) + 1))
+            let number = self.routes.of(slot.shard(self.config.shards));
+            self.multi.place_of(super::topology::id_of(number))
         });
         let Some(place) = place else { return self.redirect(origin, slot, out) };
         self.execute_at(now, place, &Call { origin, spec, slot, args, in_order }, out);
@@ -250,6 +251,9 @@ impl Core {
     pub(super) fn execute_at(&mut self, now: Now, place: usize, call: &Call<'_>, out: &mut Effects<Message>) {
         if self.must_hold(now, place) {
             return self.hold(place, call, out);
+        }
+        if self.is_elsewhere(now, place, call, out) {
+            return;
         }
         let begun = if call.spec.is_write() {
             self.propose(now, place, call)

@@ -15,7 +15,7 @@ use super::remote::Message;
 use crate::command::{Kind, Spec, code, lookup};
 use crate::config::Redirect;
 use crate::slot::{Slot, slot_of_command};
-use flotilla_consensus::{GroupId, ReadState, Role};
+use flotilla_consensus::{ReadState, Role};
 use flotilla_runtime::{ConnId, Effects, Now};
 
 impl Core {
@@ -36,10 +36,11 @@ impl Core {
         {
             return None;
         }
-        let number = super::topology::group_of(&self.config, slot.shard(self.config.shards));
-        let place = self.multi.place_of(GroupId(u64::from(number) + 1))?;
+        let number = self.routes.of(slot.shard(self.config.shards));
+        let place = self.multi.place_of(super::topology::id_of(number))?;
         let raft = self.multi.raft(place);
         let follows = raft.role() == Role::Follower && raft.leader().is_some() && !raft.is_repairing();
+        let follows = follows && self.groups[place].serving(slot).is_some();
         // Only the leader decides that a key has expired.
         (follows && !self.groups[place].read_decides_expiry(now, slot, spec, args)).then_some(place)
     }
@@ -75,7 +76,7 @@ impl Core {
     }
 
     /// Serves the readers that the leader has answered and whose index is applied, in their order.
-    pub(super) fn serve_follower_readers(&mut self, place: usize, out: &mut Effects<Message>) {
+    pub(super) fn serve_follower_readers(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         while let Some(reader) = self.groups[place].follower_readers.front() {
             let is_void = match self.multi.raft(place).read_state(&reader.ticket) {
                 ReadState::Void => true,
@@ -86,7 +87,7 @@ impl Core {
             if is_void {
                 self.redirect(reader.command.origin, reader.command.slot, out);
             } else {
-                self.serve(place, &reader, out);
+                self.serve(now, place, &reader, out);
             }
         }
     }

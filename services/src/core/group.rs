@@ -12,12 +12,18 @@
 use super::Core;
 use super::handover::Handover;
 use super::held::Held;
+use super::migration::Awaited;
 use super::remote::{Message, Origin};
 use super::scan::Remembered;
-use crate::command::{Spec, by_code};
+use super::shards::{Shard, Shards};
+use super::topology::CONTROLLER;
+use crate::command::{Spec, by_code, code};
 use crate::config::Config;
+use crate::controller::Controller;
+use crate::controller::archive::SCHEMA_CHANGE_V1;
 use crate::entry::{self, Args, CODE_ADVANCE_TIME, SCHEMA_COMMAND_V1};
-use crate::kv::{Keyspace, Time};
+use crate::kv::Time;
+use crate::migration::SCHEMA_STEP_V1;
 use crate::resp::ReplyWriter;
 use crate::slot::Slot;
 use flotilla_consensus::{Proposal, Raft, ReadState, ReadTicket, Refused, Role};
@@ -57,11 +63,19 @@ pub(super) struct Reader {
 pub(crate) struct Group {
     /// Its number from 0; the Raft group's id is one more.
     pub(super) number: u32,
-    first_shard: u16,
     shards_total: u16,
-    pub(super) shards: Vec<Keyspace>,
-    /// What a restored snapshot's part of each shard already holds: entries up to there are not applied to it again.
-    pub(super) restored: Vec<u64>,
+    pub(super) shards: Shards,
+    /// The controller's own state, if this is its group.
+    pub(super) controller: Option<Box<Controller>>,
+    /// Some shard isn't where it should be, perhaps: its leader looks.
+    pub(super) is_in_motion: bool,
+    /// Nodes without a part in the group are told who leads it then.
+    pub(super) announce_at: Nanos,
+    /// Commands that wait for their shard.
+    pub(super) early: Awaited,
+    /// Shards and bytes that have come since this replica was started.
+    pub(super) moved_in: u64,
+    pub(super) moved_bytes: u64,
     pub(super) applied: u64,
     /// The group's logical clock: the latest time in its log.
     pub(super) clock_ms: u64,
@@ -87,14 +101,17 @@ pub(crate) struct Group {
 
 impl Group {
     pub(super) fn new(config: &Config, raft: &Raft, seed: u64) -> Self {
-        let number = u32::try_from(raft.group().0 - 1).expect("groups are few");
-        let (first, last) = super::topology::shards_of(config, number);
+        let number = super::topology::number_of(raft.group());
         Self {
             number,
-            first_shard: first,
             shards_total: config.shards,
-            shards: (first..=last).map(|_| Keyspace::default()).collect(),
-            restored: (first..=last).map(|_| 0).collect(),
+            shards: Shards::founded(founded_shards(config, number)),
+            controller: (number == CONTROLLER).then(|| Box::new(Controller::new(config.shards))),
+            is_in_motion: true,
+            announce_at: 0,
+            early: Awaited::default(),
+            moved_in: 0,
+            moved_bytes: 0,
             applied: raft.log().snapshot().0,
             clock_ms: 0,
             stamped_ms: 0,
@@ -112,11 +129,6 @@ impl Group {
         }
     }
 
-    /// The cluster's number of its first shard.
-    pub(super) fn first_shard(&self) -> u16 {
-        self.first_shard
-    }
-
     /// Shards of the cluster.
     pub(super) fn shards_total(&self) -> u16 {
         self.shards_total
@@ -127,18 +139,15 @@ impl Group {
         self.rng.next()
     }
 
-    fn shard(&self, slot: Slot) -> usize {
-        usize::from(slot.shard(self.shards_total) - self.first_shard)
-    }
-
-    /// The data that a slot of this group's is in.
-    pub(super) fn shard_of(&self, slot: Slot) -> &Keyspace {
-        &self.shards[self.shard(slot)]
+    /// The shard that a slot is in, if it is served here.
+    pub(super) fn serving(&self, slot: Slot) -> Option<&Shard> {
+        self.shards.get(slot.shard(self.shards_total)).filter(|shard| shard.is_serving())
     }
 
     /// Whether a key that a read looks at has expired by now, and that isn't logged yet.
     pub(super) fn read_decides_expiry(&self, now: Now, slot: Slot, spec: &Spec, args: &[&[u8]]) -> bool {
-        self.shard_of(slot).read_decides_expiry(self.clock_ms, now.unix_ms, spec, args)
+        let keys = self.serving(slot).map(|shard| &shard.keys);
+        keys.is_some_and(|keys| keys.read_decides_expiry(self.clock_ms, now.unix_ms, spec, args))
     }
 
     pub(super) fn is_leading(&self) -> bool {
@@ -146,13 +155,13 @@ impl Group {
     }
 
     pub(super) fn keys(&self) -> u64 {
-        self.shards.iter().map(Keyspace::len).sum()
+        self.shards.serving().map(|shard| shard.keys.len()).sum()
     }
 
     /// Clients that wait for this group.
     pub(super) fn waiting(&self) -> usize {
         let readers = self.readers.len() + self.readers_in_order.len() + self.follower_readers.len();
-        self.writers.len() + self.undecided.len() + readers + self.handover.waiting()
+        self.writers.len() + self.undecided.len() + readers + self.handover.waiting() + self.early.len()
     }
 
     /// The writers whose entries a snapshot has skipped: nobody will ever know what became of them.
@@ -161,10 +170,24 @@ impl Group {
         skipped.map(|(_, (origin, ..))| origin).collect()
     }
 
+    /// The origin is answered when the entry is applied.
+    pub(super) fn wait_for(&mut self, proposal: Proposal, origin: Origin, slot: Option<Slot>) {
+        self.writers.push_back(Writer { proposal, origin, slot });
+    }
+
     fn stamp(&mut self, now: Now) -> u64 {
         self.stamped_ms = self.stamped_ms.max(self.clock_ms).max(now.unix_ms);
         self.stamped_ms
     }
+}
+
+/// The shards that a group serves when the cluster is founded.
+pub(super) fn founded_shards(config: &Config, number: u32) -> std::ops::Range<u16> {
+    if number >= config.groups {
+        return 0..0;
+    }
+    let (first, last) = super::topology::shards_of(config, number);
+    first..last + 1
 }
 
 /// Where a command of a client that waits goes.
@@ -185,7 +208,7 @@ impl Core {
         let proposal = self.multi.propose(now.monotonic, place, SCHEMA_COMMAND_V1, bytes_max, |writer| {
             entry::write(writer, unix_ms, call.spec.code, call.args);
         })?;
-        self.groups[place].writers.push_back(Writer { proposal, origin: call.origin, slot: call.slot });
+        self.groups[place].wait_for(proposal, call.origin, call.slot);
         Ok(())
     }
 
@@ -231,7 +254,7 @@ impl Core {
             let group = &mut self.groups[place];
             if group.standing.1 && now.monotonic >= group.next_expiry_look {
                 group.next_expiry_look = now.monotonic + EXPIRY_INTERVAL;
-                let due = group.shards.iter().filter_map(Keyspace::next_deadline).min();
+                let due = group.shards.serving().filter_map(|shard| shard.keys.next_deadline()).min();
                 if due.is_some_and(|deadline| deadline <= now.unix_ms) {
                     // Refused: somebody else leads, or the log is full and time can wait.
                     let _ = self.advance_time(now, place);
@@ -266,12 +289,13 @@ impl Core {
         }
         self.settle_handover(now, place, out);
         while self.groups[place].applied < self.multi.raft(place).commit() {
-            if let Err(reason) = self.apply_next(place, out) {
+            if let Err(reason) = self.apply_next(now, place, out) {
                 return out.push(Effect::Halt { reason });
             }
         }
-        self.serve_confirmed(place, out);
-        self.serve_follower_readers(place, out);
+        self.serve_confirmed(now, place, out);
+        self.serve_follower_readers(now, place, out);
+        self.settle_migration(now, place, out);
         self.settle_snapshots(now, place, out);
     }
 
@@ -312,22 +336,35 @@ impl Core {
     /// # Errors
     /// This version doesn't know what the entry says. Nothing was done: whoever went on without it would hold other data than
     /// the others, and nobody would notice.
-    fn apply_next(&mut self, place: usize, out: &mut Effects<Message>) -> Result<(), String> {
+    fn apply_next(&mut self, now: Now, place: usize, out: &mut Effects<Message>) -> Result<(), String> {
         let index = self.groups[place].applied + 1;
         let found = self.multi.raft(place).log().entry(index).expect("committed entries are in the log");
         let (term, record) = (found.term, found.record.clone());
         let (header, payload) = RecordHeader::decode(&record).expect("only whole records enter the log");
-        let command = entry::command(header.schema, payload).map_err(|unknown| {
+        let is_command = !matches!(header.schema, SCHEMA_STEP_V1 | SCHEMA_CHANGE_V1);
+        let command = if is_command { entry::command(header.schema, payload) } else { Ok(None) };
+        let command = command.map_err(|unknown| {
             format!(
                 "entry {index} of group {} has {unknown}: a newer version of Flotilla has written it. Nothing was \
                  applied since; start this node with that version or a later one",
                 header.group
             )
         })?;
-        self.serve_before(place, index, term, out);
+        self.serve_before(now, place, index, term, out);
         let origin = self.claim(place, index, term, out);
         let group = &mut self.groups[place];
         group.applied = index;
+        match header.schema {
+            SCHEMA_STEP_V1 => {
+                self.apply_step(place, index, payload, out);
+                return Ok(());
+            }
+            SCHEMA_CHANGE_V1 => {
+                self.apply_change(place, payload, origin, out);
+                return Ok(());
+            }
+            _ => {}
+        }
         let Some(command) = command else {
             assert!(origin.is_none(), "nobody waits for an entry without a command");
             return Ok(());
@@ -335,6 +372,25 @@ impl Core {
         let args: Args<'_> = command.args.iter().map(|arg| &arg.0[..]).collect();
         group.clock_ms = group.clock_ms.max(command.unix_ms.to_native());
         let code = command.code.to_native();
+        let slot = by_code(code).and_then(|spec| crate::slot::slot_of_command(spec, &args).ok().flatten());
+        if let Some(slot) = slot {
+            match (group.serving(slot).map(|shard| shard.restored), origin) {
+                // It was proposed before the entry with which the shard went: it hasn't happened, here or anywhere.
+                (None, Some(origin)) => {
+                    let spec = by_code(code).expect("it has a slot, so it is in the table");
+                    let call = Call { origin, spec, slot: Some(slot), args: &args, in_order: true };
+                    self.reroute(now, &call, out);
+                    return Ok(());
+                }
+                (None, None) => return Ok(()),
+                // It has happened, and what it came to is in the snapshot.
+                (Some(restored), Some(origin)) if index <= restored => {
+                    self.abandon(origin, out);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
         match origin {
             None => run(group, code, &args, &mut ReplyWriter::discard()),
             Some(origin) => {
@@ -380,7 +436,7 @@ impl Core {
 
     /// Serves the readers that came before the entry at `index` was proposed: if we proposed it in their term, its
     /// commit confirms that we led when they came.
-    fn serve_before(&mut self, place: usize, index: u64, term: u64, out: &mut Effects<Message>) {
+    fn serve_before(&mut self, now: Now, place: usize, index: u64, term: u64, out: &mut Effects<Message>) {
         loop {
             let group = &mut self.groups[place];
             let due = |reader: &mut Reader| reader.ticket.position < index;
@@ -390,7 +446,7 @@ impl Core {
             };
             let Some(reader) = reader else { return };
             if reader.ticket.term == term {
-                self.serve(place, &reader, out);
+                self.serve(now, place, &reader, out);
             } else {
                 self.redirect(reader.command.origin, reader.command.slot, out);
             }
@@ -398,7 +454,7 @@ impl Core {
     }
 
     /// Serves the readers whose round is confirmed and whose index is applied.
-    fn serve_confirmed(&mut self, place: usize, out: &mut Effects<Message>) {
+    fn serve_confirmed(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         loop {
             let raft = self.multi.raft(place);
             let group = &mut self.groups[place];
@@ -412,18 +468,25 @@ impl Core {
                 None => group.readers_in_order.pop_front_if(due),
             };
             let Some(reader) = reader else { return };
-            self.serve(place, &reader, out);
+            self.serve(now, place, &reader, out);
         }
     }
 
-    pub(super) fn serve(&mut self, place: usize, reader: &Reader, out: &mut Effects<Message>) {
+    pub(super) fn serve(&mut self, now: Now, place: usize, reader: &Reader, out: &mut Effects<Message>) {
         let Held { origin, spec, slot, .. } = reader.command;
+        if slot.is_some_and(|slot| self.groups[place].serving(slot).is_none()) {
+            // The shard went while the read waited: somebody else may have changed it since.
+            return reader.command.call(|call| self.reroute(now, call, out));
+        }
         self.answer(origin, out, |groups, reply| match slot {
             Some(slot) => {
                 let group = &groups[place];
-                let shard = &group.shards[group.shard(slot)];
+                let shard = group.serving(slot).expect("seen above");
                 let time = Time { clock_ms: group.clock_ms, now_ms: group.local_ms };
-                shard.read(time, spec, &reader.command.args(), reply);
+                shard.keys.read(time, spec, &reader.command.args(), reply);
+            }
+            None if spec.code == code::FLOTILLA_CLUSTER => {
+                super::control::query(groups[place].controller.as_deref(), &reader.command.args(), reply);
             }
             None => super::keyless::read(&mut groups[place], spec, &reader.command.args(), reply),
         });
@@ -435,21 +498,18 @@ fn run(group: &mut Group, code: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>
     let (clock_ms, index) = (group.clock_ms, group.applied);
     let slot = by_code(code).and_then(|spec| crate::slot::slot_of_command(spec, args).ok().flatten());
     if let Some(slot) = slot {
-        let shard = group.shard(slot);
-        if index > group.restored[shard] || planted(Bug::PartsAppliedTwice) {
-            group.shards[shard].write(clock_ms, code, args, reply);
+        let Some(shard) = group.shards.get_mut(slot.shard(group.shards_total)) else { return };
+        if index > shard.restored || planted(Bug::PartsAppliedTwice) {
+            shard.keys.write(clock_ms, code, args, reply);
         }
         return;
     }
-    // No key (FLUSHALL, or the time has advanced): every shard.
-    for (shard, restored) in group.shards.iter_mut().zip(&group.restored) {
-        if index <= *restored {
-            continue;
-        }
+    // No key (FLUSHALL, or the time has advanced): every shard that is served. The others are frozen.
+    for shard in group.shards.iter_mut().filter(|shard| shard.is_serving() && index > shard.restored) {
         if code == CODE_ADVANCE_TIME {
-            shard.expire(clock_ms, EXPIRED_PER_ENTRY_MAX);
+            shard.keys.expire(clock_ms, EXPIRED_PER_ENTRY_MAX);
         } else {
-            shard.write(clock_ms, code, args, &mut ReplyWriter::discard());
+            shard.keys.write(clock_ms, code, args, &mut ReplyWriter::discard());
         }
     }
     if code != CODE_ADVANCE_TIME {

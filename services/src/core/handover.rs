@@ -9,7 +9,7 @@ use super::held::Held;
 use super::remote::{Message, Origin, Outgoing};
 use crate::command::Spec;
 use crate::kv::number;
-use flotilla_consensus::{GroupId, Role, TransferError};
+use flotilla_consensus::{Role, TransferError};
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{ConnId, Effects, Nanos, NodeId, Now};
 use std::collections::VecDeque;
@@ -62,7 +62,7 @@ impl Core {
         let sequence = self.connections.promise(conn, super::connections::Does::Read);
         let origin = Origin::Local { conn, sequence };
         let known = parse(args).filter(|(group, node)| {
-            *group < self.config.groups && self.config.nodes.iter().any(|entry| entry.id == node.0)
+            *group < self.config.groups_total() && self.config.nodes.iter().any(|entry| entry.id == node.0)
         });
         let Some((group, _)) = known else {
             let error =
@@ -95,7 +95,7 @@ impl Core {
         out: &mut Effects<Message>,
     ) {
         let asked = parse(args)
-            .and_then(|(group, node)| Some((self.multi.place_of(GroupId(u64::from(group) + 1))?, node)));
+            .and_then(|(group, node)| Some((self.multi.place_of(super::topology::id_of(group))?, node)));
         let Some((place, node)) = asked else { return self.abandon(origin, out) };
         let leads = self.multi.raft(place).role() == Role::Leader && node == self.config.node_id();
         match self.multi.transfer_to(now.monotonic, place, node) {

@@ -1,7 +1,9 @@
 //! A look inside a core: for the simulator's checkers, and for `INFO`.
 
 use super::Core;
+use super::shards::Status;
 use crate::command::NodeView;
+use crate::controller::Configuration;
 use crate::slot::Slot;
 use crate::topology::Topology;
 use flotilla_consensus::Role;
@@ -48,12 +50,43 @@ pub struct GroupInspection<'a> {
     state: &'a super::group::Group,
 }
 
+/// How a shard stands in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardStanding {
+    /// Reads and writes are executed.
+    Serving,
+    /// Frozen: on its way to that group.
+    Leaving(u32),
+    /// Some of it has come from that group.
+    Arriving(u32),
+}
+
 impl GroupInspection<'_> {
     /// Equal on replicas with equal data.
     pub fn state_hash(&self) -> u64 {
-        self.state.shards.iter().fold(self.state.clock_ms, |mixed, shard| {
-            mixed.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ shard.state_hash()
+        self.state.shards.state_hash(self.state.clock_ms)
+    }
+
+    /// The shards in its hands, each with the configuration that brought it to how it stands, and how that is.
+    pub fn shards(&self) -> impl Iterator<Item = (u16, u64, ShardStanding)> + '_ {
+        self.state.shards.iter().map(|shard| {
+            let standing = match shard.status {
+                Status::Serving => ShardStanding::Serving,
+                Status::Leaving { to } => ShardStanding::Leaving(to),
+                Status::Arriving { from } => ShardStanding::Arriving(from),
+            };
+            (shard.number, shard.config, standing)
         })
+    }
+
+    /// Bytes of keys and values in its hands.
+    pub fn data_bytes(&self) -> u64 {
+        self.state.shards.iter().map(|shard| shard.keys.bytes()).sum()
+    }
+
+    /// The newest configuration, if this is the controller's group.
+    pub fn configuration(&self) -> Option<&Configuration> {
+        self.state.controller.as_ref().map(|controller| controller.newest())
     }
 
     /// Bytes of the entries in memory.
@@ -63,7 +96,7 @@ impl GroupInspection<'_> {
 
     /// Whether every shard is at `applied`: right after a snapshot was restored some are ahead.
     pub fn is_plain(&self) -> bool {
-        self.state.restored.iter().all(|index| *index <= self.applied)
+        self.state.shards.is_plain(self.applied)
     }
 
     /// Our own log is durable up to here.
@@ -149,7 +182,10 @@ impl View<'_> {
         let places = 0..self.core.groups.len();
         let repairing = places.filter(|place| self.core.multi.raft(*place).is_repairing()).count();
         let mut lines = vec![line("groups", self.core.groups.len()), line("groups_repairing", repairing)];
-        for (place, group) in self.core.groups.iter().enumerate() {
+        // The controller last.
+        let mut groups: Vec<_> = self.core.groups.iter().enumerate().collect();
+        groups.sort_by_key(|(_, group)| group.number);
+        for (place, group) in groups {
             let raft = self.core.multi.raft(place);
             let role = match raft.role() {
                 Role::Leader => "leader",
@@ -168,7 +204,7 @@ impl View<'_> {
                 group.applied,
                 group.keys(),
             );
-            lines.push((format!("group{}", group.number), text));
+            lines.push((super::topology::name_of(group.number).replace(' ', ""), text));
         }
         lines
     }
@@ -182,7 +218,7 @@ impl NodeView for View<'_> {
     fn info(&self) -> Vec<(&'static str, Vec<(String, String)>)> {
         let core = self.core;
         let bytes: u64 =
-            core.groups.iter().flat_map(|group| &group.shards).map(crate::kv::Keyspace::bytes).sum();
+            core.groups.iter().flat_map(|group| group.shards.iter()).map(|shard| shard.keys.bytes()).sum();
         let keys: u64 = core.groups.iter().map(super::group::Group::keys).sum();
         let uptime = self.now.monotonic.saturating_sub(core.started) / SECOND;
         vec![
@@ -255,12 +291,13 @@ impl NodeView for View<'_> {
     fn keys_in_slot(&self, slot: u16, most: usize) -> Vec<Vec<u8>> {
         let core = self.core;
         let shard = Slot(slot).shard(core.config.shards);
-        let number = super::topology::group_of(&core.config, shard);
+        let number = core.routes.of(shard);
         let Some(group) = core.groups.iter().find(|group| group.number == number && group.is_leading())
         else {
             return Vec::new();
         };
-        let keys = group.shard_of(Slot(slot)).keys_after(group.clock_ms, None);
+        let Some(shard) = group.serving(Slot(slot)) else { return Vec::new() };
+        let keys = shard.keys.keys_after(group.clock_ms, None);
         keys.filter(|key| Slot::of_key(key).0 == slot).take(most).map(<[u8]>::to_vec).collect()
     }
 }

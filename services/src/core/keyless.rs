@@ -15,7 +15,6 @@ use crate::config::Redirect;
 use crate::entry::Args;
 use crate::kv::{Keyspace, RangeOptions, read_range};
 use crate::resp::ReplyWriter;
-use flotilla_consensus::GroupId;
 use flotilla_runtime::{ConnId, Effects, Now};
 
 /// How far from a random place `RANDOMKEY` goes on, at most.
@@ -33,7 +32,7 @@ impl Core {
         if spec.code == code::SCAN {
             return self.scan_command(now, conn, spec, args, out);
         }
-        let asked: Vec<u32> = (0..self.config.groups).filter(|number| self.serves(*number)).collect();
+        let asked: Vec<u32> = (0..self.config.groups_total()).filter(|number| self.serves(*number)).collect();
         let count = u32::try_from(asked.len()).expect("groups are few");
         if count == 0 {
             return self.connections.reply(conn, |reply| match spec.code {
@@ -63,11 +62,11 @@ impl Core {
         let number = loop {
             let shard = u16::try_from(cursor.shard).ok().filter(|shard| *shard < self.config.shards);
             let Some(shard) = shard else { return self.connections.reply(conn, scan::nothing) };
-            let number = topology::group_of(&self.config, shard);
+            let number = self.routes.of(shard);
             if self.serves(number) {
                 break number;
             }
-            cursor = Cursor::at(u64::from(topology::shards_of(&self.config, number).1) + 1);
+            cursor = Cursor::at(u64::from(shard) + 1);
         };
         let cursor = cursor.number().to_string();
         let mut args: Args<'_> = args.into();
@@ -122,7 +121,7 @@ impl Core {
         args: &[&[u8]],
         out: &mut Effects<Message>,
     ) {
-        match self.multi.place_of(GroupId(u64::from(number) + 1)) {
+        match self.multi.place_of(topology::id_of(number)) {
             Some(place) => {
                 self.execute_at(now, place, &Call { origin, spec, slot: None, args, in_order: true }, out);
             }
@@ -169,13 +168,15 @@ pub(super) fn read(group: &mut Group, spec: &Spec, args: &[&[u8]], reply: &mut R
     match spec.code {
         code::DBSIZE => reply.unsigned(group.keys()),
         code::KEYS => {
-            let keys = group.shards.iter().flat_map(|shard| shard.keys_after(clock_ms, None));
+            let keys = group.shards.serving().flat_map(|shard| shard.keys.keys_after(clock_ms, None));
             let found: Vec<&[u8]> = keys.filter(|key| glob(args[1], key)).collect();
             reply.array(found.len());
             found.into_iter().for_each(|key| reply.bulk(key));
         }
         code::FLOTILLA_RANGE => match RangeOptions::parse(args) {
-            Ok(options) => read_range(clock_ms, group.shards.iter(), &options, reply),
+            Ok(options) => {
+                read_range(clock_ms, group.shards.serving().map(|shard| &shard.keys), &options, reply)
+            }
             Err(rejected) => reply.error(&rejected.to_string()),
         },
         code::RANDOMKEY => match random_key(group) {
@@ -190,14 +191,15 @@ pub(super) fn read(group: &mut Group, spec: &Spec, args: &[&[u8]], reply: &mut R
 fn random_key(group: &mut Group) -> Option<Vec<u8>> {
     let all = group.keys();
     let (mut number, pivot, steps) = (group.random() % all.max(1), group.random(), group.random());
-    let (clock_ms, shards) = (group.clock_ms, &group.shards);
+    let clock_ms = group.clock_ms;
+    let shards: Vec<&Keyspace> = group.shards.serving().map(|shard| &shard.keys).collect();
     let chosen = shards.iter().position(|shard| {
         let is_in = number < shard.len();
         number = number.saturating_sub(shard.len());
         is_in
     })?;
     // If all of its keys are over, another shard's will do.
-    let mut candidates = std::iter::once(&shards[chosen]).chain(shards);
+    let mut candidates = std::iter::once(shards[chosen]).chain(shards.iter().copied());
     candidates.find_map(|shard| near(shard, clock_ms, pivot, steps)).map(<[u8]>::to_vec)
 }
 

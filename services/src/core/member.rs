@@ -74,16 +74,16 @@ impl Core {
         }
         let mut lines = Vec::new();
         for place in 0..self.groups.len() {
-            let number = self.groups[place].number;
+            let name = topology::name_of(self.groups[place].number);
             match change {
-                None => lines.push(format!("group {number}: {}", self.members_in_words(place))),
+                None => lines.push(format!("{name}: {}", self.members_in_words(place))),
                 Some(change) if self.multi.raft(place).role() == Role::Leader => {
                     let answer = match self.change_group(now, place, change) {
                         Ok(index) => format!("entry {index}"),
                         Err(words) if words == ChangeRefused::Nothing.to_string() => "done".to_owned(),
                         Err(words) => format!("refused: {words}"),
                     };
-                    lines.push(format!("group {number}: {answer}"));
+                    lines.push(format!("{name}: {answer}"));
                 }
                 Some(_) => {}
             }

@@ -17,7 +17,11 @@
 //! | `held.rs` | commands that wait, as copies |
 //! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
 //! | `member.rs` | who has replicas of the groups, and how an operator changes that |
+//! | `control.rs` | the controller's group: who serves what |
+//! | `migration/` | shards on their way between groups |
 //! | `snapshot/` | a group's state as a file, so that its log can be forgotten, and for followers that are far behind |
+//! | `shards.rs` | the shards in a group's hands, and how each stands |
+//! | `routes.rs` | where every shard is |
 //! | `topology.rs` | who leads what, as clients are told |
 //! | `inspect.rs` | a look inside, for the simulator and `INFO` |
 //!
@@ -26,6 +30,7 @@
 
 mod client;
 mod connections;
+mod control;
 mod follower_read;
 mod gather;
 mod group;
@@ -34,17 +39,22 @@ mod held;
 mod inspect;
 mod keyless;
 mod member;
+mod migration;
 mod remote;
+mod routes;
 mod scan;
+mod shards;
 mod snapshot;
 mod topology;
 mod transaction;
 
-pub use inspect::{GroupInspection, Inspection};
+pub use inspect::{GroupInspection, Inspection, ShardStanding};
 pub use member::MemberChange;
 pub use remote::Message;
+pub use routes::Located;
 
 use crate::config::Config;
+use crate::controller::Configuration;
 use connections::Connections;
 use flotilla_consensus::{
     GroupId, Membership, Multi, MultiConfig, RaftConfig, raft::LeaseConfig, raft::Member,
@@ -56,7 +66,9 @@ use flotilla_runtime::{
 };
 use flotilla_storage::{Identity, LogConfig, Recovered, Recovery, StorageError};
 use group::Group;
+use migration::Migration;
 use remote::Remote;
+use routes::Routes;
 use snapshot::{Restored, Snapshots};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -71,6 +83,8 @@ pub(crate) mod channel {
     pub(crate) const RAFT: u8 = 1;
     /// A command for the core that leads its group, or the answer to one.
     pub(crate) const COMMAND: u8 = 2;
+    /// What leaders of groups say to each other about shards.
+    pub(crate) const MIGRATION: u8 = 3;
 }
 
 /// Why a core can't start. One line: what, where, what to do.
@@ -92,6 +106,14 @@ pub struct Core {
     pub(crate) connections: Connections,
     pub(crate) remote: Remote,
     pub(crate) leaders: Leaders,
+    pub(crate) routes: Routes,
+    /// The newest configuration that this core knows.
+    pub(crate) configuration: Rc<Configuration>,
+    /// The other cores of this node haven't been told of it.
+    is_configuration_news: bool,
+    /// The term in which this replica of the controller has proposed the first configuration.
+    founded_in: Option<u64>,
+    migration: Migration,
     pub(crate) started: Nanos,
     pub(crate) recovered: String,
     damage: Vec<String>,
@@ -124,7 +146,7 @@ impl Core {
             files.iter().map(|(file, image)| (*file, image.len() as u64)).collect();
         let unfit = recovered.tail.fit(config.log.segment_bytes, |file| lengths[&file]);
         let hosted = topology::groups_of(config, core);
-        let (mut snapshots, restored) = restore(&files, &hosted, &mut recovered, config.node_id())?;
+        let (mut snapshots, restored) = restore(&files, &hosted, &mut recovered, config)?;
         snapshots.remove_at_start(unfit);
         drop(files);
         let (summary, damage) = (recovered.summary(), recovered.damage());
@@ -160,15 +182,20 @@ impl Core {
             (0..multi.len()).map(|place| Group::new(config, multi.raft(place), seed)).collect();
         for (place, restored) in restored.into_iter().enumerate() {
             if let Some(restored) = restored {
-                groups[place].restore(restored, multi.raft(place).log().snapshot().0);
+                drop(groups[place].restore(restored, multi.raft(place).log().snapshot().0));
             }
         }
-        Ok(Self {
+        let mut this = Self {
             id: core,
             groups,
             connections: Connections::new(config, seed),
             remote: Remote::new(seed),
-            leaders: Leaders::new(config.groups),
+            leaders: Leaders::new(config.groups_total()),
+            routes: Routes::new(config),
+            configuration: Rc::new(Configuration::empty(config.shards)),
+            is_configuration_news: false,
+            founded_in: None,
+            migration: Migration::default(),
             started: now.monotonic,
             recovered: summary,
             damage,
@@ -180,7 +207,12 @@ impl Core {
             is_out_of_room: false,
             multi,
             config: Rc::new(config.clone()),
-        })
+        };
+        for place in 0..this.groups.len() {
+            this.learn_routes(place);
+            this.learn_from_controller(place);
+        }
+        Ok(this)
     }
 
     /// A line about what recovery found.
@@ -201,6 +233,7 @@ impl Core {
                 }
             }
             Some((&channel::COMMAND, rest)) => self.remote_frame(now, from, rest, out),
+            Some((&channel::MIGRATION, rest)) => self.migration_frame(now, from.node, rest, out),
             _ => tracing::warn!(peer = from.node.0, "a frame of an unknown channel was dropped"),
         }
     }
@@ -242,7 +275,7 @@ fn restore(
     files: &[(FileId, Slice)],
     hosted: &[(GroupId, Vec<Member>)],
     recovered: &mut Recovered,
-    me: NodeId,
+    config: &Config,
 ) -> Result<(Snapshots, Vec<Option<Restored>>), StorageError> {
     let number_of = |payload: &Slice| (**payload).try_into().map_or(0, u64::from_le_bytes);
     let mark_of = |(group, _): &(GroupId, Vec<Member>)| {
@@ -250,10 +283,13 @@ fn restore(
         mark.map(|(_, payload)| number_of(payload))
     };
     let marks: Vec<Option<u64>> = hosted.iter().map(mark_of).collect();
-    let (snapshots, found) = snapshot::open(files, &marks);
+    let founded =
+        |(group, _): &(GroupId, Vec<Member>)| group::founded_shards(config, topology::number_of(*group));
+    let founded: Vec<_> = hosted.iter().map(founded).collect();
+    let (snapshots, found) = snapshot::open(files, &marks, &founded);
     let mut restored = Vec::new();
     for ((group, founders), found) in hosted.iter().zip(found) {
-        let is_alone = is_alone(recovered, *group, founders, me);
+        let is_alone = is_alone(recovered, *group, founders, config.node_id());
         let lost = match found {
             Ok(found) => {
                 restored.push(found);
@@ -295,6 +331,7 @@ impl Machine for Core {
                 self.multi.tick(now.monotonic, out);
                 self.tick_groups(now, out);
                 self.tick_snapshots(now, out);
+                self.tick_migration(now, out);
             }
             Event::Opened { conn } => self.connections.open(conn),
             Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
@@ -326,6 +363,9 @@ impl Machine for Core {
     fn flush(&mut self, now: Now, out: &mut Effects<Message>) {
         self.snapshot_mail(now, out);
         self.settle(now, out);
+        self.spread_routes(out);
+        self.spread_configuration(out);
+        self.migrate(now, out);
         self.multi.flush(now.monotonic, out);
         self.tell_of_room();
         self.remote.flush(out);
@@ -336,7 +376,13 @@ impl Machine for Core {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let deadlines = [self.multi.deadline(), self.draining, self.snapshots.deadline(), self.cut_off_at];
+        let deadlines = [
+            self.multi.deadline(),
+            self.draining,
+            self.snapshots.deadline(),
+            self.migration.deadline(),
+            self.cut_off_at,
+        ];
         deadlines.into_iter().flatten().min()
     }
 }

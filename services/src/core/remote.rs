@@ -7,9 +7,11 @@
 
 use super::client::PackedArgs;
 use super::group::UNDECIDED_FOR_MAX;
+use super::routes::Located;
 use super::{Core, channel};
 use crate::command::{Spec, code, lookup};
 use crate::config::Redirect;
+use crate::controller::Configuration;
 use crate::kv::Transaction;
 use crate::resp::{Protocol, ReplyWriter};
 use crate::slot::Slot;
@@ -64,6 +66,12 @@ pub enum Message {
         /// Who.
         leader: Option<NodeId>,
     },
+    /// Shards are elsewhere.
+    Located(Vec<Located>),
+    /// There is a newer configuration.
+    Configured(Box<Configuration>),
+    /// What the leader of a group says to another's about a shard.
+    Migration(Vec<u8>),
 }
 
 /// Where a command was sent.
@@ -134,6 +142,11 @@ impl Remote {
         for (to, frame) in std::mem::take(&mut self.outgoing) {
             out.push(Effect::Send { to, frame });
         }
+    }
+
+    /// Whether the link to a peer stands.
+    pub(super) fn is_up(&self, peer: PeerId) -> bool {
+        self.up.contains(&peer)
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -253,6 +266,13 @@ impl Core {
             }
             Message::Response { token, outcome } => self.came_back(token, outcome),
             Message::Leader { group, term, leader } => self.leaders.heard(group, term, leader),
+            Message::Configured(newest) => self.heard_configuration(*newest),
+            Message::Migration(frame) => self.migration_frame(now, self.config.node_id(), &frame, out),
+            Message::Located(news) => {
+                for it in news {
+                    self.routes.heard(it);
+                }
+            }
         }
     }
 
@@ -289,6 +309,9 @@ impl Core {
     fn execute_for(&mut self, now: Now, origin: Origin, packed: &[u8], out: &mut Effects<Message>) {
         let Some(args) = PackedArgs::unpack(packed) else { return self.abandon(origin, out) };
         match args.first().and_then(|name| lookup(name)) {
+            Some(spec) if spec.code == code::FLOTILLA_CLUSTER => {
+                self.cluster_for(now, origin, spec, &args, out)
+            }
             Some(spec) if spec.code == code::FLOTILLA_TRANSFER => self.transfer_for(now, origin, &args, out),
             Some(spec) if spec.code == code::EXEC => {
                 match Transaction::parse(&args).is_some_and(|transaction| transaction.is_checked()) {

@@ -94,13 +94,12 @@ impl<'a> Options<'a> {
 pub(super) fn scan(group: &mut Group, shards_total: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
     let mut cursor = Cursor::parse(args[1]).unwrap_or_else(|| Cursor::at(0));
     let options = Options::parse(args);
-    let first = u64::from(group.first_shard());
     let mut shown: Vec<&[u8]> = Vec::new();
     let mut looked_at = 0;
     let mut newest: Option<(u64, &[u8])> = None;
     'walk: loop {
-        let place = cursor.shard.checked_sub(first).and_then(|place| usize::try_from(place).ok());
-        let Some(shard) = place.and_then(|place| group.shards.get(place)) else { break };
+        let shard = u16::try_from(cursor.shard).ok().and_then(|number| group.shards.get(number));
+        let Some(shard) = shard.filter(|shard| shard.is_serving()).map(|shard| &shard.keys) else { break };
         let after = begin(shard, cursor, &group.remembered);
         for (key, entry) in shard.entries_after(group.clock_ms, after.as_deref()) {
             looked_at += 1;

@@ -1,8 +1,8 @@
 //! Who leads what, as clients are told.
 //!
-//! Until the controller decides placement (a later room), it follows from the configuration: every node has a
-//! replica of every group, group `g` lives on core `g mod cores`, and the shards are dealt out evenly. A replica on a node
-//! that `joins` stays empty until its group takes it in ([`super::member`]).
+//! Where the shards are is [`super::routes`]; here is what follows from the nodes' files: every node has a replica of every group,
+//! group `g` lives on core `g mod cores`, the controller on core 0, and a cluster is founded with its shards dealt out evenly. A
+//! replica on a node that isn't among its group's founders stays empty until the group takes it in ([`super::member`]).
 
 use super::Core;
 use super::remote::Message;
@@ -13,24 +13,54 @@ use flotilla_consensus::GroupId;
 use flotilla_consensus::raft::Member;
 use flotilla_runtime::{CoreId, Effect, Effects, NodeId, PeerId};
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// The number of the controller's group, which serves no shard. The others count from 0.
+pub(crate) const CONTROLLER: u32 = u32::MAX;
+
+/// What Raft calls a group: the controller is 0, and the others follow.
+pub(crate) fn id_of(number: u32) -> GroupId {
+    GroupId(if number == CONTROLLER { 0 } else { u64::from(number) + 1 })
+}
+
+/// The number of a group of this cluster.
+pub(crate) fn number_of(id: GroupId) -> u32 {
+    match id.0 {
+        0 => CONTROLLER,
+        id => u32::try_from(id - 1).expect("groups are few"),
+    }
+}
+
+/// As operators read it.
+pub(crate) fn name_of(number: u32) -> String {
+    if number == CONTROLLER { "controller".to_owned() } else { format!("group {number}") }
+}
+
+/// Every group of the cluster, in the order of what Raft calls them.
+fn all_groups(config: &Config) -> impl Iterator<Item = u32> + use<> {
+    config.controller.then_some(CONTROLLER).into_iter().chain(0..config.groups_total())
+}
 
 /// The core of `node` on which group `number` lives.
 pub(crate) fn core_of(cores: u16, number: u32) -> CoreId {
+    if number == CONTROLLER {
+        return CoreId(0);
+    }
     CoreId(u16::try_from(number % u32::from(cores)).expect("less than the number of cores"))
 }
 
 /// The groups with a replica on `core` of this node, with the voters that they are founded with.
 pub(crate) fn groups_of(config: &Config, core: CoreId) -> Vec<(GroupId, Vec<Member>)> {
-    let here = (0..config.groups).filter(|number| core_of(config.me().cores, *number) == core);
+    let here = all_groups(config).filter(|number| core_of(config.me().cores, *number) == core);
     let members = |number: u32| {
         let peer = |node: &crate::config::NodeEntry| PeerId {
             node: NodeId(node.id),
             core: core_of(node.cores, number),
         };
-        let founders = config.nodes.iter().filter(|node| !node.joins);
+        let founders = config.nodes.iter().filter(|node| config.founds(node, number));
         founders.map(|node| Member { peer: peer(node) }).collect()
     };
-    here.map(|number| (GroupId(u64::from(number) + 1), members(number))).collect()
+    here.map(|number| (id_of(number), members(number))).collect()
 }
 
 /// In which order the nodes should lead a group: by their priority; among equals the groups take turns, so that the
@@ -39,7 +69,8 @@ pub(crate) fn preference(config: &Config, group: GroupId) -> Vec<NodeId> {
     let mut nodes: Vec<_> = config.nodes.iter().map(|node| (Reverse(node.priority), node.id)).collect();
     nodes.sort_unstable();
     for equals in nodes.chunk_by_mut(|one, other| one.0 == other.0) {
-        let turn = (group.0 - 1) % equals.len() as u64;
+        // The controller begins anywhere.
+        let turn = group.0.saturating_sub(1) % equals.len() as u64;
         equals.rotate_left(usize::try_from(turn).expect("less than the number of nodes"));
     }
     nodes.into_iter().map(|(_, id)| NodeId(id)).collect()
@@ -48,14 +79,14 @@ pub(crate) fn preference(config: &Config, group: GroupId) -> Vec<NodeId> {
 /// Every group hears of the nodes that it may take in one day.
 pub(crate) fn introduce_everybody(config: &Config, multi: &mut flotilla_consensus::Multi) {
     for place in 0..multi.len() {
-        let number = u32::try_from(multi.raft(place).group().0 - 1).expect("groups are few");
+        let number = number_of(multi.raft(place).group());
         for node in config.nodes.iter().filter(|node| node.id != config.node) {
             multi.introduce(place, PeerId { node: NodeId(node.id), core: core_of(node.cores, number) });
         }
     }
 }
 
-/// The first and last shard of a group: contiguous, and equal to within one.
+/// The first and last shard that a group is founded with: contiguous, and equal to within one.
 pub(crate) fn shards_of(config: &Config, number: u32) -> (u16, u16) {
     let bound = |number: u32| {
         let shard = u64::from(number) * u64::from(config.shards) / u64::from(config.groups);
@@ -64,7 +95,7 @@ pub(crate) fn shards_of(config: &Config, number: u32) -> (u16, u16) {
     (bound(number), bound(number + 1) - 1)
 }
 
-/// The group of a shard.
+/// The group that a shard is founded in.
 pub(crate) fn group_of(config: &Config, shard: u16) -> u32 {
     let guess = u64::from(shard) * u64::from(config.groups) / u64::from(config.shards);
     let guess = u32::try_from(guess).expect("less than the number of groups");
@@ -76,15 +107,29 @@ pub(crate) fn group_of(config: &Config, shard: u16) -> u32 {
 #[derive(Debug)]
 pub(crate) struct Leaders {
     known: Vec<(u64, Option<NodeId>)>,
+    controller: (u64, Option<NodeId>),
+    /// Groups whose leader has told us so, since this node isn't a member: with the term.
+    announced: BTreeMap<u32, u64>,
 }
 
 impl Leaders {
     pub(super) fn new(groups: u32) -> Self {
-        Self { known: vec![(0, None); groups as usize] }
+        Self { known: vec![(0, None); groups as usize], controller: (0, None), announced: BTreeMap::new() }
     }
 
+    /// Who leads a group; a group that isn't in this node's file has nobody.
     pub(super) fn of(&self, number: u32) -> Option<NodeId> {
-        self.known[number as usize].1
+        match number {
+            CONTROLLER => self.controller.1,
+            _ => self.known.get(number as usize)?.1,
+        }
+    }
+
+    fn place(&mut self, number: u32) -> Option<&mut (u64, Option<NodeId>)> {
+        match number {
+            CONTROLLER => Some(&mut self.controller),
+            _ => self.known.get_mut(number as usize),
+        }
     }
 
     /// A replica here knows its leader: remember, and tell the other cores of this node if it is news.
@@ -97,18 +142,39 @@ impl Leaders {
         config: &Config,
         out: &mut Effects<Message>,
     ) {
-        if self.known[number as usize] == (term, leader) {
+        if leader.is_none() && self.announced.get(&number).is_some_and(|announced| *announced >= term) {
             return;
         }
-        self.known[number as usize] = (term, leader);
+        let Some(known) = self.place(number) else { return };
+        if *known == (term, leader) {
+            return;
+        }
+        *known = (term, leader);
+        self.announced.remove(&number);
         for core in (0..config.me().cores).map(CoreId).filter(|core| *core != me) {
             out.push(Effect::Mesh { to: core, message: Message::Leader { group: number, term, leader } });
         }
     }
 
+    /// The leader of a group that this node has no part in says so.
+    pub(super) fn hear_announced(
+        &mut self,
+        (number, term): (u32, u64),
+        leader: NodeId,
+        me: CoreId,
+        config: &Config,
+        out: &mut Effects<Message>,
+    ) {
+        let Some(known) = self.place(number).copied() else { return };
+        if term > known.0 || (term == known.0 && known.1.is_none()) {
+            self.learn(number, term, Some(leader), me, config, out);
+            self.announced.insert(number, term);
+        }
+    }
+
     /// Another core of this node told us.
     pub(super) fn heard(&mut self, number: u32, term: u64, leader: Option<NodeId>) {
-        if let Some(known) = self.known.get_mut(number as usize) {
+        if let Some(known) = self.place(number) {
             *known = (term, leader);
         }
     }
@@ -148,8 +214,10 @@ impl Core {
         let place = |node: u32, core: CoreId| {
             members.iter().position(|member| member.node == node && member.core == core.0)
         };
-        let ranges = (0..config.groups).map(|number| {
-            let (first, last) = shards_of(config, number);
+        let routes = (0_u16..).zip(self.routes.all().iter().copied()).collect::<Vec<_>>();
+        let in_a_row = routes.chunk_by(|one, next| one.1 == next.1);
+        let ranges = in_a_row.map(|row| {
+            let (first, last, number) = (row[0].0, row[row.len() - 1].0, row[0].1);
             let leader = self.leaders.of(number);
             let replica = |node: &crate::config::NodeEntry| place(node.id, core_of(node.cores, number));
             let leading = leader
@@ -163,7 +231,8 @@ impl Core {
         });
         let ranges = ranges.collect();
         let me = place(config.node, self.id).expect("this core is in the configuration");
-        let epoch = (0..config.groups).map(|number| self.leaders.known[number as usize].0).max().unwrap_or(0);
+        let epoch =
+            self.leaders.known.iter().map(|(term, _)| *term).max().unwrap_or(0) + self.routes.newest();
         Topology { members, ranges, me, epoch }
     }
 }

@@ -143,7 +143,7 @@ impl Core {
         if queue.slot.is_some_and(|of_others| of_others != slot) {
             return Some(crate::slot::CrossSlot.to_string());
         }
-        let number = super::topology::group_of(&self.config, slot.shard(self.config.shards));
+        let number = self.routes.of(slot.shard(self.config.shards));
         let is_elsewhere = self.leaders.of(number) != Some(self.config.node_id());
         (is_elsewhere && self.config.redirect == Redirect::Moved).then(|| self.moved(Some(slot)))
     }

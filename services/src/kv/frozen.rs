@@ -58,6 +58,12 @@ impl Frozen {
 impl Keyspace {
     /// From now on [`Self::read_frozen`] reads the state as it is now.
     pub fn freeze(&mut self) {
+        let head = self.head();
+        self.frozen = Some(Box::new(Frozen { head, ..Frozen::default() }));
+    }
+
+    /// The entries that come before all keys.
+    fn head(&self) -> Vec<u8> {
         let mut head = Vec::new();
         if self.floor > 0 {
             put_keyless(TYPE_FLOOR, &self.floor.to_le_bytes(), &mut head);
@@ -66,7 +72,7 @@ impl Keyspace {
         if !sessions.is_empty() && !planted(Bug::SessionsNotInSnapshots) {
             put_keyless(TYPE_SESSIONS, &sessions, &mut head);
         }
-        self.frozen = Some(Box::new(Frozen { head, ..Frozen::default() }));
+        head
     }
 
     /// Nobody will read the frozen state on.
@@ -140,6 +146,36 @@ impl Keyspace {
         }
         self.frozen = Some(frozen);
         false
+    }
+}
+
+impl Keyspace {
+    /// Appends about `bytes_max` bytes of the state as it is to `out`, from the entry behind `after` on and `within` bytes into
+    /// that. Returns whether they were the last. For data that doesn't change: whoever has the bytes before says where to go on.
+    pub fn read_from(
+        &self,
+        after: Option<&[u8]>,
+        within: usize,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if after.is_none() && within == 0 {
+            // Whole, beside the piece: who asks for the first one again gets it again, and it says the same.
+            out.extend(self.head());
+        }
+        let end = out.len() + bytes_max;
+        let mut within = within;
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut entries = 0;
+        for (key, entry) in self.keys.range::<[u8], _>((after, Bound::Unbounded)) {
+            let written = encode(key, entry, within, end, out);
+            entries += 1;
+            if within + written < encoded_len(key, entry) || entries >= ENTRIES_PER_PIECE_MAX {
+                return false;
+            }
+            within = 0;
+        }
+        true
     }
 }
 
@@ -247,6 +283,30 @@ mod tests {
             prop_assert_eq!(found.state_hash(), expected.state_hash());
             prop_assert_eq!((found.len(), found.bytes()), (expected.len(), expected.bytes()));
             prop_assert_eq!(found.next_deadline(), expected.next_deadline());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_from_where_the_reader_is_make_the_whole(
+            first in prop::collection::vec(change(), 0..60),
+            piece in 1_usize..2000,
+        ) {
+            let mut keys = Keyspace::default();
+            first.iter().for_each(|change| apply(&mut keys, change));
+            let (mut copy, mut pending) = (Keyspace::default(), Vec::new());
+            loop {
+                let mut out = Vec::new();
+                let last = keys.read_from(copy.last_key(), pending.len(), piece, &mut out);
+                prop_assert!(out.len() <= piece + keys.head().len());
+                let mut reader = ShardReader::resume(copy, pending);
+                reader.read(&out).unwrap();
+                (copy, pending) = reader.into_parts();
+                if last {
+                    break;
+                }
+            }
+            prop_assert_eq!((copy.state_hash(), pending.len()), (keys.state_hash(), 0));
         }
     }
 

@@ -116,6 +116,11 @@ impl Keyspace {
         self.get(clock_ms, key).map_or(0, |entry| entry.version)
     }
 
+    /// The last key in order, whether it is over or not.
+    pub fn last_key(&self) -> Option<&[u8]> {
+        self.keys.last_key_value().map(|(key, _)| &**key)
+    }
+
     /// Sets a key.
     pub(super) fn insert(&mut self, key: &[u8], value: Value, deadline_ms: Option<u64>) {
         let deadline = deadline_ms.and_then(NonZeroU64::new);

@@ -36,7 +36,7 @@ pub fn add_floats(one: &[u8], other: &[u8]) -> Option<String> {
 const DECIMALS: usize = 17;
 const UNIT: u128 = 10_u128.pow(17);
 
-/// A number without an exponent, in units of its last decimal, if it has no more decimals and isn't too large.
+/// A number in units of its last decimal, if it has no more decimals and isn't too large.
 fn decimal(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?;
     let (negative, digits) = match text.as_bytes().first()? {
@@ -44,12 +44,18 @@ fn decimal(text: &[u8]) -> Option<i128> {
         b'+' => (false, &text[1..]),
         _ => (false, text),
     };
+    let (digits, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
+    let exponent: i32 = exponent.parse().ok()?;
     let (whole, decimals) = digits.split_once('.').unwrap_or((digits, ""));
-    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !all_digits(whole) || !all_digits(decimals) || whole.len() > 21 || decimals.len() > DECIMALS {
+    if ![whole, decimals].iter().all(|text| text.bytes().all(|byte| byte.is_ascii_digit())) {
         return None;
     }
-    let value: i128 = format!("{whole}{decimals:0<DECIMALS$}").parse().ok()?;
+    // The digits, and how many zeros behind them make it a whole number of units.
+    let digits = format!("{whole}{decimals}");
+    let decimals = i32::try_from(decimals.len()).ok()?;
+    let zeros = i32::try_from(DECIMALS).ok()?.checked_sub(decimals)?.checked_add(exponent)?;
+    let zeros = usize::try_from(zeros).ok().filter(|zeros| digits.len() + zeros <= 21 + DECIMALS)?;
+    let value: i128 = format!("{digits}{:0<zeros$}", "").parse().ok()?;
     Some(if negative { -value } else { value })
 }
 
@@ -94,6 +100,8 @@ mod tests {
             ("5.0e3", "2.0e2", Some("5200")),
             ("17179869184", "1.5", Some("17179869185.5")),
             ("+1.", "-.25", Some("0.75")),
+            ("9223372036854775806", "1e2", Some("9223372036854775906")),
+            ("1e-3", "25E-1", Some("2.501")),
             ("1", "inf", None),
         ] {
             let found = add_floats(one.as_bytes(), other.as_bytes());

@@ -80,6 +80,16 @@ impl ShardReader {
         Ok(Some(Found { bytes: value.end - at, kind, version, deadline_ms, key, value }))
     }
 
+    /// Goes on where another reader stopped, see [`Self::into_parts`].
+    pub fn resume(keys: Keyspace, pending: Vec<u8>) -> Self {
+        Self { keys, pending }
+    }
+
+    /// What has come: whole entries, and the beginning of the next one.
+    pub fn into_parts(self) -> (Keyspace, Vec<u8>) {
+        (self.keys, self.pending)
+    }
+
     /// The data, once all pieces are in.
     ///
     /// # Errors

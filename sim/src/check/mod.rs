@@ -22,6 +22,7 @@
 mod members;
 pub(crate) mod promises;
 mod shadow;
+mod shards;
 
 use crate::fast_hash::FastHash;
 use flotilla_consensus::Role;
@@ -81,6 +82,8 @@ pub struct Checks {
     shadows: Vec<Shadow>,
     /// In which term and how far a leader has counted a follower: by the leader's place, the group and the follower.
     counted: BTreeMap<(usize, u32, u32), (u64, u64)>,
+    /// Of every shard and the configuration that it went with: from which group to which.
+    journeys: BTreeMap<(u16, u64), (u32, u32)>,
     /// Who got the vote of (node, group, term).
     votes: BTreeMap<(u32, u32, u64), u32>,
     log_bytes_max: usize,
@@ -158,6 +161,9 @@ impl Checks {
             self.counted(seat, group)?;
             let checked = self.commits(seat, group, before)?;
             self.state(seat, group, before)?;
+            if group.applied != before.applied {
+                self.shards(seat, group)?;
+            }
             if group.log_bytes() > self.log_bytes_max {
                 return Err(format!("memory: {} keeps {} bytes of log", name(seat), group.log_bytes()));
             }

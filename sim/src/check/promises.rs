@@ -37,7 +37,7 @@ impl Checks {
     /// The promise that isn't kept.
     pub fn sent(&mut self, seat: Seat, to: u32, frame: &[u8]) -> Result<(), String> {
         for (header, _) in messages(frame) {
-            let group = u32::try_from(header.group.0.saturating_sub(1)).unwrap_or(u32::MAX);
+            let group = super::shadow::group_number(header.group.0);
             let kept = self.shadows[seat.place].group(group);
             let (term, index) = (header.term, header.index);
             let is_repairing = self.seen.get(&(seat.place, group)).is_some_and(|seen| seen.is_repairing);

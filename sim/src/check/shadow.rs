@@ -52,6 +52,11 @@ pub(super) enum Said {
     },
 }
 
+/// The number of a group, from what Raft calls it: that of the controller is 0, and the others follow.
+pub(super) fn group_number(id: u64) -> u32 {
+    id.checked_sub(1).and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX)
+}
+
 /// One core's disk.
 #[derive(Debug, Default)]
 pub(super) struct Shadow {
@@ -269,7 +274,7 @@ fn said(frame: &FrameHeader, bytes: &[u8]) -> Vec<Said> {
     let mut at = usize::from(frame.header_len);
     for _ in 0..frame.records {
         let Ok((header, payload)) = RecordHeader::decode(bytes.get(at..).unwrap_or_default()) else { break };
-        let group = u32::try_from(header.group.saturating_sub(1)).unwrap_or(u32::MAX);
+        let group = group_number(header.group);
         match header.kind {
             RecordKind::Entry => {
                 let record = &bytes[at..at + RECORD_HEADER_BYTES + payload.len()];

@@ -62,7 +62,7 @@ fn config(setup: &Setup, node: usize) -> Config {
     let Setup { heartbeat_ms, election_ms, snapshot_after_bytes, nodes, forward, .. } = setup;
     let redirect = if *forward { "forward" } else { "moved" };
     let text = format!(
-        "cluster = \"script\"\nnode = {}\ndata = \"/simulated\"\nshards = 4\nredirect = \"{redirect}\"\n\
+        "cluster = \"script\"\nnode = {}\ndata = \"/simulated\"\nshards = 4\ncontroller = false\nredirect = \"{redirect}\"\n\
          [limits]\nvalue_bytes_max = 400000\n\
          [log]\nsegment_bytes = 1048576\nsnapshot_after_bytes = {snapshot_after_bytes}\nsnapshot_piece_bytes = 8192\n\
          [raft]\nheartbeat_ms = {heartbeat_ms}\nelection_timeout_ms = {election_ms}\n{}",

@@ -14,6 +14,7 @@ impl World {
             && self.clients.list.iter().all(|user| user.served > 0)
             && self.waiting() == 0
             && self.members_agree()
+            && self.shards_are_home()
             && self.leak().is_none()
     }
 
@@ -52,8 +53,10 @@ impl World {
         }
         let unserved = self.clients.list.iter().filter(|user| user.served == 0).count();
         let (is_final, waiting) = (self.clients.is_final(), self.waiting());
-        let mut text =
-            format!("{unserved} clients were not served, final: {is_final}, {waiting} commands still wait");
+        let mut text = format!(
+            "{unserved} clients were not served, final: {is_final}, shards at home: {}, {waiting} commands still wait",
+            self.shards_are_home()
+        );
         for this in &self.cores {
             match &this.core {
                 Some(core) => {

@@ -19,6 +19,7 @@ impl World {
             full_disks,
             transfers,
             changes,
+            reshards,
             ..
         } = self.swarm;
         let faults = [
@@ -31,6 +32,7 @@ impl World {
             (full_disks, Happening::Full),
             (transfers, Happening::Transfer),
             (changes, Happening::Change),
+            (reshards, Happening::Reshard),
         ];
         for (mean, fault) in faults {
             if mean > 0 {
@@ -52,6 +54,7 @@ impl World {
             Happening::Pause => self.pause(),
             Happening::Full => self.fill_disk(),
             Happening::Change => self.change_members(),
+            Happening::Reshard => self.reshard(),
             Happening::Transfer => self.transfer_fault(),
             _ => {}
         }

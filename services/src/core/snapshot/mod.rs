@@ -13,10 +13,12 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `end_mark.rs` | what stands behind a snapshot's shards |
 //! | `taking.rs` | our own state becomes a file |
 //! | `sending.rs` | a file goes to a follower |
 //! | `receiving.rs` | the leader's file becomes ours, and its state ours |
 
+mod end_mark;
 mod receiving;
 mod sending;
 mod taking;
@@ -24,18 +26,23 @@ mod taking;
 use super::Core;
 use super::group::Group;
 use super::remote::Message;
+use super::shards::{Part, Shards, Status};
+use crate::controller::Controller;
 use crate::kv::{Keyspace, ShardReader};
+use crate::migration::MetaV1;
+use end_mark::EndMark;
 use flotilla_consensus::{Kind, Membership};
 use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{
     DiskError, DiskReply, Effect, Effects, FileId, FileKind, Nanos, NodeId, Now, OpId, Slice,
 };
-use flotilla_storage::snapshot::{PartHeader, PartKind, parse};
+use flotilla_storage::snapshot::{PartHeader, PartKind, SnapshotReader};
 use flotilla_storage::{Lsn, StorageError};
 use receiving::Receiving;
 use sending::Sending;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use taking::Taking;
 
 /// After a snapshot that was given up, the next one isn't begun for so long; and a file that couldn't be removed stays so long.
@@ -218,14 +225,18 @@ impl Snapshots {
 
 /// What a snapshot file brings back.
 pub(super) struct Restored {
-    shards: Vec<(Keyspace, u64)>,
+    shards: Shards,
+    controller: Option<Box<Controller>>,
     clock_ms: u64,
 }
 
 /// Puts a group's state together from the parts of a snapshot.
 #[derive(Default)]
 struct Restoring {
-    shards: Vec<(Keyspace, u64)>,
+    parts: Vec<Part>,
+    /// The shards that the group was founded with: what files hold that don't say what they hold.
+    founded: Range<u16>,
+    restored: Option<(Shards, Option<Box<Controller>>)>,
     shard: ShardReader,
     /// Of the first part: what the whole is good for.
     index: u64,
@@ -236,27 +247,53 @@ struct Restoring {
 }
 
 impl Restoring {
-    /// The end mark, which older files have without a payload.
-    fn end(&mut self, payload: &[u8]) {
-        let split = payload.split_first_chunk();
-        self.membership =
-            split.and_then(|(since, bytes)| Some((u64::from_le_bytes(*since), Membership::decode(bytes)?)));
+    fn new(founded: Range<u16>) -> Self {
+        Self { founded, ..Self::default() }
     }
 
     fn part(&mut self, header: &PartHeader, payload: &[u8]) -> Result<(), String> {
         if (header.shard, header.piece) == (0, 0) {
             (self.index, self.term, self.clock_ms) = (header.index, header.term, header.clock);
         }
+        if header.kind == PartKind::End {
+            return self.end(payload);
+        }
         self.shard.read(payload).map_err(|error| error.to_string())?;
         if header.kind == PartKind::LastPiece {
-            let shard = std::mem::take(&mut self.shard).finish().map_err(|error| error.to_string())?;
-            self.shards.push((shard, header.index));
+            let (keys, pending) = std::mem::take(&mut self.shard).into_parts();
+            self.parts.push(Part { keys, pending, index: header.index });
         }
         Ok(())
     }
 
-    fn finish(self) -> Restored {
-        Restored { shards: self.shards, clock_ms: self.clock_ms }
+    /// The end mark: of older files without a payload, of less old ones with the members only.
+    fn end(&mut self, payload: &[u8]) -> Result<(), String> {
+        let mark = EndMark::decode(payload).ok_or("its end mark makes no sense")?;
+        self.membership = mark.membership;
+        let meta = mark.meta.unwrap_or_else(|| MetaV1::founded(self.founded.clone()));
+        let shards = Shards::restore(&meta, std::mem::take(&mut self.parts));
+        let shards = shards.ok_or("its shards aren't those that its end mark names")?;
+        if shards.iter().any(|it| !it.pending.is_empty() && !matches!(it.status, Status::Arriving { .. })) {
+            return Err("a shard is cut off".to_owned());
+        }
+        let controller = match mark.controller {
+            Some(bytes) => Some(Controller::decode(&bytes).ok_or("its configurations make no sense")?),
+            None => None,
+        };
+        self.restored = Some((shards, controller.map(Box::new)));
+        Ok(())
+    }
+
+    /// The data that has come.
+    fn into_keys(self) -> impl Iterator<Item = Keyspace> {
+        let parts = self.parts.into_iter().map(|part| part.keys);
+        parts.chain(self.restored.into_iter().flat_map(|(shards, _)| shards.into_keys()))
+    }
+
+    /// The state, if the end mark has come.
+    fn finish(self) -> Option<Restored> {
+        let (shards, controller) = self.restored?;
+        Some(Restored { shards, controller, clock_ms: self.clock_ms })
     }
 }
 
@@ -264,6 +301,7 @@ impl Restoring {
 pub(super) fn open(
     files: &[(FileId, Slice)],
     marks: &[Option<u64>],
+    founded: &[Range<u16>],
 ) -> (Snapshots, Vec<Result<Option<Restored>, StorageError>>) {
     let mut snapshots = Snapshots::default();
     let images: BTreeMap<u64, &Slice> = files
@@ -274,19 +312,26 @@ pub(super) fn open(
     snapshots.last_number = images.keys().next_back().copied().unwrap_or(0);
     let mut restored = Vec::new();
     let mut in_use = Vec::new();
-    for mark in marks {
+    for (mark, founded) in marks.iter().zip(founded) {
         let mut group = GroupSnapshots::default();
         let found = mark.map(|number| {
             let file = FileId { kind: FileKind::Snapshot, number };
             let missing =
                 || StorageError::Snapshot { file, offset: 0, what: "the file is missing".to_owned() };
             let image = images.get(&number).ok_or_else(missing)?;
-            let mut restoring = Restoring::default();
-            parse(file, image, |header, payload| restoring.part(header, payload))?;
-            let (index, term) = (restoring.index, restoring.term);
-            group.newest = Some(SnapshotFile { number, index, term, bytes: image.len() as u64 });
+            let mut restoring = Restoring::new(founded.clone());
+            let mut reader = SnapshotReader::new(file);
+            reader.read(image, |header, payload| restoring.part(header, payload))?;
+            let (index, term, bytes) = (restoring.index, restoring.term, image.len() as u64);
+            let cut_off = || StorageError::Snapshot {
+                file,
+                offset: bytes,
+                what: "the end mark is missing, or something is behind it".to_owned(),
+            };
+            let restored = restoring.finish().filter(|_| reader.is_whole()).ok_or_else(cut_off)?;
+            group.newest = Some(SnapshotFile { number, index, term, bytes });
             in_use.push(number);
-            Ok(restoring.finish())
+            Ok(restored)
         });
         restored.push(found.transpose());
         snapshots.groups.push(group);
@@ -299,19 +344,17 @@ pub(super) fn open(
 
 impl Group {
     /// Takes over what a snapshot holds; returns what it replaces.
-    pub(super) fn restore(&mut self, restored: Restored, index: u64) -> Vec<Keyspace> {
-        assert_eq!(restored.shards.len(), self.shards.len(), "a group's shards are fixed");
-        let shards;
-        (shards, self.restored) = restored.shards.into_iter().unzip();
+    pub(super) fn restore(
+        &mut self,
+        restored: Restored,
+        index: u64,
+    ) -> impl Iterator<Item = Keyspace> + use<> {
         self.clock_ms = restored.clock_ms;
         self.applied = index;
-        std::mem::replace(&mut self.shards, shards)
-    }
-
-    /// The newest entry whose effect a shard holds. Right after a snapshot was restored that may be ahead of what the
-    /// group as a whole has applied.
-    fn shard_index(&self, shard: usize) -> u64 {
-        self.applied.max(self.restored[shard])
+        if restored.controller.is_some() {
+            self.controller = restored.controller;
+        }
+        std::mem::replace(&mut self.shards, restored.shards).into_keys()
     }
 }
 
@@ -329,6 +372,11 @@ impl Core {
         self.take_if_due(now, place, out);
         self.continue_taking(now, place, out);
         self.serve_followers(now, place, out);
+    }
+
+    /// Data that nobody needs goes back to the memory, a little at a time.
+    pub(super) fn bury(&mut self, place: usize, keys: Keyspace) {
+        self.snapshots.groups[place].replaced.push(keys);
     }
 
     /// Time has passed: whoever was held up by the rate limit goes on.

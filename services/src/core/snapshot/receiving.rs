@@ -4,12 +4,13 @@
 //! says so, does that state take the place of ours: at every moment a restart finds the one or the other.
 
 use super::{Core, RETRY_AFTER, Restoring, SnapshotFile, Step};
+use crate::core::group::founded_shards;
 use crate::core::remote::Message;
 use flotilla_consensus::SnapshotMail;
 use flotilla_runtime::block::BLOCK_BYTES;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, NodeId, Now};
-use flotilla_storage::snapshot::{PartKind, SnapshotReader};
+use flotilla_storage::snapshot::SnapshotReader;
 
 /// A snapshot on its way from the leader.
 pub(super) struct Receiving {
@@ -74,6 +75,7 @@ impl Core {
         bytes: u64,
         out: &mut Effects<Message>,
     ) {
+        let founded = founded_shards(&self.config, self.groups[place].number);
         let number = self.snapshots.number();
         let file = FileId { kind: FileKind::Unfinished, number };
         let op = self.snapshots.op_of(place, number, Step::Make);
@@ -88,7 +90,7 @@ impl Core {
             writing: 0,
             is_idle: false,
             reader: SnapshotReader::new(file),
-            restoring: Restoring::default(),
+            restoring: Restoring::new(founded),
         });
     }
 
@@ -108,22 +110,17 @@ impl Core {
         if receiving.is_idle {
             self.snapshots.remove(FileKind::Unfinished, receiving.number, out);
         }
-        let Restoring { shards, .. } = receiving.restoring;
-        self.snapshots.groups[place].replaced.extend(shards.into_iter().map(|(shard, _)| shard));
+        self.snapshots.groups[place].replaced.extend(receiving.restoring.into_keys());
     }
 
     /// Writes the bytes that come next, and puts together what they hold.
     fn take_bytes(&mut self, place: usize, body: &[u8], out: &mut Effects<Message>) {
-        let (group, shards) = (self.multi.raft(place).group().0, self.groups[place].shards.len());
+        let group = self.multi.raft(place).group().0;
         let receiving = self.snapshots.groups[place].receiving.as_mut().expect("seen by the caller");
         let restoring = &mut receiving.restoring;
         let read = receiving.reader.read(body, |header, payload| {
-            if header.group != group || header.shards as usize != shards {
-                return Err(format!("it is of group {} with {} shards", header.group, header.shards));
-            }
-            if header.kind == PartKind::End {
-                restoring.end(payload);
-                return Ok(());
+            if header.group != group {
+                return Err(format!("it is of group {}", header.group));
             }
             restoring.part(header, payload)
         });
@@ -187,14 +184,17 @@ impl Core {
             // The log caught up by itself meanwhile.
             self.snapshots.remove(FileKind::Snapshot, number, out);
             self.multi.needs_no_snapshot(now.monotonic, place);
-            replaced.extend(restoring.shards.into_iter().map(|(shard, _)| shard));
+            replaced.extend(restoring.into_keys());
         } else {
             if let Some((since, membership)) = restoring.membership.clone() {
                 self.multi.take_membership(now.monotonic, place, since, membership);
             }
             let lsn = self.mark(place, SnapshotFile { number, index, term, bytes });
             self.multi.install_snapshot(now.monotonic, place, index, term, lsn);
-            replaced = self.groups[place].restore(restoring.finish(), index);
+            let restored = restoring.finish().expect("the end mark is in, or the file wouldn't be whole");
+            replaced.extend(self.groups[place].restore(restored, index));
+            self.learn_routes(place);
+            self.learn_from_controller(place);
             for origin in self.groups[place].undecided_upto(index) {
                 self.abandon(origin, out);
             }

@@ -1,7 +1,8 @@
 //! Our own state becomes a file.
 
-use super::{Core, RETRY_AFTER, SnapshotFile, Step};
+use super::{Core, EndMark, RETRY_AFTER, SnapshotFile, Step};
 use crate::core::remote::Message;
+use crate::migration::MetaV1;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Now};
 use flotilla_storage::snapshot::{PART_HEADER_BYTES, PartHeader, PartKind, encode};
@@ -12,13 +13,21 @@ pub(super) struct Taking {
     /// What the whole is good for: the index of the first shard's part.
     index: u64,
     term: u64,
-    /// What comes next: the shard and the piece of it.
+    /// The shards that it will hold, ascending: those that the group had at `index`.
+    shards: Vec<u16>,
+    /// How they stood, those whose turn has come; and what had gone before `index`.
+    meta: MetaV1,
+    /// What a shard that is arriving has of an entry that isn't whole.
+    pending: Vec<u8>,
+    /// What comes next: the place of a shard among those, and the piece of it.
     shard: u32,
     piece: u32,
     /// When that shard's turn began: its index and term, and the group's clock.
     shard_state: (u64, u64, u64),
-    /// Who was in the group at `index`, as bytes, behind the entry that brought that.
-    membership: Vec<u8>,
+    /// Who was in the group at `index`, and the entry that brought that.
+    membership: (u64, Vec<u8>),
+    /// The controller's state at `index`.
+    controller: Option<Vec<u8>>,
     offset: u64,
     /// An operation is under way; else the next may begin.
     is_busy: bool,
@@ -37,11 +46,13 @@ impl Core {
         let fresh = raft.log().last_index() - covered.max(raft.log().snapshot().0);
         let bytes = raft.log().bytes() as u64 * fresh / entries.max(1);
         // A large state is written rarely: at most four bytes of it for a byte of log.
-        let state: u64 = self.groups[place].shards.iter().map(crate::kv::Keyspace::bytes).sum();
+        let state: u64 = self.groups[place].shards.iter().map(|shard| shard.keys.bytes()).sum();
         let enough = (self.config.log.snapshot_after_bytes as u64).max(state / 4);
         let due = bytes >= enough || self.multi.is_pinning(place);
         let busy = group.taking.is_some() || group.receiving.is_some() || group.marked.is_some();
-        if busy || !due || applied <= covered || now.monotonic < group.not_before {
+        // Every shard shows the same moment, but those that changed since their turn.
+        let is_plain = self.groups[place].shards.is_plain(applied);
+        if busy || !due || !is_plain || applied <= covered || now.monotonic < group.not_before {
             return;
         }
         let number = self.snapshots.number();
@@ -54,7 +65,11 @@ impl Core {
             shard: 0,
             piece: 0,
             shard_state: (0, 0, 0),
-            membership: Vec::new(),
+            shards: Vec::new(),
+            meta: MetaV1::default(),
+            pending: Vec::new(),
+            membership: (0, Vec::new()),
+            controller: None,
             offset: 0,
             is_busy: true,
             is_over: false,
@@ -64,11 +79,28 @@ impl Core {
     /// Gives up the snapshot being taken.
     pub(super) fn give_up_taking(&mut self, place: usize, out: &mut Effects<Message>) {
         let Some(taking) = self.snapshots.groups[place].taking.take() else { return };
-        if let Some(shard) = self.groups[place].shards.get_mut(taking.shard as usize) {
-            shard.thaw();
+        let number = taking.shards.get(taking.shard as usize);
+        if let Some(shard) = number.and_then(|number| self.groups[place].shards.get_mut(*number)) {
+            shard.keys.thaw();
         }
         if !taking.is_busy {
             self.snapshots.remove(FileKind::Unfinished, taking.number, out);
+        }
+    }
+
+    /// A shard is deleted: if the snapshot has read a part of it, there will be no rest.
+    pub(in crate::core) fn give_up_taking_of(
+        &mut self,
+        place: usize,
+        number: u16,
+        out: &mut Effects<Message>,
+    ) {
+        let taking = self.snapshots.groups[place].taking.as_ref();
+        let is_reading = taking.is_some_and(|taking| {
+            taking.piece > 0 && taking.shards.get(taking.shard as usize) == Some(&number)
+        });
+        if is_reading {
+            self.give_up_taking(place, out);
         }
     }
 
@@ -137,31 +169,50 @@ impl Core {
         let raft = self.multi.raft(place);
         let group = &mut self.groups[place];
         let taking = self.snapshots.groups[place].taking.as_mut().expect("seen by the caller");
-        let shards = u32::try_from(group.shards.len()).expect("shards are few");
+        let is_first = (taking.shard, taking.piece) == (0, 0);
+        if is_first {
+            taking.shards = group.shards.iter().map(|shard| shard.number).collect();
+            taking.meta.fences = group.shards.fences();
+            taking.controller = group.controller.as_ref().map(|controller| controller.encode());
+        }
+        let shards = u32::try_from(taking.shards.len()).expect("shards are few");
+        if is_first || (taking.piece == 0 && taking.shard < shards) {
+            let mut index = group.applied;
+            if planted(Bug::SnapshotLabelledOld) && raft.log().term(index - 1).is_some() {
+                index -= 1;
+            }
+            let term = raft.log().term(index).unwrap_or(taking.term);
+            taking.shard_state = (index, term, group.clock_ms);
+        }
+        if is_first {
+            (taking.index, taking.term) = (taking.shard_state.0, taking.shard_state.1);
+            let (since, membership) = raft.membership_at(taking.index);
+            taking.membership = (since, membership.encode());
+        }
         let mut payload = Vec::new();
         let mut kind = PartKind::End;
-        if taking.shard < shards {
-            let number = taking.shard as usize;
+        if let Some(number) = taking.shards.get(taking.shard as usize).copied() {
             if taking.piece == 0 {
-                // The first shard decides what the whole is good for.
-                let mut index = if number == 0 { group.applied } else { group.shard_index(number) };
-                if planted(Bug::SnapshotLabelledOld) && raft.log().term(index - 1).is_some() {
-                    index -= 1;
+                taking.meta.held.push(group.shards.meta_of(number));
+                taking.pending.clear();
+                if let Some(shard) = group.shards.get_mut(number) {
+                    taking.pending.clone_from(&shard.pending);
+                    shard.keys.freeze();
                 }
-                let term = raft.log().term(index).unwrap_or(taking.term);
-                taking.shard_state = (index, term, group.clock_ms);
-                if number == 0 {
-                    (taking.index, taking.term) = (index, term);
-                    let (since, membership) = raft.membership_at(index);
-                    taking.membership = [&since.to_le_bytes()[..], &membership.encode()].concat();
-                }
-                group.shards[number].freeze();
             }
             let most = self.config.log.snapshot_piece_bytes - PART_HEADER_BYTES;
-            let is_last = group.shards[number].read_frozen(most, &mut payload);
+            let is_last = match group.shards.get_mut(number) {
+                Some(shard) => shard.keys.read_frozen(most, &mut payload),
+                // It has gone since the snapshot was begun.
+                None => true,
+            };
+            if is_last {
+                payload.append(&mut taking.pending);
+            }
             kind = if is_last { PartKind::LastPiece } else { PartKind::Piece };
         } else {
-            payload.clone_from(&taking.membership);
+            let (since, membership) = &taking.membership;
+            payload = EndMark::encode(*since, membership, &taking.meta, taking.controller.as_deref());
         }
         let (index, term, clock) = taking.shard_state;
         let id = raft.group().0;

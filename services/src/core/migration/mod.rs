@@ -1,0 +1,298 @@
+//! Shards on their way between groups: what the two leaders do so that the two logs get the entries that `shards.rs` draws.
+//!
+//! ```text
+//!    leader of the source                             leader of the destination
+//!      Ask ───────────────────────────────────────────▶
+//!      ◀─────────────────────────────────────────────── Ready
+//!      Leave into the log; from here on the shard is frozen
+//!      Offer ─────────────────────────────────────────▶
+//!      ◀─────────────────────────────────────────────── Pull (behind this key)
+//!      Piece ─────────────────────────────────────────▶ into the log; when it is applied, the next Pull
+//!                         …                             the last one applied: served
+//!      ◀─────────────────────────────────────────────── Have
+//!      Delete into the log
+//! ```
+//!
+//! **All that matters is in the logs.** What is kept here is only what was said last and when, so that it can be said again: a
+//! leader that restarts, or another one, looks at its shards and goes on. Every message may be lost, doubled or late.
+//!
+//! **A shard isn't frozen before its destination says that it is there**: a group without a leader blocks nobody but itself.
+//! Few shards are under way to a group at a time, so that each is away for as short as possible, and a source sends a piece only
+//! when the destination has the one before in its log: that, and the rate limit, is the back-pressure. Neither side holds more
+//! than a piece beyond the shard itself.
+//!
+//! **Commands for a shard that is coming wait at its destination**, in their order, and are executed when it is there.
+
+mod announce;
+mod destination;
+mod source;
+mod waiting;
+mod wire;
+
+use super::remote::Message;
+use super::routes::Located;
+use super::shards::{Piece, Status, Taken};
+use super::topology::{CONTROLLER, core_of, id_of};
+use super::{Core, channel};
+use crate::migration::{self, DELETE, LEAVE, PIECE, SCHEMA_STEP_V1, StepV1};
+use destination::Pull;
+use flotilla_consensus::{Refused, Role};
+use flotilla_runtime::machine::MILLISECOND;
+use flotilla_runtime::{Effect, Effects, Nanos, NodeId, Now, PeerId};
+use source::Leaving;
+use std::collections::{BTreeMap, VecDeque};
+pub(super) use waiting::Awaited;
+use wire::{Kind, Word};
+
+/// What wasn't answered for so long is said again.
+const RETRY: Nanos = 50 * MILLISECOND;
+
+/// What a leader has said about its shards. Nothing of it need survive.
+#[derive(Debug, Default)]
+struct Talk {
+    /// In which term; another one begins anew.
+    term: u64,
+    leaving: BTreeMap<u16, Leaving>,
+    pulls: BTreeMap<u16, Pull>,
+}
+
+/// The migrations of a core.
+#[derive(Debug, Default)]
+pub(crate) struct Migration {
+    /// By the place of the group.
+    talks: BTreeMap<usize, Talk>,
+    /// For groups of this same core.
+    inbox: VecDeque<Vec<u8>>,
+    outgoing: BTreeMap<PeerId, Vec<u8>>,
+    /// Something has changed that every group must look at.
+    is_woken: bool,
+    /// When what was said is said again.
+    again_at: Option<Nanos>,
+    /// The rate limit: the next piece goes then.
+    next_piece_at: Nanos,
+    /// Pulls that wait for that.
+    held_up: VecDeque<Vec<u8>>,
+}
+
+impl Migration {
+    /// Every group looks at its shards in this turn.
+    pub(super) fn wake(&mut self) {
+        self.is_woken = true;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        self.again_at
+    }
+
+    fn again(&mut self, at: Nanos) {
+        self.again_at = Some(self.again_at.map_or(at, |before| before.min(at)));
+    }
+}
+
+impl Core {
+    /// An entry about a shard is applied.
+    pub(super) fn apply_step(
+        &mut self,
+        place: usize,
+        index: u64,
+        payload: &[u8],
+        out: &mut Effects<Message>,
+    ) {
+        let step = migration::read(payload).expect("written by `StepV1::write`, its checksum verified");
+        let (shard, config, peer) = (step.shard.to_native(), step.config.to_native(), step.group.to_native());
+        let group = &mut self.groups[place];
+        let me = group.number;
+        match step.kind {
+            LEAVE => {
+                if group.shards.leave(index, shard, config, peer) {
+                    self.routes.learn(Located { shard, config, group: peer });
+                }
+            }
+            PIECE => {
+                // Whatever becomes of the piece: a snapshot that has it must lead to the same clock.
+                group.clock_ms = group.clock_ms.max(step.clock_ms.to_native());
+                let piece = Piece {
+                    shard,
+                    config,
+                    from: peer,
+                    after: (step.has_after != 0).then_some(&step.after[..]),
+                    within: step.within.to_native() as usize,
+                    is_last: step.is_last != 0,
+                    bytes: &step.bytes,
+                };
+                let taken = group.shards.take_piece(index, &piece);
+                if let Taken::Some | Taken::Whole = taken {
+                    group.moved_bytes += piece.bytes.len() as u64;
+                }
+                match taken {
+                    Taken::Whole => {
+                        group.moved_in += 1;
+                        self.routes.learn(Located { shard, config, group: me });
+                    }
+                    Taken::Bad(keys) => {
+                        tracing::error!(
+                            shard,
+                            from = peer,
+                            "a shard that arrives makes no sense: begun again"
+                        );
+                        self.bury(place, keys);
+                    }
+                    Taken::Not | Taken::Some => {}
+                }
+            }
+            DELETE => {
+                if let Some(keys) = group.shards.delete(index, shard, config) {
+                    self.give_up_taking_of(place, shard, out);
+                    self.bury(place, keys);
+                }
+            }
+            kind => unreachable!("no version writes a step of kind {kind}"),
+        }
+        self.groups[place].is_in_motion = true;
+    }
+
+    /// Looks after the shards of a group: called whenever something happened to it.
+    pub(super) fn settle_migration(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        let raft = self.multi.raft(place);
+        let (term, leads) = (raft.term(), raft.role() == Role::Leader);
+        if leads {
+            self.announce(now, place);
+        }
+        let group = &mut self.groups[place];
+        if group.number == CONTROLLER {
+            return self.found_controller(now, place);
+        }
+        if !leads {
+            group.is_in_motion = true;
+            self.migration.talks.remove(&place);
+            return self.release_all(place, out);
+        }
+        let is_new = self.migration.talks.get(&place).is_none_or(|talk| talk.term != term);
+        if !is_new && !group.is_in_motion {
+            return;
+        }
+        if is_new {
+            self.migration.talks.insert(place, Talk { term, ..Talk::default() });
+        }
+        self.look_at_shards(now, place, out);
+    }
+
+    /// Leader: says and does what is due about every shard.
+    fn look_at_shards(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        self.release_arrived(now, place, out);
+        self.push_out(now, place, out);
+        self.pull_in(now, place, out);
+        let group = &self.groups[place];
+        let configuration = &self.configuration;
+        let is_home = |shard: &super::shards::Shard| {
+            let owner = configuration.group_of(shard.number);
+            let is_mine = owner.is_none_or(|owner| owner == group.number);
+            shard.is_serving() && (is_mine || shard.config >= configuration.number)
+        };
+        // A pull that was lost has left no trace in the shards yet.
+        let pulls = self.migration.talks.get(&place).is_some_and(|talk| !talk.pulls.is_empty());
+        let is_settled = !pulls && group.shards.iter().all(is_home) && group.early.is_empty();
+        self.groups[place].is_in_motion = !is_settled;
+        if !is_settled {
+            self.migration.again(now.monotonic + RETRY);
+        }
+    }
+
+    /// Once a turn: news for all groups, and what groups of this core say to each other.
+    pub(super) fn migrate(&mut self, now: Now, out: &mut Effects<Message>) {
+        if std::mem::take(&mut self.migration.is_woken) {
+            for place in 0..self.groups.len() {
+                self.groups[place].is_in_motion = true;
+                self.settle_migration(now, place, out);
+            }
+        }
+        // What answers what was said in this turn is heard in the next one.
+        for frame in std::mem::take(&mut self.migration.inbox) {
+            self.migration_frame(now, self.config.node_id(), &frame, out);
+        }
+        for (to, frame) in std::mem::take(&mut self.migration.outgoing) {
+            out.push(Effect::Send { to, frame });
+        }
+    }
+
+    /// Time has passed: what wasn't answered is said again.
+    pub(super) fn tick_migration(&mut self, now: Now, out: &mut Effects<Message>) {
+        if self.migration.again_at.is_none_or(|at| at > now.monotonic) {
+            return;
+        }
+        self.migration.again_at = None;
+        for frame in std::mem::take(&mut self.migration.held_up) {
+            self.migration_frame(now, self.config.node_id(), &frame, out);
+        }
+        for place in 0..self.groups.len() {
+            self.settle_migration(now, place, out);
+        }
+    }
+
+    /// Says something to whoever leads a group, if that is known and there is a way.
+    fn say(&mut self, now: Now, word: &Word<'_>, out: &mut Effects<Message>) {
+        let Some(leader) = self.leaders.of(word.to) else { return };
+        if leader != self.config.node_id() {
+            let peer = self.peer_of(leader, word.to);
+            if self.remote.is_up(peer) {
+                let frame = self.migration.outgoing.entry(peer).or_insert_with(|| vec![channel::MIGRATION]);
+                word.encode(frame);
+            }
+            return;
+        }
+        let mut bytes = Vec::new();
+        word.encode(&mut bytes);
+        let core = core_of(self.config.me().cores, word.to);
+        if core == self.id {
+            self.migration.inbox.push_back(bytes);
+            self.migration.again(now.monotonic);
+        } else {
+            out.push(Effect::Mesh { to: core, message: Message::Migration(bytes) });
+        }
+    }
+
+    /// Words from another leader; anything malformed ends the frame with a warning.
+    pub(super) fn migration_frame(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        mut frame: &[u8],
+        out: &mut Effects<Message>,
+    ) {
+        while let Some((word, rest)) = Word::decode(frame) {
+            frame = rest;
+            if word.kind == Kind::Announce {
+                self.hear_announcement(from, &word, out);
+                continue;
+            }
+            let place = self.multi.place_of(id_of(word.to)).filter(|_| word.to != CONTROLLER);
+            let leads = |place: &usize| self.multi.raft(*place).role() == Role::Leader;
+            let Some(place) = place.filter(leads) else { continue };
+            if word.shard >= self.config.shards || word.from >= self.config.groups_total() {
+                continue;
+            }
+            let term = self.multi.raft(place).term();
+            self.migration.talks.entry(place).or_insert_with(|| Talk { term, ..Talk::default() });
+            match word.kind {
+                Kind::Ready | Kind::Pull | Kind::Have => self.source_hears(now, place, &word, out),
+                _ => self.destination_hears(now, place, &word, out),
+            }
+        }
+        if !frame.is_empty() {
+            tracing::warn!("a malformed frame about a shard was dropped");
+        }
+    }
+
+    fn propose_step(&mut self, now: Now, place: usize, step: &StepV1<'_>) -> Result<(), Refused> {
+        let bytes_max = step.archive_bytes_max();
+        let proposed = self.multi.propose(now.monotonic, place, SCHEMA_STEP_V1, bytes_max, |writer| {
+            step.write(writer);
+        });
+        proposed.map(|_| ())
+    }
+
+    fn answer_word(&mut self, now: Now, word: &Word<'_>, kind: Kind, out: &mut Effects<Message>) {
+        let answer = Word::new(kind, word.shard, word.config, (word.to, word.from));
+        self.say(now, &answer, out);
+    }
+}
