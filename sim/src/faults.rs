@@ -146,9 +146,9 @@ impl Tally {
         self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
     }
 
-    /// The faults that never happened.
+    /// The faults that never happened, of those that are drawn.
     pub fn never(&self) -> Vec<Fault> {
-        Fault::ALL.iter().copied().filter(|fault| self.of(*fault) == 0).collect()
+        Fault::ALL.iter().copied().filter(|fault| self.of(*fault) == 0 && *fault != Fault::Reshard).collect()
     }
 }
 

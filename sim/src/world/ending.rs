@@ -5,7 +5,7 @@ use crate::check::promises::standing;
 
 /// Segments that a core may need in the end: the bound at which groups are made to let go of old ones, and those that they
 /// have still to let go of.
-const LIVE_SEGMENTS_MAX: usize = 12;
+const LIVE_SEGMENTS_MAX: usize = 64;
 
 impl World {
     pub(super) fn is_finished(&self) -> bool {
