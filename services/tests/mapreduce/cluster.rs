@@ -97,8 +97,10 @@ fn a_job_survives_the_death_of_its_coordinator_without_doing_finished_tasks_agai
         assert_eq!(rig.sorted(), expected);
         assert!(rig.is_committed() && !rig.has_leftovers());
         let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
-        // The dead process was a worker as well: what it was at had to be done again, and nothing else.
-        assert!(runs(&rig) <= status["maps"][1].as_u64().unwrap() + 1, "{} runs: {status}", runs(&rig));
+        // What each of the three workers was at may have to be done again, the dead one's for sure; what was finished not.
+        let under_way = if phase == "map-" { 3 } else { 1 };
+        let most = status["maps"][1].as_u64().unwrap() + under_way;
+        assert!(runs(&rig) <= most, "{} runs: {status}", runs(&rig));
         let successor = fleet.coordinator();
         assert_ne!(successor, coordinator);
     }
