@@ -1,6 +1,12 @@
 //! Figures gathered round by round, until they become the ratios and observations of a report.
 
-use crate::report::{Goal, Observation, Ratio, table};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::machine::Machine;
+use crate::report::{self, Goal, Observation, Ratio, Report, SCHEMA, note, table};
 
 /// Every figure in every round, in the order in which they were first seen.
 #[derive(Default)]
@@ -27,12 +33,48 @@ impl Figures {
     }
 
     /// The medians.
-    pub(crate) fn finish(self) -> (Vec<Ratio>, Vec<Observation>) {
+    fn finish(self) -> (Vec<Ratio>, Vec<Observation>) {
         let ratios =
             self.ratios.into_iter().filter_map(|(name, rounds, goal)| Ratio::new(&name, rounds, goal));
         let observed = self.observations.into_iter();
         let observations = observed.filter_map(|(name, rounds)| Observation::new(&name, rounds));
         (ratios.collect(), observations.collect())
+    }
+}
+
+/// What the commands that gather figures say besides them.
+#[derive(Serialize)]
+struct More {
+    elapsed_seconds: f64,
+    /// Figures without a goal.
+    observations: Vec<Observation>,
+}
+
+/// Everything that such a command has found out.
+pub(crate) struct Found<Floors, Outcome> {
+    pub(crate) machine: Machine,
+    pub(crate) floors: Floors,
+    pub(crate) figures: Figures,
+    pub(crate) results: Vec<Outcome>,
+    /// When it began.
+    pub(crate) from: Instant,
+}
+
+impl<Floors: Serialize, Outcome: Serialize> Found<Floors, Outcome> {
+    /// Prints it: one JSON object, or for people what `shown` makes of the floors and results, and then the figures.
+    pub(crate) fn print(self, json: bool, shown: impl FnOnce(&Floors, &[Outcome]) -> String) -> Result<()> {
+        let Self { machine, floors, figures, results, from } = self;
+        let (ratios, observations) = figures.finish();
+        let elapsed_seconds = from.elapsed().as_secs_f64();
+        if json {
+            let (command, more) = (report::command_line(), More { elapsed_seconds, observations });
+            let schema = SCHEMA;
+            return report::print_json(&Report { schema, command, machine, floors, results, ratios, more });
+        }
+        report::print(&format!("\n{}\n", shown(&floors, &results)))?;
+        report::print(&figures_table(&ratios, &observations))?;
+        note(&format!("{elapsed_seconds:.1} s in all"));
+        Ok(())
     }
 }
 
@@ -42,7 +84,7 @@ pub(crate) fn number(value: f64) -> String {
 }
 
 /// Both as a table for people.
-pub(crate) fn figures_table(ratios: &[Ratio], observations: &[Observation]) -> String {
+fn figures_table(ratios: &[Ratio], observations: &[Observation]) -> String {
     let each = |rounds: &[f64]| rounds.iter().map(|it| number(*it)).collect::<Vec<_>>().join(" ");
     let mut rows: Vec<Vec<String>> = Vec::new();
     for it in ratios {

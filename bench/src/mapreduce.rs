@@ -19,10 +19,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::{BenchError, Result};
-use crate::figures::{Figures, figures_table, number};
+use crate::figures::{Figures, Found, number};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::report::{self, Goal, Observation, Report, SCHEMA, note};
+use crate::recorder::median;
+use crate::report::{self, Goal, note};
 
 /// MapReduce, side by side with GNU tools, DuckDB and PySpark, and with a program that can only count words
 ///
@@ -67,14 +68,8 @@ pub(crate) struct JobResult {
 
 #[derive(Serialize)]
 struct Floors {
-    /// Two threads that count words over the same text, and write their counts.
-    word_count_mb_per_second: f64,
-}
-
-#[derive(Serialize)]
-struct More {
-    elapsed_seconds: f64,
-    observations: Vec<Observation>,
+    /// Two threads that count words over the same text, and write their counts; none if that was left out.
+    word_count_mb_per_second: Option<f64>,
 }
 
 struct Bench<'a> {
@@ -112,7 +107,9 @@ pub(crate) fn run(args: &MapReduceArgs) -> Result<()> {
         bench.round(round == 1)?;
     }
     let Bench { figures, results, floors, .. } = bench;
-    report_all(args, machine, figures, results, &floors, from)
+    let floors =
+        Floors { word_count_mb_per_second: (!floors.is_empty()).then(|| median(floors.iter().copied())) };
+    Found { machine, floors, figures, results, from }.print(args.json, shown)
 }
 
 impl Bench<'_> {
@@ -285,42 +282,12 @@ enum Input {
     Books,
 }
 
-fn report_all(
-    args: &MapReduceArgs,
-    machine: Machine,
-    figures: Figures,
-    results: Vec<JobResult>,
-    floors: &[f64],
-    from: Instant,
-) -> Result<()> {
-    let (ratios, observations) = figures.finish();
-    let elapsed_seconds = from.elapsed().as_secs_f64();
-    let word_count = crate::recorder::median(floors.iter().copied());
-    if args.json {
-        let more = More { elapsed_seconds, observations };
-        let floors =
-            Floors { word_count_mb_per_second: if word_count.is_finite() { word_count } else { 0.0 } };
-        let command = report::command_line();
-        return report::print_json(&Report {
-            schema: SCHEMA,
-            command,
-            machine,
-            floors,
-            results,
-            ratios,
-            more,
-        });
-    }
-    let rows: Vec<Vec<String>> = results
-        .iter()
-        .map(|it| {
-            let mut row = vec![it.job.to_owned(), it.target.to_owned()];
-            row.extend([it.seconds, it.megabytes_per_second].map(number));
-            row
-        })
-        .collect();
-    report::print(&format!("\n{}\n", report::table(&["job", "target", "seconds", "MB/s"], &rows)))?;
-    report::print(&figures_table(&ratios, &observations))?;
-    note(&format!("{elapsed_seconds:.1} s in all"));
-    Ok(())
+/// The table for people.
+fn shown(_: &Floors, results: &[JobResult]) -> String {
+    let rows = results.iter().map(|it| {
+        let mut row = vec![it.job.to_owned(), it.target.to_owned()];
+        row.extend([it.seconds, it.megabytes_per_second].map(number));
+        row
+    });
+    report::table(&["job", "target", "seconds", "MB/s"], &rows.collect::<Vec<_>>())
 }

@@ -22,11 +22,11 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::figures::{Figures, figures_table, number};
+use crate::figures::{Figures, Found, number};
 use crate::floor::{self, Floors, RoundFloors};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::report::{self, Goal, Observation, Report, SCHEMA, note};
+use crate::report::{self, Goal, note};
 use node::Plan;
 use peers::Peer;
 
@@ -94,13 +94,6 @@ pub(crate) struct LoadResult {
     pub(crate) cpu_us_per_commit: Option<f64>,
 }
 
-/// What else the report has.
-#[derive(Serialize)]
-struct More {
-    elapsed_seconds: f64,
-    observations: Vec<Observation>,
-}
-
 /// Everything that the parts share.
 struct Bench<'a> {
     args: &'a RaftArgs,
@@ -142,7 +135,8 @@ pub(crate) fn run(args: &RaftArgs) -> Result<()> {
         bench.kills()?;
     }
     let Bench { figures, results, .. } = bench;
-    report_all(args, machine, &floor::summary(&floors), figures, results, from)
+    let floors = floor::summary(&floors);
+    Found { machine, floors, figures, results, from }.print(args.json, shown)
 }
 
 impl Bench<'_> {
@@ -293,47 +287,27 @@ impl Bench<'_> {
     }
 }
 
-fn report_all(
-    args: &RaftArgs,
-    machine: Machine,
-    floors: &Floors,
-    figures: Figures,
-    results: Vec<LoadResult>,
-    from: Instant,
-) -> Result<()> {
-    let (ratios, observations) = figures.finish();
-    let elapsed_seconds = from.elapsed().as_secs_f64();
-    if args.json {
-        let more = More { elapsed_seconds, observations };
-        let command = report::command_line();
-        return report::print_json(&Report {
-            schema: SCHEMA,
-            command,
-            machine,
-            floors,
-            results,
-            ratios,
-            more,
-        });
-    }
-    let rows: Vec<Vec<String>> = results
-        .iter()
-        .map(|it| {
-            let mut row = vec![it.load.clone(), it.target.to_owned()];
-            row.extend([it.commits_per_second, it.p50_us, it.p99_us].map(number));
-            row.push(it.cpu_us_per_commit.map_or_else(|| "-".to_owned(), number));
-            row
-        })
-        .collect();
-    report::print(&format!(
-        "\nfloors  4 KiB overwrite + fdatasync: p50 {} us, p99 {} us; loopback round trip: p50 {} us, p99 {} us\n\n{}\n",
-        number(floors.sync_4k_overwrite.p50_us),
-        number(floors.sync_4k_overwrite.p99_us),
-        number(floors.tcp_round_trip_64b.p50_us),
-        number(floors.tcp_round_trip_64b.p99_us),
-        report::table(&["load", "target", "commits/s", "p50 us", "p99 us", "cpu us/commit"], &rows)
-    ))?;
-    report::print(&figures_table(&ratios, &observations))?;
-    note(&format!("{elapsed_seconds:.1} s in all"));
-    Ok(())
+/// The tables for people.
+fn shown(floors: &Floors, results: &[LoadResult]) -> String {
+    let rows = results.iter().map(|it| {
+        let mut row = vec![it.load.clone(), it.target.to_owned()];
+        row.extend([it.commits_per_second, it.p50_us, it.p99_us].map(number));
+        row.push(it.cpu_us_per_commit.map_or_else(|| "-".to_owned(), number));
+        row
+    });
+    let Floors { sync_4k_overwrite: sync, tcp_round_trip_64b: trip, bare_replicated_write: bare } = floors;
+    format!(
+        "floors  4 KiB overwrite + fdatasync: p50 {} us, p99 {} us; loopback round trip: p50 {} us, p99 {} us; \
+         bare replicated write: p50 {} us, p99 {} us\n\n{}",
+        number(sync.p50_us),
+        number(sync.p99_us),
+        number(trip.p50_us),
+        number(trip.p99_us),
+        number(bare.p50_us),
+        number(bare.p99_us),
+        report::table(
+            &["load", "target", "commits/s", "p50 us", "p99 us", "cpu us/commit"],
+            &rows.collect::<Vec<_>>()
+        )
+    )
 }

@@ -21,12 +21,12 @@ use flotilla_runtime::driver::floor::{measure_bandwidth, measure_ring_sync};
 use serde::Serialize;
 
 use crate::error::{BenchError, Result};
-use crate::figures::{Figures, figures_table, number};
+use crate::figures::{Figures, Found, number};
 use crate::floor::{self, Floor, Floors};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::recorder::latencies;
-use crate::report::{self, Goal, Observation, Report, SCHEMA, note};
+use crate::report::{self, Goal, note};
 
 /// The write-ahead log, side by side with the disk's own speed and with raft-engine
 ///
@@ -77,13 +77,6 @@ struct Times {
     log_bytes: u64,
 }
 
-/// What else the report has.
-#[derive(Serialize)]
-struct More {
-    elapsed_seconds: f64,
-    observations: Vec<Observation>,
-}
-
 /// Runs the command.
 pub(crate) fn run(args: &WalArgs) -> Result<()> {
     let from = Instant::now();
@@ -119,7 +112,8 @@ pub(crate) fn run(args: &WalArgs) -> Result<()> {
         bench.round()?;
     }
     let Bench { figures, results, .. } = bench;
-    report_all(args, machine, &floor::summary(&floors), figures, results, from)
+    let floors = floor::summary(&floors);
+    Found { machine, floors, figures, results, from }.print(args.json, shown)
 }
 
 /// Loads of small entries and what they are compared with: their name, how many appenders, their figures' names.
@@ -277,45 +271,21 @@ fn raw_recipe(folder: &Path, lasting: Duration) -> std::io::Result<Floor> {
     Ok(floor::percentiles(&seen))
 }
 
-fn report_all(
-    args: &WalArgs,
-    machine: Machine,
-    floors: &Floors,
-    figures: Figures,
-    results: Vec<LoadResult>,
-    from: Instant,
-) -> Result<()> {
-    let (ratios, observations) = figures.finish();
-    let elapsed_seconds = from.elapsed().as_secs_f64();
-    if args.json {
-        let more = More { elapsed_seconds, observations };
-        let command = report::command_line();
-        return report::print_json(&Report {
-            schema: SCHEMA,
-            command,
-            machine,
-            floors,
-            results,
-            ratios,
-            more,
-        });
-    }
-    let rows: Vec<Vec<String>> = results
-        .iter()
-        .map(|it| {
-            let mut row = vec![it.load.to_owned(), it.target.to_owned()];
-            let mib = it.bytes_per_second / f64::from(1 << 20);
-            row.extend([it.appends_per_second, mib, it.p50_us, it.p99_us].map(number));
-            row
-        })
-        .collect();
-    report::print(&format!(
-        "\nfloor  4 KiB overwrite + fdatasync, plain system calls: p50 {} us, p99 {} us\n\n{}\n",
+/// The tables for people.
+fn shown(floors: &Floors, results: &[LoadResult]) -> String {
+    let rows = results.iter().map(|it| {
+        let mut row = vec![it.load.to_owned(), it.target.to_owned()];
+        let mib = it.bytes_per_second / f64::from(1 << 20);
+        row.extend([it.appends_per_second, mib, it.p50_us, it.p99_us].map(number));
+        row
+    });
+    format!(
+        "floor  4 KiB overwrite + fdatasync, plain system calls: p50 {} us, p99 {} us\n\n{}",
         number(floors.sync_4k_overwrite.p50_us),
         number(floors.sync_4k_overwrite.p99_us),
-        report::table(&["load", "target", "appends/s", "MiB/s", "p50 us", "p99 us"], &rows)
-    ))?;
-    report::print(&figures_table(&ratios, &observations))?;
-    note(&format!("{elapsed_seconds:.1} s in all"));
-    Ok(())
+        report::table(
+            &["load", "target", "appends/s", "MiB/s", "p50 us", "p99 us"],
+            &rows.collect::<Vec<_>>()
+        )
+    )
 }

@@ -4,6 +4,9 @@
 //! gets a new number, and this one stays readable for ever (`docs/format.md`).
 
 use crate::command::by_code;
+use crate::controller::Change;
+use crate::controller::archive::SCHEMA_CHANGE_V1;
+use crate::migration::{self, ArchivedStepV1, SCHEMA_STEP_V1};
 use flotilla_consensus::membership::SCHEMA_MEMBERSHIP;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
@@ -74,19 +77,34 @@ pub enum Unknown {
     Code(u16),
 }
 
-/// The command in an entry; `None` if the entry has none to apply.
+/// What an entry says.
+pub enum Content<'a> {
+    /// Nothing to apply: it begins a term, or changes the members, which is Raft's business.
+    Nothing,
+    /// A command.
+    Command(&'a ArchivedCommandV1<'a>),
+    /// A step of a shard on its way.
+    Step(&'a ArchivedStepV1<'a>),
+    /// A change of the cluster, in the controller's log.
+    Change(Change),
+}
+
+/// Reads an entry's payload by its schema.
 ///
 /// # Errors
 /// [`Unknown`].
-pub fn command(schema: u16, payload: &[u8]) -> Result<Option<&ArchivedCommandV1<'_>>, Unknown> {
+pub fn content(schema: u16, payload: &[u8]) -> Result<Content<'_>, Unknown> {
+    let unexplained = Unknown::Payload(schema);
     match schema {
-        SCHEMA_EMPTY | SCHEMA_MEMBERSHIP => Ok(None),
+        SCHEMA_EMPTY | SCHEMA_MEMBERSHIP => Ok(Content::Nothing),
         SCHEMA_COMMAND_V1 => {
-            let command = read(payload).map_err(|_| Unknown::Payload(schema))?;
+            let command = read(payload).map_err(|_| unexplained)?;
             let code = command.code.to_native();
             let is_known = code == CODE_ADVANCE_TIME || by_code(code).is_some();
-            if is_known { Ok(Some(command)) } else { Err(Unknown::Code(code)) }
+            if is_known { Ok(Content::Command(command)) } else { Err(Unknown::Code(code)) }
         }
+        SCHEMA_STEP_V1 => migration::read(payload).map(Content::Step).ok_or(unexplained),
+        SCHEMA_CHANGE_V1 => Change::decode(payload).map(Content::Change).ok_or(unexplained),
         _ => Err(Unknown::Schema(schema)),
     }
 }

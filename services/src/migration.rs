@@ -102,12 +102,10 @@ impl<'a> StepV1<'a> {
     }
 }
 
-/// Reads an archive back in place.
-///
-/// # Errors
-/// The validator's words, if the bytes are no archive of a [`StepV1`].
-pub fn read(payload: &[u8]) -> Result<&ArchivedStepV1<'_>, rkyv::rancor::Error> {
-    rkyv::access::<ArchivedStepV1<'_>, rkyv::rancor::Error>(payload)
+/// Reads an archive back in place; `None` if the bytes are none, or of a kind that this version doesn't know.
+pub fn read(payload: &[u8]) -> Option<&ArchivedStepV1<'_>> {
+    let step = rkyv::access::<ArchivedStepV1<'_>, rkyv::rancor::Error>(payload).ok()?;
+    matches!(step.kind, LEAVE | PIECE | DELETE).then_some(step)
 }
 
 impl MetaV1 {

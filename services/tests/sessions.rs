@@ -100,6 +100,11 @@ fn any_executor_will_do() {
         client.set(b"text", b"text").await.unwrap();
         let error = client.increment(b"text", 1).await.unwrap_err();
         assert!(matches!(&error, ClientError::Refused(words) if words.contains("not an integer")), "{error}");
+        // One that isn't executed at all uses no number: those behind it must not miss it.
+        let error = client.write(b"text", &[b"APPEND", b"text"]).await.unwrap_err();
+        assert!(matches!(&error, ClientError::Refused(words) if words.contains("wrong number")), "{error}");
+        client.set(b"text", b"again").await.unwrap();
+        assert_eq!(client.get(b"text").await.unwrap(), Some(b"again".to_vec()));
     });
     let error = block_on(Client::connect(
         &["127.0.0.1:1"],

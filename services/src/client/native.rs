@@ -127,10 +127,12 @@ impl Client {
                     session = self.open(slot, key, &mut patience).await?;
                     continue;
                 }
+                // It may have been refused for its form: then its number is free, and nobody can tell. The session goes.
+                Tried::Answered(Reply::Error(error)) => return Err(ClientError::Refused(error)),
                 Tried::Answered(reply) => {
                     session.last += 1;
                     self.pool.give_back(slot, session);
-                    return answer(reply);
+                    return Ok(reply);
                 }
                 Tried::Refused(why) => why,
                 Tried::Lost(why) => {

@@ -194,21 +194,20 @@ impl Core {
     pub(super) fn apply_change(
         &mut self,
         place: usize,
-        payload: &[u8],
+        change: &Change,
         origin: Option<Origin>,
         out: &mut Effects<Message>,
     ) {
-        let change = Change::decode(payload).expect("written by `Change::encode`, its checksum verified");
         let controller = self.groups[place].controller.as_mut();
         let controller = controller.expect("only the controller's log has changes");
         // Asked before it was proposed, too; but another change may have come between.
-        if let Some(error) = objection(controller, &change) {
+        if let Some(error) = objection(controller, change) {
             if let Some(origin) = origin {
                 self.answer(origin, out, |_, reply| reply.error(error));
             }
             return;
         }
-        let result = controller.apply(&change);
+        let result = controller.apply(change);
         if let Some(origin) = origin {
             self.answer(origin, out, |_, reply| match result {
                 Ok(number) => reply.integer(i64::try_from(number).unwrap_or(i64::MAX)),

@@ -17,35 +17,29 @@ use super::remote::{Message, Origin};
 use super::scan::Remembered;
 use super::shards::{Shard, Shards};
 use super::topology::CONTROLLER;
-use crate::command::{Spec, by_code, code};
+use crate::command::{Spec, code};
 use crate::config::Config;
 use crate::controller::Controller;
-use crate::controller::archive::SCHEMA_CHANGE_V1;
-use crate::entry::{self, Args, CODE_ADVANCE_TIME, SCHEMA_COMMAND_V1};
+use crate::entry::{self, CODE_ADVANCE_TIME, SCHEMA_COMMAND_V1};
 use crate::kv::Time;
-use crate::migration::SCHEMA_STEP_V1;
-use crate::resp::ReplyWriter;
 use crate::slot::Slot;
 use flotilla_consensus::{Proposal, Raft, ReadState, ReadTicket, Refused, Role};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Effect, Effects, Nanos, Now, SplitMix64};
-use flotilla_storage::RecordHeader;
 use std::collections::{BTreeMap, VecDeque};
 
 /// A deposed leader's writer is cut off (outcome unknown) if its entry's fate isn't known by then, and so is a writer whose
 /// command was handed on and never answered.
 pub(super) const UNDECIDED_FOR_MAX: Nanos = 10 * SECOND;
-/// Keys of a shard that are removed because their time has come, per entry: bounds the time that applying takes.
-const EXPIRED_PER_ENTRY_MAX: usize = 1000;
 /// How often a leader looks for keys whose time has come.
 const EXPIRY_INTERVAL: Nanos = 100 * MILLISECOND;
 
 /// A write that waits for its entry to be applied.
 #[derive(Debug)]
-struct Writer {
-    proposal: Proposal,
-    origin: Origin,
+pub(super) struct Writer {
+    pub(super) proposal: Proposal,
+    pub(super) origin: Origin,
     slot: Option<Slot>,
 }
 
@@ -83,8 +77,8 @@ pub(crate) struct Group {
     stamped_ms: u64,
     /// The (term, leads) of the last look.
     standing: (u64, bool),
-    writers: VecDeque<Writer>,
-    undecided: BTreeMap<(u64, u64), (Origin, Option<Slot>, Nanos)>,
+    pub(super) writers: VecDeque<Writer>,
+    pub(super) undecided: BTreeMap<(u64, u64), (Origin, Option<Slot>, Nanos)>,
     readers: VecDeque<Reader>,
     /// Readers that must see every write proposed before them.
     readers_in_order: VecDeque<Reader>,
@@ -331,112 +325,16 @@ impl Core {
         }
     }
 
-    /// Applies the next committed entry.
-    ///
-    /// # Errors
-    /// This version doesn't know what the entry says. Nothing was done: whoever went on without it would hold other data than
-    /// the others, and nobody would notice.
-    fn apply_next(&mut self, now: Now, place: usize, out: &mut Effects<Message>) -> Result<(), String> {
-        let index = self.groups[place].applied + 1;
-        let found = self.multi.raft(place).log().entry(index).expect("committed entries are in the log");
-        let (term, record) = (found.term, found.record.clone());
-        let (header, payload) = RecordHeader::decode(&record).expect("only whole records enter the log");
-        let is_command = !matches!(header.schema, SCHEMA_STEP_V1 | SCHEMA_CHANGE_V1);
-        let command = if is_command { entry::command(header.schema, payload) } else { Ok(None) };
-        let command = command.map_err(|unknown| {
-            format!(
-                "entry {index} of group {} has {unknown}: a newer version of Flotilla has written it. Nothing was \
-                 applied since; start this node with that version or a later one",
-                header.group
-            )
-        })?;
-        self.serve_before(now, place, index, term, out);
-        let origin = self.claim(place, index, term, out);
-        let group = &mut self.groups[place];
-        group.applied = index;
-        match header.schema {
-            SCHEMA_STEP_V1 => {
-                self.apply_step(place, index, payload, out);
-                return Ok(());
-            }
-            SCHEMA_CHANGE_V1 => {
-                self.apply_change(place, payload, origin, out);
-                return Ok(());
-            }
-            _ => {}
-        }
-        let Some(command) = command else {
-            assert!(origin.is_none(), "nobody waits for an entry without a command");
-            return Ok(());
-        };
-        let args: Args<'_> = command.args.iter().map(|arg| &arg.0[..]).collect();
-        group.clock_ms = group.clock_ms.max(command.unix_ms.to_native());
-        let code = command.code.to_native();
-        let slot = by_code(code).and_then(|spec| crate::slot::slot_of_command(spec, &args).ok().flatten());
-        if let Some(slot) = slot {
-            match (group.serving(slot).map(|shard| shard.restored), origin) {
-                // It was proposed before the entry with which the shard went: it hasn't happened, here or anywhere.
-                (None, Some(origin)) => {
-                    let spec = by_code(code).expect("it has a slot, so it is in the table");
-                    let call = Call { origin, spec, slot: Some(slot), args: &args, in_order: true };
-                    self.reroute(now, &call, out);
-                    return Ok(());
-                }
-                (None, None) => return Ok(()),
-                // It has happened, and what it came to is in the snapshot.
-                (Some(restored), Some(origin)) if index <= restored => {
-                    self.abandon(origin, out);
-                    return Ok(());
-                }
-                _ => {}
-            }
-        }
-        match origin {
-            None => run(group, code, &args, &mut ReplyWriter::discard()),
-            Some(origin) => {
-                self.answer(origin, out, |groups, reply| run(&mut groups[place], code, &args, reply));
-            }
-        }
-        Ok(())
-    }
-
-    /// Who waits for the entry of this index and term. Redirected are those who wait for another entry there, and for one
-    /// behind it of an earlier term: terms never go back along a log, so nothing of that term is ever committed there.
-    fn claim(&mut self, place: usize, index: u64, term: u64, out: &mut Effects<Message>) -> Option<Origin> {
-        let group = &mut self.groups[place];
-        let writer = group.writers.pop_front_if(|writer| writer.proposal.index <= index);
-        let mut claimed = None;
-        if let Some(writer) = writer {
-            assert_eq!(
-                writer.proposal,
-                Proposal { index, term },
-                "a leader's own entries are applied in order"
-            );
-            claimed = Some(writer.origin);
-            if planted(Bug::WaitersLost)
-                && group.writers.front().is_some_and(|it| it.proposal.index == index + 1)
-            {
-                claimed = None;
-            }
-        }
-        if !group.undecided.is_empty() {
-            let is_decided = |(at, proposed): &(u64, u64), _: &mut _| *at == index || *proposed < term;
-            let decided: Vec<_> = group.undecided.extract_if((index, 0).., is_decided).collect();
-            for ((at, proposed), (origin, slot, _)) in decided {
-                let is_it = proposed == term || planted(Bug::WaiterByIndexOnly);
-                if at == index && is_it {
-                    claimed = Some(origin);
-                } else {
-                    self.redirect(origin, slot, out);
-                }
-            }
-        }
-        claimed
-    }
-
     /// Serves the readers that came before the entry at `index` was proposed: if we proposed it in their term, its
     /// commit confirms that we led when they came.
-    fn serve_before(&mut self, now: Now, place: usize, index: u64, term: u64, out: &mut Effects<Message>) {
+    pub(super) fn serve_before(
+        &mut self,
+        now: Now,
+        place: usize,
+        index: u64,
+        term: u64,
+        out: &mut Effects<Message>,
+    ) {
         loop {
             let group = &mut self.groups[place];
             let due = |reader: &mut Reader| reader.ticket.position < index;
@@ -490,118 +388,5 @@ impl Core {
             }
             None => super::keyless::read(&mut groups[place], spec, &reader.command.args(), reply),
         });
-    }
-}
-
-/// Applies one command to a group's data; `group.applied` is its index.
-fn run(group: &mut Group, code: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
-    let (clock_ms, index) = (group.clock_ms, group.applied);
-    let slot = by_code(code).and_then(|spec| crate::slot::slot_of_command(spec, args).ok().flatten());
-    if let Some(slot) = slot {
-        let Some(shard) = group.shards.get_mut(slot.shard(group.shards_total)) else { return };
-        if index > shard.restored || planted(Bug::PartsAppliedTwice) {
-            shard.keys.write(clock_ms, code, args, reply);
-        }
-        return;
-    }
-    // No key (FLUSHALL, or the time has advanced): every shard that is served. The others are frozen.
-    for shard in group.shards.iter_mut().filter(|shard| shard.is_serving() && index > shard.restored) {
-        if code == CODE_ADVANCE_TIME {
-            shard.keys.expire(clock_ms, EXPIRED_PER_ENTRY_MAX);
-        } else {
-            shard.keys.write(clock_ms, code, args, &mut ReplyWriter::discard());
-        }
-    }
-    if code != CODE_ADVANCE_TIME {
-        reply.simple("OK");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use flotilla_runtime::{BlockPool, CoreBoot, CoreId, DiskReply, Event, Machine};
-
-    /// The only node of its cluster, with a disk that does what it is asked.
-    struct Lone {
-        core: Core,
-        now: Now,
-        halted: Option<String>,
-    }
-
-    impl Lone {
-        fn leading() -> Self {
-            let config = "cluster = \"one\"\nnode = 1\ndata = \"/nowhere\"\n[log]\nsegment_bytes = 1048576\n\
-                          [[nodes]]\nid = 1\nhost = \"here\"\nport = 7001\npeer_port = 17001\n";
-            let config: Config = toml::from_str(config).unwrap();
-            let now = Now { monotonic: SECOND, unix_ms: 1_700_000_000_000 };
-            let boot = CoreBoot { core: CoreId(0), files: Vec::new(), pool: BlockPool::heap(), seed: 1, now };
-            let mut lone = Self { core: Core::build(&config, boot).unwrap(), now, halted: None };
-            for _ in 0..1000 {
-                lone.turn();
-                // The empty entry that begins its term is applied, too.
-                if lone.core.groups[0].is_leading() && lone.core.groups[0].applied > 0 {
-                    return lone;
-                }
-            }
-            panic!("nobody leads");
-        }
-
-        /// Lets ten milliseconds pass.
-        fn turn(&mut self) {
-            self.now.monotonic += 10 * MILLISECOND;
-            let mut out = Effects::default();
-            self.core.step(self.now, Event::Tick, &mut out);
-            self.core.flush(self.now, &mut out);
-            for effect in out.drain().collect::<Vec<_>>() {
-                match effect {
-                    Effect::Halt { reason } => {
-                        self.halted = Some(reason);
-                        return;
-                    }
-                    Effect::Write { op, .. } | Effect::Sync { op, .. } | Effect::CreateFile { op, .. } => {
-                        let (result, mut none) = (Ok(DiskReply::Done), Effects::default());
-                        self.core.step(self.now, Event::Disk { op, result }, &mut none);
-                    }
-                    _ => {}
-                }
-            }
-        }
-
-        /// Puts an entry into the log, and waits for what comes of it.
-        fn log(&mut self, schema: u16, write: impl FnOnce(&mut flotilla_storage::PayloadWriter<'_>)) {
-            self.core.multi.propose(self.now.monotonic, 0, schema, 100, write).unwrap();
-            for _ in 0..20 {
-                self.turn();
-            }
-        }
-    }
-
-    #[test]
-    fn an_entry_of_an_unknown_schema_halts_the_node_and_isn_t_passed_over() {
-        let mut lone = Lone::leading();
-        let before = lone.core.groups[0].applied;
-        lone.log(77, |writer| writer.put(b"of the future"));
-        let reason = lone.halted.expect("it must not go on");
-        for part in ["group 1", "schema 77", "newer version"] {
-            assert!(reason.contains(part), "{reason}");
-        }
-        assert_eq!(lone.core.groups[0].applied, before);
-    }
-
-    #[test]
-    fn a_command_of_an_unknown_code_halts_the_node_too() {
-        let mut lone = Lone::leading();
-        lone.log(SCHEMA_COMMAND_V1, |writer| entry::write(writer, 1, u16::MAX, &[b"FUTURE", b"key"]));
-        assert!(lone.halted.expect("it must not go on").contains("code 65535"));
-    }
-
-    #[test]
-    fn what_is_known_halts_nobody() {
-        let mut lone = Lone::leading();
-        let before = lone.core.groups[0].applied;
-        let set = crate::command::lookup(b"SET").unwrap().code;
-        lone.log(SCHEMA_COMMAND_V1, |writer| entry::write(writer, 1, set, &[b"SET", b"key", b"value"]));
-        assert_eq!((lone.halted, lone.core.groups[0].applied), (None, before + 1));
     }
 }

@@ -11,7 +11,8 @@
 //! | `connections.rs` | pipelines: replies in the order of the commands |
 //! | `transaction.rs` | `MULTI`, `EXEC`, `WATCH`: what a connection queues and watches |
 //! | `keyless.rs`, `scan.rs`, `gather.rs` | commands that concern whole groups, and their replies in parts |
-//! | `group.rs` | shard.propose, kv.apply: the state of one group, its waiting writers and readers |
+//! | `group.rs` | shard.propose: the state of one group, its waiting writers and readers |
+//! | `apply.rs` | kv.apply: what a committed entry does |
 //! | `follower_read.rs` | reads of groups that another node leads |
 //! | `handover.rs` | leaderships on their way to other nodes, and who waits meanwhile |
 //! | `held.rs` | commands that wait, as copies |
@@ -28,6 +29,7 @@
 //! `step` takes things in; nothing leaves before `flush`, which applies what was committed, answers, and lets
 //! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
 
+mod apply;
 mod client;
 mod connections;
 mod control;

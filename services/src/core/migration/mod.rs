@@ -34,7 +34,7 @@ use super::routes::Located;
 use super::shards::{Piece, Status, Taken};
 use super::topology::{CONTROLLER, core_of, id_of};
 use super::{Core, channel};
-use crate::migration::{self, DELETE, LEAVE, PIECE, SCHEMA_STEP_V1, StepV1};
+use crate::migration::{ArchivedStepV1, DELETE, LEAVE, PIECE, SCHEMA_STEP_V1, StepV1};
 use destination::Pull;
 use flotilla_consensus::{Refused, Role};
 use flotilla_runtime::machine::MILLISECOND;
@@ -95,10 +95,9 @@ impl Core {
         &mut self,
         place: usize,
         index: u64,
-        payload: &[u8],
+        step: &ArchivedStepV1<'_>,
         out: &mut Effects<Message>,
     ) {
-        let step = migration::read(payload).expect("written by `StepV1::write`, its checksum verified");
         let (shard, config, peer) = (step.shard.to_native(), step.config.to_native(), step.group.to_native());
         let group = &mut self.groups[place];
         let me = group.number;
@@ -146,7 +145,7 @@ impl Core {
                     self.bury(place, keys);
                 }
             }
-            kind => unreachable!("no version writes a step of kind {kind}"),
+            kind => unreachable!("a step of kind {kind} was refused when it was read"),
         }
         self.groups[place].is_in_motion = true;
     }
