@@ -382,12 +382,20 @@ impl Multi {
         self.with(now, place, |raft, cx| raft.take_effect(cx, index, membership));
     }
 
-    /// Begins a linearizable read of the group at `place`.
+    /// Begins a linearizable read of the group at `place`, which this node must lead.
     ///
     /// # Errors
-    /// [`Refused::NotLeader`] if no leader is known.
+    /// [`Refused::NotLeader`].
     pub fn read(&mut self, now: Nanos, place: usize) -> Result<ReadTicket, Refused> {
         self.with(now, place, |raft, _| raft.read(now))
+    }
+
+    /// Begins a linearizable read of the group at `place`, which another node leads: see [`Raft::read_at_follower`].
+    ///
+    /// # Errors
+    /// [`Refused::NotLeader`].
+    pub fn read_at_follower(&mut self, now: Nanos, place: usize) -> Result<ReadTicket, Refused> {
+        self.with(now, place, |raft, _| raft.read_at_follower())
     }
 
     /// Says in which order the members of the group at `place` should lead.

@@ -57,8 +57,8 @@ fn all_reads_of_a_follower_s_turn_are_one_question_and_the_answer_says_what_is_c
     let index = cluster.propose(0, b"x");
     cluster.deliver();
     assert!(cluster.raft(2).commit() < index, "no heartbeat has told it yet");
-    let tickets =
-        cluster.act(2, |multi, now| (0..100).map(|_| multi.read(now, 0).unwrap()).collect::<Vec<_>>());
+    let tickets = cluster
+        .act(2, |multi, now| (0..100).map(|_| multi.read_at_follower(now, 0).unwrap()).collect::<Vec<_>>());
     assert_eq!(cluster.hop(), 1, "one question");
     assert_eq!(cluster.hop(), 2, "one round of heartbeats");
     assert_eq!(cluster.hop(), 2, "two answers to it");
@@ -91,6 +91,16 @@ fn a_question_that_was_lost_is_asked_again() {
 }
 
 #[test]
+fn a_leader_s_read_and_a_follower_s_are_not_mistaken_for_each_other() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    lead_on(&mut cluster, 0);
+    let leader = cluster.raft(1).leader();
+    assert_eq!(cluster.act(1, |multi, now| multi.read(now, 0)), Err(Refused::NotLeader(leader)));
+    assert_eq!(cluster.act(0, |multi, now| multi.read_at_follower(now, 0)), Err(Refused::NotLeader(leader)));
+}
+
+#[test]
 fn a_follower_s_read_is_void_when_the_leader_changes_and_refused_when_there_is_none() {
     let mut cluster = Cluster::new(3);
     cluster.elect(0);
@@ -103,7 +113,7 @@ fn a_follower_s_read_is_void_when_the_leader_changes_and_refused_when_there_is_n
     assert_eq!(state(&cluster, 1, &ticket), ReadState::Void);
     cluster.cut_off = [1].into();
     cluster.fire(1);
-    assert_eq!(cluster.act(1, |multi, now| multi.read(now, 0)), Err(Refused::NotLeader(None)));
+    assert_eq!(cluster.act(1, |multi, now| multi.read_at_follower(now, 0)), Err(Refused::NotLeader(None)));
 }
 
 #[test]

@@ -74,14 +74,23 @@ pub(super) struct Question {
 }
 
 impl Raft {
-    /// A linearizable read arrives, at a leader or at a follower that knows its leader.
+    /// A linearizable read arrives at a leader. Its [`ReadTicket::index`] is what must be applied once the round is confirmed.
     ///
     /// # Errors
-    /// [`Refused::NotLeader`] if no leader is known.
+    /// [`Refused::NotLeader`].
     pub fn read(&mut self, now: Nanos) -> Result<ReadTicket, Refused> {
-        if self.role == Role::Leader {
-            return Ok(self.read_as_leader(now));
+        if self.role != Role::Leader {
+            return Err(Refused::NotLeader(self.leader()));
         }
+        Ok(self.read_as_leader(now))
+    }
+
+    /// A linearizable read arrives at a follower that knows its leader. What must be applied is not in the ticket: the leader
+    /// says it, and [`Self::read_state`] passes it on.
+    ///
+    /// # Errors
+    /// [`Refused::NotLeader`] if no leader is known, or if this replica leads or is being repaired.
+    pub fn read_at_follower(&mut self) -> Result<ReadTicket, Refused> {
         if self.role != Role::Follower || self.leader.is_none() || self.is_repairing() {
             return Err(Refused::NotLeader(self.leader()));
         }

@@ -221,7 +221,9 @@ impl Cluster {
     }
 
     pub(crate) fn read(&mut self, node: usize) -> flotilla_consensus::ReadTicket {
-        self.act(node, |multi, now| multi.read(now, 0).unwrap())
+        let leads = self.raft(node).role() == Role::Leader;
+        self.act(node, |multi, now| if leads { multi.read(now, 0) } else { multi.read_at_follower(now, 0) })
+            .unwrap()
     }
 
     pub(crate) fn change(

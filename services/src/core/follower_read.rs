@@ -66,7 +66,7 @@ impl Core {
         call: &Call<'_>,
         out: &mut Effects<Message>,
     ) {
-        match self.multi.read(now.monotonic, place) {
+        match self.multi.read_at_follower(now.monotonic, place) {
             Ok(ticket) => {
                 let reader = Reader { ticket, after: 0, command: Held::new(call) };
                 self.groups[place].follower_readers.push_back(reader);
