@@ -73,6 +73,8 @@ bugs! {
     MarkNotAwaited: "The former snapshot is removed before the mark of the new one is durable.",
     ExpiredByLocalClock: "Keys expire by a replica's own clock.",
     WaiterByIndexOnly: "A waiting writer is answered by the index of its entry, whatever its term.",
+    ForksNotSeen: "A command takes another way than one that the same client sent before it, and overtakes it.",
+    ReadsAsLeader: "A node that no longer leads serves a read without waiting for what the leader said it must have applied.",
     WaitersLost: "Of the writers whose entries are applied together, one is never answered.",
 }
 

@@ -22,12 +22,21 @@ pub enum Hazard {
     TornWrites,
     /// There is no room for another segment when the last one is full.
     FullDisks,
+    /// Shards move between groups all the time, under long pipelines.
+    Moves,
 }
 
 impl Hazard {
     /// All of them.
-    pub const ALL: &[Self] =
-        &[Self::Unrest, Self::CutOff, Self::Leases, Self::BadDisks, Self::TornWrites, Self::FullDisks];
+    pub const ALL: &[Self] = &[
+        Self::Unrest,
+        Self::CutOff,
+        Self::Leases,
+        Self::BadDisks,
+        Self::TornWrites,
+        Self::FullDisks,
+        Self::Moves,
+    ];
 
     /// As the command line names it.
     pub fn name(self) -> &'static str {
@@ -38,6 +47,7 @@ impl Hazard {
             Self::BadDisks => "bad-disks",
             Self::TornWrites => "torn-writes",
             Self::FullDisks => "full-disks",
+            Self::Moves => "moves",
         }
     }
 
@@ -79,6 +89,12 @@ impl Hazard {
             Self::FullDisks => {
                 (swarm.own, swarm.segment_bytes, swarm.snapshot_bytes) = (50, 320 << 10, 4096);
                 swarm.full_disks = 200 * MS;
+            }
+            Self::Moves => {
+                (swarm.reshards, swarm.spare_groups) = (40 * MS, swarm.spare_groups.max(1));
+                (swarm.groups, swarm.keys, swarm.own) = (swarm.groups.min(3), 2, 50);
+                (swarm.clients, swarm.pipeline) = (swarm.clients.max(6), 12);
+                swarm.forwards |= swarm.batch.is_multiple_of(2);
             }
         }
     }

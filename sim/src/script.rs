@@ -11,6 +11,7 @@
 //! | `script/nodes.rs` | the machines and their disks; crashes and restarts |
 //! | `script/users.rs` | commands to chosen nodes, and what became of them |
 //! | `script/looks.rs` | who leads, who has what |
+//! | `script/shards.rs` | several groups on nodes of their own, and a controller |
 //!
 //! A safety rule that breaks, or an event that doesn't come within its limit, is an error that says what every node was
 //! like and what had happened last.
@@ -18,9 +19,11 @@
 mod looks;
 mod network;
 mod nodes;
+mod shards;
 mod users;
 
 pub use network::{Sent, Traffic, Weather};
+pub use shards::{is_for_another, nodes_of};
 pub use users::{Answer, CallId};
 
 use crate::check::Checks;
@@ -34,11 +37,20 @@ use users::Call;
 
 const MS: u64 = 1_000_000;
 
+/// Nodes of each group of a cluster with a controller.
+pub const NODES_OF_A_GROUP: usize = 3;
+/// Shards of such a cluster.
+pub const SHARDS: u16 = 12;
+
 /// What cluster a script has.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// How many nodes, each a voter of the one group.
+    /// How many nodes, each a voter of the one group; or of the controller's and of one of the groups, see [`Self::sharded`].
     pub nodes: usize,
+    /// Groups that serve shards from the beginning.
+    pub groups: usize,
+    /// Groups that don't; with one or more there is a controller.
+    pub spare_groups: usize,
     /// Everything random comes from it.
     pub seed: u64,
     /// A leader speaks at least this often, in milliseconds.
@@ -58,7 +70,25 @@ impl Setup {
     pub fn new(nodes: usize) -> Self {
         let (seed, heartbeat_ms, election_ms, disk_us) = (1, 50, 400, 100);
         let snapshot_after_bytes = 64 << 20;
-        Self { nodes, seed, heartbeat_ms, election_ms, snapshot_after_bytes, disk_us, forward: false }
+        let (groups, spare_groups) = (1, 0);
+        Self {
+            nodes,
+            groups,
+            spare_groups,
+            seed,
+            heartbeat_ms,
+            election_ms,
+            snapshot_after_bytes,
+            disk_us,
+            forward: false,
+        }
+    }
+
+    /// A controller on all nodes, and groups on [`NODES_OF_A_GROUP`] nodes of their own each: so many with shards, so many
+    /// without. Nodes hand commands on.
+    pub fn sharded(groups: usize, spare_groups: usize) -> Self {
+        let nodes = (groups + spare_groups) * NODES_OF_A_GROUP;
+        Self { groups, spare_groups, forward: true, ..Self::new(nodes) }
     }
 
     /// The same from another seed.

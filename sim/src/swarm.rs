@@ -6,8 +6,8 @@ use crate::rng::Rng;
 const MS: u64 = 1_000_000;
 const US: u64 = 1_000;
 
-/// Whether shards move between groups. Off: seed 419 (of those with it on) reads an old state while they do (`docs/shards.md`).
-const RESHARDS: bool = false;
+/// Whether shards move between groups.
+const RESHARDS: bool = true;
 
 /// What a crash may do to writes that weren't synced. Each write is dealt with by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! The order is the log's, and every replica goes through it alike; on the one that proposed an entry somebody waits for it.
 
 use super::Core;
-use super::group::{Call, Group};
+use super::group::Group;
 use super::remote::{Message, Origin};
 use crate::command::by_code;
 use crate::entry::{self, ArchivedCommandV1, Args, CODE_ADVANCE_TIME, Content};
@@ -45,7 +45,7 @@ impl Core {
         self.groups[place].applied = index;
         match content {
             Content::Nothing => assert!(origin.is_none(), "nobody waits for an entry without a command"),
-            Content::Command(command) => self.apply_command(now, place, command, origin, out),
+            Content::Command(command) => self.apply_command(place, command, origin, out),
             Content::Step(step) => self.apply_step(place, index, step, out),
             Content::Change(change) => self.apply_change(place, &change, origin, out),
         }
@@ -54,7 +54,6 @@ impl Core {
 
     fn apply_command(
         &mut self,
-        now: Now,
         place: usize,
         command: &ArchivedCommandV1<'_>,
         origin: Option<Origin>,
@@ -64,15 +63,12 @@ impl Core {
         let args: Args<'_> = command.args.iter().map(|arg| &arg.0[..]).collect();
         group.clock_ms = group.clock_ms.max(command.unix_ms.to_native());
         let code = command.code.to_native();
-        let keyed = by_code(code).and_then(|spec| Some((spec, slot_of_command(spec, &args).ok()??)));
-        let slot = keyed.map(|(_, slot)| slot);
-        if let Some((spec, slot)) = keyed {
+        let slot = by_code(code).and_then(|spec| slot_of_command(spec, &args).ok()?);
+        if let Some(slot) = slot {
             match (group.serving(slot).map(|shard| shard.restored), origin) {
-                // It was proposed before the entry with which the shard went: it hasn't happened, here or anywhere.
-                (None, Some(origin)) => {
-                    let call = Call { origin, spec, slot: Some(slot), args: &args, in_order: true };
-                    return self.reroute(now, &call, out);
-                }
+                // A leader proposes nothing for a shard whose departure is in its log. But the entries of one that was deposed
+                // may stand behind the departure in another's: they haven't happened, here or anywhere.
+                (None, Some(origin)) => return self.redirect(origin, Some(slot), out),
                 (None, None) => return,
                 // It has happened, and what it came to is in the snapshot.
                 (Some(restored), Some(origin)) if group.applied <= restored => {

@@ -61,6 +61,7 @@ impl Core {
     ) {
         let limits = self.connections.limits;
         let mut args = Args::new();
+        let ways_changed = self.ways_changed();
         while taken.bytes < bytes.len() {
             let Some(connection) = self.connections.map.get_mut(&conn) else { return };
             if connection.is_over() {
@@ -69,6 +70,11 @@ impl Core {
             }
             if connection.replies_due() >= PIPELINE_MAX {
                 connection.pause(PIPELINE_MAX / 2);
+                taken.pause = true;
+                return;
+            }
+            if connection.is_at_a_fork(ways_changed) {
+                connection.pause(1);
                 taken.pause = true;
                 return;
             }

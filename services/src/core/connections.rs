@@ -6,6 +6,7 @@ use super::transaction::{Queue, Watching};
 use crate::command::{ConnectionState, Quiet, Spec, code};
 use crate::config::Config;
 use crate::resp::{Limits, Protocol, ReplyWriter};
+use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{ConnId, Effect, Effects, SplitMix64};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -63,6 +64,8 @@ pub(super) struct Connection {
     pub(super) watching: Option<Box<Watching>>,
     /// Nothing more is taken until fewer than so many replies are due.
     paused: Option<usize>,
+    /// [`Core::ways_changed`](super::Core::ways_changed) when the commands that wait were sent on their ways.
+    ways: u64,
     pub(super) closing: bool,
     cut_off: bool,
 }
@@ -131,6 +134,14 @@ impl Connection {
         self.reads_here > 0 || self.watching.is_some()
     }
 
+    /// Whether the next command would go another way than those that still wait, and might overtake them: the ways have changed.
+    pub(super) fn is_at_a_fork(&mut self, ways_changed: u64) -> bool {
+        if self.replies.is_empty() {
+            self.ways = ways_changed;
+        }
+        self.ways != ways_changed && !planted(Bug::ForksNotSeen)
+    }
+
     /// A client that asks for more in one go than it may leave unread is cut off, as one that never reads.
     /// A single reply may be of any size.
     fn bound(&mut self, bytes_max: usize, newest: usize) {
@@ -180,6 +191,7 @@ impl Connections {
             queue: None,
             watching: None,
             paused: None,
+            ways: 0,
             closing: false,
             cut_off: false,
         };

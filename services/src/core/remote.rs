@@ -272,6 +272,7 @@ impl Core {
                 for it in news {
                     self.routes.heard(it);
                 }
+                self.release_rerouted(now, out);
             }
         }
     }

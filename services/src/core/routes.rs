@@ -28,6 +28,8 @@ pub(crate) struct Routes {
     since: Box<[u64]>,
     /// What the other cores of this node haven't been told yet.
     news: Vec<Located>,
+    /// How often any shard was found to be elsewhere.
+    pub(super) changes: u64,
 }
 
 impl Routes {
@@ -38,6 +40,7 @@ impl Routes {
             groups: groups.collect(),
             since: vec![1; usize::from(config.shards)].into_boxed_slice(),
             news: Vec::new(),
+            changes: 0,
         }
     }
 
@@ -62,6 +65,7 @@ impl Routes {
         let is_news = self.since.get(place).is_some_and(|since| *since < it.config);
         if is_news {
             (self.since[place], self.groups[place]) = (it.config, it.group);
+            self.changes += 1;
         }
         is_news
     }

@@ -188,6 +188,12 @@ impl Shards {
         Some(shard.keys)
     }
 
+    /// A shard that is here and has been here before: how it went, for a snapshot.
+    pub(crate) fn fence_of(&self, number: u16) -> Option<HeldV1> {
+        let (config, peer) = self.get(number).and_then(|_| self.fences.get(&number)).copied()?;
+        Some(HeldV1 { shard: number, status: GONE, peer, config })
+    }
+
     /// How one shard stands, for a snapshot: the data aside.
     pub(crate) fn meta_of(&self, number: u16) -> HeldV1 {
         let Some(shard) = self.get(number) else {

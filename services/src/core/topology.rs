@@ -110,11 +110,14 @@ pub(crate) struct Leaders {
     controller: (u64, Option<NodeId>),
     /// Groups whose leader has told us so, since this node isn't a member: with the term.
     announced: BTreeMap<u32, u64>,
+    /// How often any of it has changed.
+    pub(super) changes: u64,
 }
 
 impl Leaders {
     pub(super) fn new(groups: u32) -> Self {
-        Self { known: vec![(0, None); groups as usize], controller: (0, None), announced: BTreeMap::new() }
+        let known = vec![(0, None); groups as usize];
+        Self { known, controller: (0, None), announced: BTreeMap::new(), changes: 0 }
     }
 
     /// Who leads a group; a group that isn't in this node's file has nobody.
@@ -150,6 +153,7 @@ impl Leaders {
             return;
         }
         *known = (term, leader);
+        self.changes += 1;
         self.announced.remove(&number);
         for core in (0..config.me().cores).map(CoreId).filter(|core| *core != me) {
             out.push(Effect::Mesh { to: core, message: Message::Leader { group: number, term, leader } });
@@ -176,15 +180,21 @@ impl Leaders {
     pub(super) fn heard(&mut self, number: u32, term: u64, leader: Option<NodeId>) {
         if let Some(known) = self.place(number) {
             *known = (term, leader);
+            self.changes += 1;
         }
     }
 }
 
 impl Core {
-    /// Where a slot is served, for a client that asked here: straight from the configuration, since clients ask often.
+    /// Grows whenever a command may have to go another way than one before it: another leader, or another group.
+    pub(super) fn ways_changed(&self) -> u64 {
+        self.leaders.changes + self.routes.changes
+    }
+
+    /// Where a slot is served, for a client that asked here.
     pub(super) fn leader_of(&self, slot: Slot) -> String {
         let config = &self.config;
-        let number = group_of(config, slot.shard(config.shards));
+        let number = self.routes.of(slot.shard(config.shards));
         let leader = self.leaders.of(number);
         let leader = leader.and_then(|leader| config.nodes.iter().find(|node| node.id == leader.0));
         let Some(node) = leader else { return "CLUSTERDOWN Hash slot not served".to_owned() };

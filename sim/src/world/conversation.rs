@@ -146,7 +146,10 @@ impl World {
         let cut = usize::try_from(self.net_rng.between(0, bytes.len() as u64)).expect("short");
         for part in [&bytes[..cut], &bytes[cut..]] {
             self.at(time, Happening::ToNode { at, life, conn, bytes: part.to_vec() });
-            time += 1 + self.net_rng.around(self.swarm.delay / 4);
+            // What was under way when the first part came is mostly done when a late one comes.
+            let is_late = self.net_rng.between(0, 3) == 0;
+            time +=
+                1 + self.net_rng.around(if is_late { 4 * self.swarm.delay } else { self.swarm.delay / 4 });
         }
         // Some give up soon, and are elsewhere while others still wait.
         let drawn = match self.rng.between(0, 3) {

@@ -21,9 +21,11 @@
 //! when the destination has the one before in its log: that, and the rate limit, is the back-pressure. Neither side holds more
 //! than a piece beyond the shard itself.
 //!
-//! **Commands for a shard that is coming wait at its destination**, in their order, and are executed when it is there.
+//! **Commands for a shard that is coming wait at its destination**, in their order, and are executed when it is there. So do those
+//! for a shard that is about to go, at its source, for the time of a commit: see [`departing`].
 
 mod announce;
+mod departing;
 mod destination;
 mod source;
 mod waiting;
@@ -35,6 +37,7 @@ use super::shards::{Piece, Status, Taken};
 use super::topology::{CONTROLLER, core_of, id_of};
 use super::{Core, channel};
 use crate::migration::{ArchivedStepV1, DELETE, LEAVE, PIECE, SCHEMA_STEP_V1, StepV1};
+pub(super) use departing::Departing;
 use destination::Pull;
 use flotilla_consensus::{Refused, Role};
 use flotilla_runtime::machine::MILLISECOND;
@@ -103,6 +106,7 @@ impl Core {
         let me = group.number;
         match step.kind {
             LEAVE => {
+                group.departing.applied(shard, index);
                 if group.shards.leave(index, shard, config, peer) {
                     self.routes.learn(Located { shard, config, group: peer });
                 }
@@ -262,6 +266,7 @@ impl Core {
             frame = rest;
             if word.kind == Kind::Announce {
                 self.hear_announcement(from, &word, out);
+                self.release_rerouted(now, out);
                 continue;
             }
             let place = self.multi.place_of(id_of(word.to)).filter(|_| word.to != CONTROLLER);

@@ -1,6 +1,6 @@
 //! The leader of the group that a shard leaves.
 
-use super::{Core, Kind, RETRY, Status, StepV1, Word};
+use super::{Core, Kind, LEAVE, RETRY, Status, StepV1, Word};
 use crate::core::remote::Message;
 use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{Effects, Nanos, Now};
@@ -108,7 +108,11 @@ impl Core {
             return;
         }
         said.proposed = Some(step.kind);
-        if self.propose_step(now, place, step).is_err() {
+        if self.propose_step(now, place, step).is_ok() {
+            if step.kind == LEAVE {
+                self.departs(place, word.shard);
+            }
+        } else {
             let talk = self.migration.talks.get_mut(&place).expect("seen above");
             if let Some(said) = talk.leaving.get_mut(&word.shard) {
                 said.proposed = None;

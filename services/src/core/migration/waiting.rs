@@ -1,9 +1,13 @@
-//! Commands that came for a shard before the shard did.
+//! Commands that came for a shard before the shard did, or while it was about to go.
 
 use super::Core;
+use crate::config::Redirect;
 use crate::core::group::Call;
 use crate::core::held::Held;
-use crate::core::remote::Message;
+use crate::core::remote::{Message, Origin, Outgoing};
+use crate::core::shards::Shard;
+use crate::core::topology::{core_of, id_of};
+use flotilla_consensus::Role;
 use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{Effects, Nanos, Now};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,8 +45,8 @@ impl Awaited {
 }
 
 impl Core {
-    /// Whether a command of a group that this replica leads must wait, or go elsewhere, for its shard isn't served here (or
-    /// others wait for it already); then it does.
+    /// Whether a command of a group that this replica leads must wait, or go elsewhere, for its shard isn't served here, is
+    /// about to go, or others wait for it already; then it does.
     pub(in crate::core) fn is_elsewhere(
         &mut self,
         now: Now,
@@ -51,12 +55,18 @@ impl Core {
         out: &mut Effects<Message>,
     ) -> bool {
         let Some(slot) = call.slot else { return false };
-        let group = &self.groups[place];
-        if group.serving(slot).is_some() || !group.is_leading() {
+        if self.multi.raft(place).role() != Role::Leader {
             return false;
         }
         let shard = slot.shard(self.config.shards);
-        if self.routes.of(shard) != group.number {
+        let is_departing = self.is_departing(place, shard);
+        let group = &self.groups[place];
+        let is_served = group.serving(slot).is_some();
+        let waits = is_departing || group.early.shards.contains_key(&shard);
+        if is_served && !waits {
+            return false;
+        }
+        if !waits && self.routes.of(shard) != group.number {
             self.reroute(now, call, out);
             return true;
         }
@@ -73,14 +83,40 @@ impl Core {
         true
     }
 
-    /// The command didn't happen in the group that it was for: the group that has the shard now is led by this core, or the
-    /// client is told where to go. Whatever the same client sends later takes the same way behind it.
+    /// The command didn't happen in the group that it was for: it goes to the one that has the shard now, if this core leads
+    /// that, or if the client is one of this core and can't be expected to go there itself. Else the client is told where to go.
+    /// Whatever the same client sends later waits or takes the same way behind it.
     pub(in crate::core) fn reroute(&mut self, now: Now, call: &Call<'_>, out: &mut Effects<Message>) {
-        let next = call.slot.map(|slot| self.routes.of(slot.shard(self.config.shards)));
-        let place = next.and_then(|number| self.multi.place_of(crate::core::topology::id_of(number)));
-        match place.filter(|place| self.groups[*place].is_leading()) {
-            Some(place) => self.execute_at(now, place, call, out),
-            None => self.redirect(call.origin, call.slot, out),
+        let Some(slot) = call.slot else { return self.redirect(call.origin, call.slot, out) };
+        let number = self.routes.of(slot.shard(self.config.shards));
+        let place = self.multi.place_of(id_of(number));
+        if let Some(place) = place.filter(|place| self.groups[*place].is_leading()) {
+            return self.execute_at(now, place, call, out);
+        }
+        let Origin::Local { conn, sequence } = call.origin else {
+            return self.redirect(call.origin, call.slot, out);
+        };
+        let (core, leader) = (core_of(self.config.me().cores, number), self.leaders.of(number));
+        let protocol = self.connections.protocol(conn);
+        let command = Outgoing { conn, sequence, protocol, spec: call.spec, args: call.args };
+        match leader {
+            Some(leader) if leader == self.config.node_id() && core != self.id => {
+                self.send_to_core(now, core, &command, out);
+            }
+            Some(leader) if leader != self.config.node_id() && self.config.redirect == Redirect::Forward => {
+                let peer = self.peer_of(leader, number);
+                self.send_to_peer(now, peer, &command);
+            }
+            _ => self.redirect(call.origin, call.slot, out),
+        }
+    }
+
+    /// It was heard that shards are elsewhere: who waited for one of them here goes there before anybody who comes later.
+    pub(in crate::core) fn release_rerouted(&mut self, now: Now, out: &mut Effects<Message>) {
+        for place in 0..self.groups.len() {
+            if self.groups[place].is_leading() {
+                self.release_arrived(now, place, out);
+            }
         }
     }
 
@@ -91,9 +127,10 @@ impl Core {
         }
         let waiting: Vec<u16> = self.groups[place].early.shards.keys().copied().collect();
         for shard in waiting {
+            let is_departing = self.is_departing(place, shard);
             let group = &mut self.groups[place];
-            let is_here = group.shards.get(shard).is_some_and(super::super::shards::Shard::is_serving);
-            if is_here || self.routes.of(shard) != group.number {
+            let is_here = group.shards.get(shard).is_some_and(Shard::is_serving);
+            if !is_departing && (is_here || self.routes.of(shard) != group.number) {
                 for (held, _) in group.early.take(shard) {
                     held.call(|call| self.execute_at(now, place, call, out));
                 }

@@ -194,6 +194,11 @@ impl Core {
         if let Some(number) = taking.shards.get(taking.shard as usize).copied() {
             if taking.piece == 0 {
                 taking.meta.held.push(group.shards.meta_of(number));
+                // It may have gone and come back since the first shard's turn.
+                if let Some(fence) = group.shards.fence_of(number) {
+                    taking.meta.fences.retain(|it| it.shard != number);
+                    taking.meta.fences.push(fence);
+                }
                 taking.pending.clear();
                 if let Some(shard) = group.shards.get_mut(number) {
                     taking.pending.clone_from(&shard.pending);
