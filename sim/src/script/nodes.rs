@@ -59,7 +59,9 @@ fn config(setup: &Setup, node: usize) -> Config {
         let peer_port = port + 10_000;
         format!("[[nodes]]\nid = {id}\nhost = \"sim\"\nport = {port}\npeer_port = {peer_port}\n")
     };
-    let Setup { heartbeat_ms, election_ms, snapshot_after_bytes, nodes, forward, groups, spare_groups, .. } = setup;
+    let Setup {
+        heartbeat_ms, election_ms, snapshot_after_bytes, nodes, forward, groups, spare_groups, ..
+    } = setup;
     let redirect = if *forward { "forward" } else { "moved" };
     let is_sharded = *spare_groups > 0;
     let shards = if is_sharded { super::SHARDS } else { 4 };
@@ -67,7 +69,8 @@ fn config(setup: &Setup, node: usize) -> Config {
         let nodes: Vec<usize> = super::shards::nodes_of(group).map(|node| node + 1).collect();
         format!("[[placement]]\ngroup = {group}\nnodes = {nodes:?}\n")
     };
-    let placements = if is_sharded { (0..groups + spare_groups).map(placement).collect() } else { String::new() };
+    let placements =
+        if is_sharded { (0..groups + spare_groups).map(placement).collect() } else { String::new() };
     let text = format!(
         "cluster = \"script\"\nnode = {}\ndata = \"/simulated\"\nshards = {shards}\ncontroller = {is_sharded}\n\
          groups = {groups}\nspare_groups = {spare_groups}\nredirect = \"{redirect}\"\n\

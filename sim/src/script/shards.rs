@@ -22,6 +22,14 @@ impl Script {
         of_all.filter(move |it| it.group as usize == group)
     }
 
+    /// Whether a node leads a group.
+    pub fn leads(&self, node: usize, group: usize) -> bool {
+        let core = self.nodes[node].core.as_ref();
+        core.is_some_and(|core| {
+            core.inspect().groups.iter().any(|it| it.group as usize == group && it.role == Role::Leader)
+        })
+    }
+
     /// What the leader of a group says of its shards: none without a leader.
     pub fn shards_of(&self, group: usize) -> Vec<(u16, ShardStanding)> {
         let led = self.replicas(group).filter(|it| it.role == Role::Leader).max_by_key(|it| it.term);

@@ -10,6 +10,7 @@ mod churn;
 mod elections;
 mod machine;
 mod persistence;
+mod sharding;
 mod snapshots;
 mod table;
 mod waiting;

@@ -13,6 +13,8 @@ struct Clerk {
     write: u64,
     value: String,
     call: Option<(CallId, u64)>,
+    /// It was sent, and its answer must be had.
+    is_begun: bool,
 }
 
 /// Some clerks, each with a key, a session, and one append on its way at a time.
@@ -30,7 +32,7 @@ impl Clerks {
                 Reply::Integer(session) => session.to_string(),
                 other => panic!("a session was answered with {other}"),
             };
-            Clerk { key, session, write: 1, value: String::new(), call: None }
+            Clerk { key, session, write: 1, value: String::new(), call: None, is_begun: false }
         };
         Self { list: (0..count).map(clerk).collect(), is_ending: false }
     }
@@ -44,8 +46,13 @@ impl Clerks {
                 match script.answer(call) {
                     Some(Answer::Reply(Reply::Integer(length))) => {
                         clerk.value.push_str(&token);
-                        assert_eq!(*length, clerk.value.len() as i64, "{} has one too many or few", clerk.key);
-                        (clerk.write, clerk.call) = (clerk.write + 1, None);
+                        assert_eq!(
+                            *length,
+                            clerk.value.len() as i64,
+                            "{} has one too many or few",
+                            clerk.key
+                        );
+                        (clerk.write, clerk.call, clerk.is_begun) = (clerk.write + 1, None, false);
                     }
                     Some(Answer::Reply(Reply::Error(error))) if is_for_another(error) => clerk.call = None,
                     Some(Answer::Lost) => clerk.call = None,
@@ -54,10 +61,10 @@ impl Clerks {
                     None => {}
                 }
             }
-            let is_between = !clerk.value.is_empty() && self.is_ending && clerk.value.ends_with(&format!("{number}.{} ", clerk.write - 1));
-            if clerk.call.is_none() && !(self.is_ending && (is_between || clerk.write == 1)) {
-                let (write, acknowledged) = (clerk.write.to_string(), (clerk.write - 1).to_string());
+            if clerk.call.is_none() && (clerk.is_begun || !self.is_ending) {
+                clerk.is_begun = true;
                 let token = format!("{number}.{} ", clerk.write);
+                let (write, acknowledged) = (clerk.write.to_string(), (clerk.write - 1).to_string());
                 let args =
                     ["FLOTILLA.ONCE", &clerk.session, &write, &acknowledged, "APPEND", &clerk.key, &token];
                 clerk.call = script.ask_any(&args).map(|call| (call, now));
@@ -83,7 +90,7 @@ impl Clerks {
     pub(super) fn finish(mut self, script: &mut Script, limit_ms: u64) {
         self.is_ending = true;
         let end = script.now_ms() + limit_ms;
-        while self.list.iter().any(|clerk| clerk.call.is_some()) {
+        while self.list.iter().any(|clerk| clerk.is_begun) {
             self.turn(script);
             script.run_for(5).unwrap();
             assert!(script.now_ms() < end, "some appends aren't answered within {limit_ms} ms");
