@@ -74,11 +74,18 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// Replies that a client hasn't read, in bytes; beyond, it is cut off.
     pub client_output_bytes_max: usize,
+    /// A write that would wait for longer than this, in milliseconds, is refused at once; 0: none is.
+    pub write_wait_ms_max: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections_max: 10_000, value_bytes_max: 16 << 20, client_output_bytes_max: 64 << 20 }
+        Self {
+            connections_max: 10_000,
+            value_bytes_max: 16 << 20,
+            client_output_bytes_max: 64 << 20,
+            write_wait_ms_max: 1000,
+        }
     }
 }
 

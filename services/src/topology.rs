@@ -46,6 +46,15 @@ pub struct Topology {
     pub epoch: u64,
 }
 
+impl Topology {
+    /// The members that clients may take for replicas of a range. One that leads another range isn't among them: in Redis Cluster a
+    /// node is a master or a replica, and clients that ask "all masters" would pass over it.
+    pub fn pure_replicas(&self, range: &Range) -> Vec<usize> {
+        let leads = |place: &usize| self.ranges.iter().any(|range| range.leader == Some(*place));
+        range.replicas.iter().copied().filter(|place| !leads(place)).collect()
+    }
+}
+
 /// A member's id: made from what never changes.
 pub fn member_id(cluster: &str, node: u32, core: u16) -> String {
     let mut id = String::with_capacity(40);

@@ -4,14 +4,37 @@ use super::core_loop::{CoreLoop, Signal};
 use super::outlet::Outlet;
 use super::poller::{Listener, Poller, Socket};
 use crate::machine::{ConnId, Event, Machine, Taken};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// A connection's first read buffer.
 const BUFFER_BYTES: usize = 16 * 1024;
+/// Read buffers that are kept for whoever sends next.
+const SPARE_BUFFERS_MAX: usize = 64;
+/// Larger ones aren't.
+const SPARE_BYTES_MAX: usize = 16 * BUFFER_BYTES;
+/// What is taken from one connection before the core looks after the others.
+const ROUND_BYTES_MAX: usize = 256 * 1024;
 /// How long a connection that we close may go on sending before it is cut off.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Read buffers that nobody uses: most connections are idle most of the time, and need none.
+#[derive(Debug, Default)]
+pub(super) struct Buffers(RefCell<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        self.0.borrow_mut().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES])
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut spare = self.0.borrow_mut();
+        if (BUFFER_BYTES..=SPARE_BYTES_MAX).contains(&buffer.len()) && spare.len() < SPARE_BUFFERS_MAX {
+            spare.push(buffer);
+        }
+    }
+}
 
 /// One client of a core.
 #[derive(Debug)]
@@ -114,9 +137,15 @@ async fn read_on<M: Machine + 'static>(
     client: &Rc<Client>,
     socket: &Socket,
 ) {
-    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut buffer = Vec::new();
     let mut filled = 0;
+    let (mut round, mut taken_in_round) = (core.round(), 0);
     loop {
+        if filled == 0 {
+            core.buffers.give_back(std::mem::take(&mut buffer));
+            socket.until_readable().await;
+            buffer = core.buffers.take();
+        }
         let count = match socket.read(&mut buffer[filled..]).await {
             Ok(0) | Err(_) => return,
             Ok(count) => count,
@@ -134,14 +163,19 @@ async fn read_on<M: Machine + 'static>(
         }
         buffer.copy_within(start..filled, 0);
         filled -= start;
-        if filled == 0 && buffer.len() > 16 * BUFFER_BYTES {
-            buffer = vec![0; BUFFER_BYTES];
-        } else if filled == buffer.len() {
+        if filled > 0 && filled == buffer.len() {
             if filled >= core.limits.client_input_bytes_max {
                 tracing::warn!(bytes = filled, "a client that sends no whole command was cut off");
                 return;
             }
             buffer.resize((filled * 2).min(core.limits.client_input_bytes_max.max(BUFFER_BYTES)), 0);
+        }
+        if round != core.round() {
+            (round, taken_in_round) = (core.round(), 0);
+        }
+        taken_in_round += count;
+        if taken_in_round >= ROUND_BYTES_MAX {
+            core.next_round().await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The state of a core, the turn, the effects.
 
-use super::clients::Client;
+use super::clients::{Buffers, Client};
 use super::disk::{Disk, Write};
 use super::peers::Link;
 use super::poller::{Poller, Socket};
@@ -90,6 +90,11 @@ pub(super) struct CoreLoop<M: Machine> {
     flush_due: Cell<bool>,
     /// Events since the last flush.
     turn: Cell<u32>,
+    /// How often the core has looked at what is ready.
+    rounds: Cell<u64>,
+    /// Tasks that could go on, and let the others go first.
+    patient: RefCell<Vec<Waker>>,
+    pub(super) buffers: Buffers,
     endpoint: RefCell<Endpoint<M::Message>>,
     /// Mesh messages that found a full ring, in order.
     mesh_backlog: RefCell<VecDeque<(CoreId, M::Message)>>,
@@ -125,6 +130,9 @@ impl<M: Machine + 'static> CoreLoop<M> {
             effects: RefCell::default(),
             flush_due: Cell::new(false),
             turn: Cell::new(0),
+            rounds: Cell::new(0),
+            patient: RefCell::default(),
+            buffers: Buffers::default(),
             endpoint: RefCell::new(endpoint),
             mesh_backlog: RefCell::default(),
             clients: RefCell::default(),
@@ -164,6 +172,36 @@ impl<M: Machine + 'static> CoreLoop<M> {
         self.step(Event::Tick);
     }
 
+    /// How often the core has looked at what is ready.
+    pub(super) fn round(&self) -> u64 {
+        self.rounds.get()
+    }
+
+    /// Waits until whoever is ready has had a part.
+    pub(super) async fn next_round(&self) {
+        let round = self.rounds.get();
+        poll_fn(|cx| {
+            if self.rounds.get() > round {
+                return Poll::Ready(());
+            }
+            self.patient.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// A new round begins: those who let others go first go on in it. Returns whether there are any.
+    fn begin_round(&self) -> bool {
+        self.rounds.set(self.rounds.get() + 1);
+        let patient = self.patient.take();
+        let are_there = !patient.is_empty();
+        if are_there {
+            self.poller.stir();
+        }
+        patient.into_iter().for_each(Waker::wake);
+        are_there
+    }
+
     pub(super) async fn until_over(&self) {
         self.over_signal.wait().await;
     }
@@ -198,7 +236,8 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 continue;
             }
             core.disk.ring().submit();
-            core.poller.wait(core.patience());
+            let patience = if core.begin_round() { Duration::ZERO } else { core.patience() };
+            core.poller.wait(patience);
             core.tick_if_due();
             if shared.is_stopping() && !told {
                 told = true;

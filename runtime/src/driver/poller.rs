@@ -275,6 +275,11 @@ impl Socket {
         }
     }
 
+    /// Waits until something can be read, or the end is near.
+    pub(super) async fn until_readable(&self) {
+        Source::until(&self.source.readable, &self.source.reader).await;
+    }
+
     /// Reads until the buffer is full.
     ///
     /// # Errors

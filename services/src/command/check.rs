@@ -42,7 +42,7 @@ pub fn check(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
     check_arity(spec, args)?;
     match spec.code {
         code::SET => SetOptions::parse(args).map(|_| ()),
-        code::GETEX => Expiry::parse_getex(args).map(|_| ()),
+        code::GETEX => Expiry::check_getex(args),
         code::MSET | code::MSETNX if args.len().is_multiple_of(2) => Err(wrong_arity(spec)),
         code::INCRBY => integer(args[2]).map(|_| ()),
         code::DECRBY if integer(args[2])? == i64::MIN => Err(Rejected::new("ERR decrement would overflow")),
@@ -53,8 +53,7 @@ pub fn check(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
         code::SETRANGE => set_range(args),
         code::SETBIT => kv::parse_set_bit(args).map(|_| ()),
         code::GETBIT => kv::parse_bit_offset(args[2]).map(|_| ()),
-        code::BITCOUNT => kv::parse_bit_count(args).map(|_| ()),
-        code::BITPOS => kv::parse_bit_find(args).map(|_| ()),
+        code::BITPOS => kv::parse_bit(args[2]).map(|_| ()),
         code::BITOP => kv::parse_bit_combination(args).map(|_| ()),
         code::BITFIELD => kv::parse_bit_field(args, false).map(|_| ()),
         code::BITFIELD_RO => kv::parse_bit_field(args, true).map(|_| ()),
@@ -152,6 +151,7 @@ mod tests {
             ("set k v px -5", "ERR invalid expire time in 'set' command"),
             ("setex k 0 v", "ERR invalid expire time in 'setex' command"),
             ("getex k persist ex 1", "ERR syntax error"),
+            ("getex k ex 0", "fine"),
             ("incrby k x", "ERR value is not an integer or out of range"),
             ("incrby k 9223372036854775808", "ERR value is not an integer or out of range"),
             ("decrby k -9223372036854775808", "ERR decrement would overflow"),

@@ -50,8 +50,9 @@ fn slots(topology: &Topology, reply: &mut ReplyWriter<'_>) {
     let served: Vec<_> = topology.ranges.iter().filter(|range| range.leader.is_some()).collect();
     reply.array(served.len());
     for range in served {
-        let members = range.leader.iter().chain(&range.replicas);
-        reply.array(3 + range.replicas.len());
+        let replicas = topology.pure_replicas(range);
+        let members = range.leader.iter().chain(&replicas);
+        reply.array(3 + replicas.len());
         reply.integer(i64::from(range.first_slot));
         reply.integer(i64::from(range.last_slot));
         for member in members.map(|place| &topology.members[*place]) {
@@ -74,7 +75,7 @@ fn shards(topology: &Topology, reply: &mut ReplyWriter<'_>) {
         reply.integer(i64::from(range.last_slot));
         reply.bulk(b"nodes");
         let leader = range.leader.map(|place| (place, "master"));
-        let replicas = range.replicas.iter().map(|place| (*place, "replica"));
+        let replicas = topology.pure_replicas(range).into_iter().map(|place| (place, "replica"));
         let members: Vec<_> = leader.into_iter().chain(replicas).collect();
         reply.array(members.len());
         for (place, role) in members {
@@ -146,4 +147,42 @@ fn info(topology: &Topology) -> String {
         topology.epoch,
         topology.epoch,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Range;
+
+    /// Three members: the first leads two ranges, the second one, the third none.
+    fn topology() -> Topology {
+        let member = |core: u16| Member {
+            id: format!("member {core}"),
+            node: 1,
+            core,
+            host: "here".to_owned(),
+            port: 7000 + core,
+            peer_port: 17_000 + core,
+        };
+        let range = |first_slot, leader: usize| {
+            let replicas = (0..3).filter(|place| *place != leader).collect();
+            Range { first_slot, last_slot: first_slot + 99, leader: Some(leader), replicas }
+        };
+        let ranges = vec![range(0, 0), range(100, 1), range(200, 0)];
+        Topology { members: (0..3).map(member).collect(), ranges, me: 0, epoch: 1 }
+    }
+
+    #[test]
+    fn who_leads_anything_is_shown_as_nobody_s_replica() {
+        let (topology, mut out) = (topology(), Vec::new());
+        slots(&topology, &mut ReplyWriter::new(&mut out, crate::resp::Protocol::Resp2));
+        let text = String::from_utf8(out).unwrap();
+        let ports: Vec<&str> = text.lines().filter(|line| line.starts_with(":70")).collect();
+        assert_eq!(ports, [":7000", ":7002", ":7001", ":7002", ":7000", ":7002"]);
+        assert_eq!(nodes(&topology).matches("master").count(), 2);
+        let mut out = Vec::new();
+        shards(&topology, &mut ReplyWriter::new(&mut out, crate::resp::Protocol::Resp2));
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!((text.matches("master").count(), text.matches("replica\r").count()), (3, 3));
+    }
 }

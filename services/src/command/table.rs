@@ -140,15 +140,19 @@ const fn short(place: usize) -> u8 {
 
 /// Redis' words for a command that isn't there.
 pub fn unknown_command(args: &[&[u8]]) -> String {
-    let shown = |arg: &[u8]| String::from_utf8_lossy(&arg[..arg.len().min(128)]).into_owned();
+    // As C does: a text ends before its first zero byte.
+    let shown = |arg: &[u8], most: usize| {
+        let end = arg.iter().position(|byte| *byte == 0).unwrap_or(arg.len()).min(most);
+        String::from_utf8_lossy(&arg[..end]).into_owned()
+    };
     let mut rest = String::new();
     for arg in &args[1..] {
         if rest.len() >= 128 {
             break;
         }
-        rest.push_str(&format!("'{}' ", shown(arg)));
+        rest.push_str(&format!("'{}' ", shown(arg, 128 - rest.len())));
     }
-    format!("ERR unknown command '{}', with args beginning with: {rest}", shown(args[0]))
+    format!("ERR unknown command '{}', with args beginning with: {rest}", shown(args[0], 128))
 }
 
 #[cfg(test)]
@@ -180,5 +184,10 @@ mod tests {
     fn an_unknown_command_is_named_as_in_redis() {
         let text = unknown_command(&[b"foo", b"bar", b"baz"]);
         assert_eq!(text, "ERR unknown command 'foo', with args beginning with: 'bar' 'baz' ");
+        let text = unknown_command(&[b"fo\0o", b"\0bar", b"ba\0z"]);
+        assert_eq!(text, "ERR unknown command 'fo', with args beginning with: '' 'ba' ");
+        let (long, head) = ([b'x'; 300], "x".repeat(128));
+        let text = unknown_command(&[&long, &long, &long]);
+        assert_eq!(text, format!("ERR unknown command '{head}', with args beginning with: '{head}' "));
     }
 }

@@ -166,6 +166,10 @@ impl Core {
         let mut bytes = Vec::new();
         let mut reply = ReplyWriter::new(&mut bytes, state.protocol);
         let close = run_plain(spec, args, &mut state, &self.node_view(now), &mut reply);
+        if spec.code == code::CONFIG && args.get(1).is_some_and(|sub| sub.eq_ignore_ascii_case(b"RESETSTAT"))
+        {
+            self.reset_counters();
+        }
         let connection = self.connections.map.get_mut(&conn)?;
         connection.state = state;
         connection.closing |= close;

@@ -349,7 +349,9 @@ impl Connections {
                 connection.output.len()
             )
         };
-        self.map.iter().map(|(conn, connection)| (conn.0, line(connection))).collect()
+        // Who is being closed is gone already.
+        let open = self.map.iter().filter(|(_, connection)| !connection.is_over());
+        open.map(|(conn, connection)| (conn.0, line(connection))).collect()
     }
 
     /// Closes a connection because somebody asked for it; returns whether it was there.

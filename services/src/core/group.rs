@@ -10,6 +10,7 @@
 //! as if it had been sent one by one.
 
 use super::Core;
+use super::admission::Admission;
 use super::handover::Handover;
 use super::held::Held;
 use super::migration::{Awaited, Departing};
@@ -80,6 +81,7 @@ pub(crate) struct Group {
     /// The (term, leads) of the last look.
     standing: (u64, bool),
     pub(super) writers: VecDeque<Writer>,
+    pub(super) admission: Admission,
     pub(super) undecided: BTreeMap<(u64, u64), (Origin, Option<Slot>, Nanos)>,
     readers: VecDeque<Reader>,
     /// Readers that must see every write proposed before them.
@@ -114,6 +116,7 @@ impl Group {
             stamped_ms: 0,
             standing: (0, false),
             writers: VecDeque::new(),
+            admission: Admission::new(config.limits.write_wait_ms_max),
             undecided: BTreeMap::new(),
             readers: VecDeque::new(),
             readers_in_order: VecDeque::new(),
@@ -200,12 +203,17 @@ pub(super) struct Call<'a> {
 impl Core {
     /// Proposes a write in the group at `place`; its origin is answered when it is applied.
     pub(super) fn propose(&mut self, now: Now, place: usize, call: &Call<'_>) -> Result<(), Refused> {
+        if !self.groups[place].admission.admits(now.monotonic) {
+            return Err(Refused::Busy);
+        }
         let unix_ms = self.groups[place].stamp(now);
         let bytes_max = entry::archive_bytes_max(call.args);
         let proposal = self.multi.propose(now.monotonic, place, SCHEMA_COMMAND_V1, bytes_max, |writer| {
             entry::write(writer, unix_ms, call.spec.code, call.args);
         })?;
-        self.groups[place].wait_for(proposal, call.origin, call.slot);
+        let group = &mut self.groups[place];
+        group.admission.took(now.monotonic, proposal.index, bytes_max);
+        group.wait_for(proposal, call.origin, call.slot);
         Ok(())
     }
 
@@ -292,6 +300,11 @@ impl Core {
             if let Err(reason) = self.apply_next(now, place, out) {
                 return out.push(Effect::Halt { reason });
             }
+        }
+        let group = &mut self.groups[place];
+        match group.writers.is_empty() {
+            true => group.admission.emptied(now.monotonic),
+            false => group.admission.applied(now.monotonic, group.applied),
         }
         self.serve_confirmed(now, place, out);
         self.serve_follower_readers(now, place, out);

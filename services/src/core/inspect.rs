@@ -162,6 +162,12 @@ impl Core {
         self.multi.wal().has_file(file) || self.snapshots.has_file(file)
     }
 
+    /// `CONFIG RESETSTAT`: what `INFO stats` counts begins anew on this core.
+    pub(super) fn reset_counters(&mut self) {
+        (self.connections.opened_total, self.connections.commands_total) = (0, 0);
+        self.groups.iter_mut().for_each(|group| group.admission.refused_total = 0);
+    }
+
     pub(super) fn node_view(&self, now: Now) -> View<'_> {
         View { core: self, now }
     }
@@ -220,6 +226,7 @@ impl NodeView for View<'_> {
         let bytes: u64 =
             core.groups.iter().flat_map(|group| group.shards.iter()).map(|shard| shard.keys.bytes()).sum();
         let keys: u64 = core.groups.iter().map(super::group::Group::keys).sum();
+        let refused: u64 = core.groups.iter().map(|group| group.admission.refused_total).sum();
         let uptime = self.now.monotonic.saturating_sub(core.started) / SECOND;
         vec![
             (
@@ -228,6 +235,7 @@ impl NodeView for View<'_> {
                     line("redis_version", "7.2.0"),
                     line("flotilla_version", env!("CARGO_PKG_VERSION")),
                     line("redis_mode", "cluster"),
+                    line("arch_bits", usize::BITS),
                     line("node", core.config.node),
                     line("core", core.id.0),
                     line("cluster", &core.config.cluster),
@@ -250,6 +258,7 @@ impl NodeView for View<'_> {
                 vec![
                     line("total_connections_received", core.connections.opened_total),
                     line("total_commands_processed", core.connections.commands_total),
+                    line("total_writes_refused", refused),
                 ],
             ),
             ("Replication", {

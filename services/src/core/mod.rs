@@ -11,6 +11,7 @@
 //! | `connections.rs` | pipelines: replies in the order of the commands |
 //! | `transaction.rs` | `MULTI`, `EXEC`, `WATCH`: what a connection queues and watches |
 //! | `keyless.rs`, `scan.rs`, `gather.rs` | commands that concern whole groups, and their replies in parts |
+//! | `admission.rs` | which writes are taken: those that won't wait for too long |
 //! | `group.rs` | shard.propose: the state of one group, its waiting writers and readers |
 //! | `apply.rs` | kv.apply: what a committed entry does |
 //! | `follower_read.rs` | reads of groups that another node leads |
@@ -29,6 +30,7 @@
 //! `step` takes things in; nothing leaves before `flush`, which applies what was committed, answers, and lets
 //! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
 
+mod admission;
 mod apply;
 mod client;
 mod connections;

@@ -70,7 +70,7 @@ impl Part {
 }
 
 /// The arguments of `BITCOUNT`.
-pub(crate) fn parse_count(args: &[&[u8]]) -> Result<Part, Rejected> {
+fn parse_count(args: &[&[u8]]) -> Result<Part, Rejected> {
     match args.len() {
         2 => Ok(Part::WHOLE),
         3 => Err(Rejected::syntax()),
@@ -78,14 +78,13 @@ pub(crate) fn parse_count(args: &[&[u8]]) -> Result<Part, Rejected> {
     }
 }
 
-/// The arguments of `BITPOS`.
-pub(crate) fn parse_find(args: &[&[u8]]) -> Result<(bool, Part), Rejected> {
-    let bit = match number::integer(args[2]).ok_or_else(Rejected::not_an_integer)? {
-        0 => false,
-        1 => true,
-        _ => return Err(Rejected::new("ERR The bit argument must be 1 or 0.")),
-    };
-    Ok((bit, Part::parse(args, 3)?))
+/// What `BITPOS` looks for.
+pub(crate) fn parse_bit(arg: &[u8]) -> Result<bool, Rejected> {
+    match number::integer(arg).ok_or_else(Rejected::not_an_integer)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Rejected::new("ERR The bit argument must be 1 or 0.")),
+    }
 }
 
 /// What `BITOP` does.
@@ -158,10 +157,15 @@ impl Keyspace {
 
     pub(super) fn count_bits(&self, clock_ms: u64, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
         let bytes = match self.bytes_at(clock_ms, args[1]) {
-            Ok(bytes) => bytes.unwrap_or_default(),
+            Ok(Some(bytes)) => bytes,
+            // As in Redis 7.0 nobody looks at the rest then.
+            Ok(None) => return reply.integer(0),
             Err(refusal) => return reply.error(refusal),
         };
-        let part = parse_count(args).unwrap_or(Part::WHOLE).of(bytes.len());
+        let part = match parse_count(args) {
+            Ok(part) => part.of(bytes.len()),
+            Err(rejected) => return reply.error(&rejected.to_string()),
+        };
         let Some(part) = part else { return reply.integer(0) };
         let mut inner = bytes_of(part);
         // The ends may be cut within a byte; everything between is counted in whole words.
@@ -185,9 +189,13 @@ impl Keyspace {
             Ok(bytes) => bytes,
             Err(refusal) => return reply.error(refusal),
         };
-        let Ok((bit, part)) = parse_find(args) else { return reply.error("ERR syntax error") };
-        // A key that isn't there is an endless row of zeros.
+        let Ok(bit) = parse_bit(args[2]) else { return reply.error("ERR syntax error") };
+        // A key that isn't there is an endless row of zeros, whichever part of it is asked for.
         let Some(bytes) = bytes else { return reply.integer(if bit { -1 } else { 0 }) };
+        let part = match Part::parse(args, 3) {
+            Ok(part) => part,
+            Err(rejected) => return reply.error(&rejected.to_string()),
+        };
         let Some(range) = part.of(bytes.len()) else { return reply.integer(-1) };
         let nothing = if bit { 0 } else { 0xff };
         let found = bytes_of(range).find(|byte| masked(bytes, *byte, range, !bit) != nothing);
@@ -261,6 +269,10 @@ mod tests {
         assert_eq!(shard.say("bitpos none 1"), ":-1");
         assert_eq!(shard.say("setbit k 4294967296 1"), "-ERR bit offset is not an integer or out of range");
         assert_eq!(shard.say("bitcount k 1"), "-ERR syntax error");
+        assert_eq!(shard.say("bitcount k 1 x"), "-ERR value is not an integer or out of range");
+        assert_eq!(shard.say("bitcount none 1"), ":0");
+        assert_eq!(shard.say("bitpos k 1 0 1 nibble"), "-ERR syntax error");
+        assert_eq!(shard.say("bitpos none 1 0 1 nibble"), ":-1");
         assert_eq!(shard.say("bitop not d a b"), "-ERR BITOP NOT must be called with a single source key.");
         assert_eq!(shard.say("bitop xor d k none"), ":2");
         assert_eq!(shard.say("bitop and d none"), ":0");

@@ -63,14 +63,23 @@ impl Expiry {
         })
     }
 
-    /// The options of `GETEX`: `Keep` without any.
+    /// Checks the form of `GETEX`'s options. What its time is, nobody asks where there is no such key: so does Redis.
     ///
     /// # Errors
     /// Redis' words.
-    pub fn parse_getex(args: &[&[u8]]) -> Result<Self, Rejected> {
-        Self::parse_getex_at(args, 0)
+    pub fn check_getex(args: &[&[u8]]) -> Result<(), Rejected> {
+        let is_known = match args {
+            [_, _] => true,
+            [_, _, option] => option.eq_ignore_ascii_case(b"PERSIST"),
+            [_, _, option, _] => {
+                [&b"EX"[..], b"PX", b"EXAT", b"PXAT"].iter().any(|known| option.eq_ignore_ascii_case(known))
+            }
+            _ => false,
+        };
+        if is_known { Ok(()) } else { Err(Rejected::syntax()) }
     }
 
+    /// The options of `GETEX`: `Keep` without any.
     pub(super) fn parse_getex_at(args: &[&[u8]], clock_ms: u64) -> Result<Self, Rejected> {
         match args.len() {
             2 => Ok(Self::Keep),
@@ -158,4 +167,24 @@ pub(crate) fn check_change(command: u16, args: &[&[u8]]) -> Result<(), Rejected>
         return Err(invalid_time(command));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Shard;
+
+    #[test]
+    fn getex_looks_at_its_time_only_where_there_is_a_key() {
+        let mut shard = Shard::default();
+        for time in ["0", "-1", "x", "9223372036854775807"] {
+            assert_eq!(shard.say(&format!("getex none ex {time}")), shard.say("get none"));
+        }
+        assert_eq!(shard.say("set k v ex 100"), "+OK");
+        assert_eq!(shard.say("getex k ex 0"), "-ERR invalid expire time in 'getex' command");
+        assert_eq!(shard.say("getex k ex x"), "-ERR value is not an integer or out of range");
+        assert_eq!(shard.say("getex none exx 1"), "-ERR syntax error");
+        assert_eq!(shard.say("ttl k"), ":100", "what was refused has changed nothing");
+        assert_eq!(shard.say("getex k persist"), "$1 v");
+        assert_eq!(shard.say("ttl k"), ":-1");
+    }
 }

@@ -28,8 +28,8 @@ mod version;
 
 pub(crate) use bitfield::parse as parse_bit_field;
 pub(crate) use bits::{
-    parse_combination as parse_bit_combination, parse_count as parse_bit_count, parse_find as parse_bit_find,
-    parse_offset as parse_bit_offset, parse_set as parse_set_bit,
+    parse_bit, parse_combination as parse_bit_combination, parse_offset as parse_bit_offset,
+    parse_set as parse_set_bit,
 };
 pub(crate) use dump::parse_restore;
 pub use expiry::Expiry;

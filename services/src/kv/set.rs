@@ -140,25 +140,33 @@ impl Keyspace {
     fn get_and_change(&mut self, clock_ms: u64, command: u16, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
         let key = args[1];
         let old = self.get(clock_ms, key);
+        let expiry = match command {
+            code::GETEX if old.is_some_and(|entry| entry.value.as_string().is_some()) => {
+                Expiry::parse_getex_at(args, clock_ms)
+            }
+            _ => Ok(Expiry::Keep),
+        };
+        let expiry = match expiry {
+            Ok(expiry) => expiry,
+            Err(rejected) => return reply.error(&rejected.to_string()),
+        };
         match old.map(|entry| entry.value.as_string()) {
             None => reply.null(),
             Some(Some(bytes)) => reply.bulk(bytes),
             Some(None) => return reply.error(WRONG_TYPE),
         }
-        let existed = old.is_some();
         match command {
             code::GETSET => self.insert(key, Value::String(args[2].to_vec()), None),
             code::GETDEL => {
                 self.remove(clock_ms, key);
             }
-            _ if existed => match Expiry::parse_getex_at(args, clock_ms) {
-                Ok(Expiry::At(at)) if at <= clock_ms => {
+            _ => match expiry {
+                Expiry::At(at) if at <= clock_ms => {
                     self.remove(clock_ms, key);
                 }
-                Ok(Expiry::Keep) | Err(_) => {}
-                Ok(expiry) => self.set_deadline(key, expiry.deadline(None)),
+                Expiry::Keep => {}
+                expiry => self.set_deadline(key, expiry.deadline(None)),
             },
-            _ => {}
         }
     }
 }

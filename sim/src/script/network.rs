@@ -84,6 +84,14 @@ pub struct Sent {
     bytes: Vec<u8>,
 }
 
+impl Sent {
+    /// Bytes of snapshots in it.
+    pub fn snapshot_bytes(&self) -> usize {
+        let parts = messages(&self.bytes).into_iter().filter(|(header, _)| header.kind == Kind::Snapshot);
+        parts.map(|(_, bytes)| bytes).sum()
+    }
+}
+
 /// All links.
 #[derive(Debug)]
 pub(super) struct Network {

@@ -1,5 +1,5 @@
-//! The rows of the labs' behaviours that concern Raft, the replicated state machine and its network, and the hazards of
-//! real implementations, each as a named test. `docs/labs.md` lists which row is tested where.
+//! The rows of the labs' behaviours that concern Raft, the replicated state machine, its network and the store over it, and the
+//! hazards of real implementations, each as a named test. `docs/labs.md` lists which row is tested where.
 //!
 //! The limits in the rows are the labs'; those here are as tight as ours can be.
 
@@ -8,6 +8,7 @@
 mod agreement;
 mod churn;
 mod elections;
+mod kv;
 mod machine;
 mod persistence;
 mod sharding;

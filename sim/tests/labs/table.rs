@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 /// Where tests (and, for rows that are measured, benchmarks) are.
 const ROOMS: [&str; 6] =
     ["consensus/tests", "sim/tests", "services/tests", "runtime/tests", "consensus/src", "bench/src"];
+/// The rows' families, in the order of the table.
+const FAMILIES: [&str; 8] = ["RAFT", "RSM", "NET", "COD", "SRV", "KV", "LCK", "H"];
 /// What the table says before its rows.
 const HEAD: &str = "| row | test | file |\n|---|---|---|\n";
 /// The hazards that concern Raft, its log, its snapshots, those who wait for it, and how a node ends.
@@ -33,8 +35,12 @@ fn sources(of: &Path, found: &mut Vec<PathBuf>) {
 /// The row that a word is the id of, if it is one: `RAFT-A1`, `RSM-01`, `H-6`.
 fn row(word: &str) -> Option<String> {
     let (family, number) = word.split_once('-')?;
-    let digits = if family == "RAFT" { number.strip_prefix(['A', 'B', 'C', 'D'])? } else { number };
-    let known = ["RAFT", "RSM", "NET", "COD", "LCK", "H"].contains(&family);
+    let digits = match family {
+        "RAFT" => number.strip_prefix(['A', 'B', 'C', 'D'])?,
+        "KV" => number.strip_prefix(['A', 'B'])?,
+        _ => number,
+    };
+    let known = FAMILIES.contains(&family);
     let whole = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     (known && whole).then(|| word.to_owned())
 }
@@ -49,7 +55,7 @@ fn rows_in_name(name: &str) -> BTreeSet<String> {
     let mut family = String::new();
     for word in name.split('_') {
         let upper = word.to_uppercase();
-        if ["RAFT", "RSM", "NET", "COD", "LCK"].contains(&&*upper) {
+        if FAMILIES.contains(&&*upper) && upper != "H" {
             family = upper;
         } else if let Some(row) = row(&format!("{family}-{upper}")) {
             found.insert(row);
@@ -97,7 +103,7 @@ fn carried() -> BTreeSet<(String, String, String)> {
 /// The rows in the order of the labs, hazards last.
 fn order(row: &str) -> (usize, String, usize) {
     let (family, number) = row.split_once('-').unwrap();
-    let place = ["RAFT", "RSM", "NET", "COD", "LCK", "H"].iter().position(|known| *known == family).unwrap();
+    let place = FAMILIES.iter().position(|known| *known == family).unwrap();
     let letter: String = number.chars().filter(char::is_ascii_alphabetic).collect();
     (place, letter, number.trim_start_matches(char::is_alphabetic).parse().unwrap())
 }

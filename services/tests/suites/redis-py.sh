@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# redis-py's own tests, unmodified, against clusters of this program: plain (a node that forwards, seen as one server) and
+# cluster (six nodes, three of which lead, followed by its cluster client).
+#
+#   services/tests/suites/redis-py.sh [plain|cluster] [PYTEST ARGUMENT...]
+#
+# The tests come from PyPI's source package (or from the folder in REDIS_PY_SOURCE). What is left out, and why, is in
+# redis-py.skip; tests that need a command which this server doesn't have are left out by what it answers. Ends with status 0
+# if every other test passed. FLOTILLA is the program, by default the release build.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+program=${FLOTILLA:-$root/target/release/flotilla}
+version=6.4.0
+modes=(plain cluster)
+case ${1:-} in plain | cluster) modes=("$1"); shift ;; esac
+
+environment=$root/target/redis-py-venv
+if [ ! -x "$environment/bin/pytest" ]; then
+  python3 -m venv "$environment"
+  "$environment/bin/pip" install --quiet --disable-pip-version-check pytest==9.2.0 pytest-asyncio==1.5.0 \
+    pytest-timeout==2.4.0 mock packaging numpy PyJWT hatchling
+fi
+suite=${REDIS_PY_SOURCE:-$root/target/redis-py-source}
+if [ ! -d "$suite" ]; then
+  work=$(mktemp -d)
+  "$environment/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation \
+    --dest "$work" "redis==$version"
+  mkdir -p "$work/source" && tar -xf "$work"/redis-*.tar.gz -C "$work/source" --strip-components=1
+  mv "$work/source" "$suite" && rm -rf "$work"
+fi
+
+free_ports() {
+  python3 - "$1" "$2" <<'PY'
+import socket, sys
+# Those that redis-py's tests expect, some of which know no others; or else a row of free ports, below those that the system
+# hands out by itself.
+first, count = map(int, sys.argv[1:])
+for port in (first, *range(21000, 29000, 50)):
+    try:
+        for at in range(port, port + count):
+            with socket.socket() as s: s.bind(("127.0.0.1", at))
+        print(port); break
+    except OSError: pass
+PY
+}
+
+server='' folder=''
+finish() {
+  if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
+  [ -z "$folder" ] || rm -rf "$folder"
+  server='' folder=''
+}
+trap finish EXIT
+
+status=0
+for mode in "${modes[@]}"; do
+  folder=$(mktemp -d)
+  nodes=6 first=16379 options=(--nodes 6 --groups 3)
+  markers='not onlynoncluster'
+  if [ "$mode" = plain ]; then nodes=1 first=6379 options=(--nodes 1 --groups 1 --forward) markers='not onlycluster'; fi
+  port=$(free_ports "$first" "$nodes")
+  "$program" dev "${options[@]}" --port "$port" --dir "$folder" >"$folder/dev.log" 2>&1 &
+  server=$!
+  for _ in $(seq 300); do
+    grep -q 'Ctrl-C' "$folder/dev.log" && break
+    kill -0 "$server" || { cat "$folder/dev.log" >&2; exit 1; }
+    sleep 0.1
+  done
+  echo "== redis-py $version, $mode"
+  (cd "$suite" && FLOTILLA_MODE=$mode FLOTILLA_SKIP=$here/redis-py.skip PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 \
+    "$environment/bin/python" -m pytest -p redis_py_suite -p no:cacheprovider --ignore=tests/test_credentials.py \
+    --ignore=tests/test_asyncio/test_credentials.py -q --tb=native -W ignore --timeout 60 \
+    -m "$markers and not redismod and not ssl and not cp_integration" --redis-url "redis://127.0.0.1:$port/0" \
+    --redis-cluster-nodes $nodes "$@") || status=1
+  finish
+done
+exit $status
