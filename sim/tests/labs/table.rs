@@ -5,16 +5,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where tests (and, for rows that are measured, benchmarks) are.
-const ROOMS: [&str; 6] =
-    ["consensus/tests", "sim/tests", "services/tests", "runtime/tests", "consensus/src", "bench/src"];
+const ROOMS: [&str; 7] = [
+    "consensus/tests",
+    "sim/tests",
+    "services/tests",
+    "runtime/tests",
+    "consensus/src",
+    "services/src/controller",
+    "bench/src",
+];
 /// The rows' families, in the order of the table.
-const FAMILIES: [&str; 8] = ["RAFT", "RSM", "NET", "COD", "SRV", "KV", "LCK", "H"];
+const FAMILIES: [&str; 12] = ["RAFT", "RSM", "NET", "COD", "SRV", "KV", "LCK", "CTL", "SKV", "S1", "CH", "H"];
 /// What the table says before its rows.
 const HEAD: &str = "| row | test | file |\n|---|---|---|\n";
-/// The hazards that concern Raft, its log, its snapshots, those who wait for it, and how a node ends.
-const HAZARDS: [&str; 16] = [
+/// The hazards that concern the controller, migration, Raft, its log, its snapshots, those who wait for it, and how a node ends.
+const HAZARDS: [&str; 21] = [
     "H-6", "H-7", "H-8", "H-9", "H-10", "H-11", "H-12", "H-13", "H-14", "H-15", "H-16", "H-17", "H-18",
-    "H-24", "H-25", "H-26",
+    "H-19", "H-20", "H-21", "H-22", "H-23", "H-24", "H-25", "H-26",
 ];
 
 fn root() -> PathBuf {
@@ -38,6 +45,8 @@ fn row(word: &str) -> Option<String> {
     let digits = match family {
         "RAFT" => number.strip_prefix(['A', 'B', 'C', 'D'])?,
         "KV" => number.strip_prefix(['A', 'B'])?,
+        "SKV" => number.strip_prefix('C').unwrap_or(number),
+        "CH" => number.strip_suffix(['a', 'b']).unwrap_or(number),
         _ => number,
     };
     let known = FAMILIES.contains(&family);
@@ -57,7 +66,7 @@ fn rows_in_name(name: &str) -> BTreeSet<String> {
         let upper = word.to_uppercase();
         if FAMILIES.contains(&&*upper) && upper != "H" {
             family = upper;
-        } else if let Some(row) = row(&format!("{family}-{upper}")) {
+        } else if let Some(row) = row(&format!("{family}-{}", if family == "CH" { word } else { &upper })) {
             found.insert(row);
         } else {
             found.extend(word.strip_prefix('h').and_then(|number| row(&format!("H-{number}"))));
@@ -105,7 +114,7 @@ fn order(row: &str) -> (usize, String, usize) {
     let (family, number) = row.split_once('-').unwrap();
     let place = FAMILIES.iter().position(|known| *known == family).unwrap();
     let letter: String = number.chars().filter(char::is_ascii_alphabetic).collect();
-    (place, letter, number.trim_start_matches(char::is_alphabetic).parse().unwrap())
+    (place, letter, number.trim_matches(char::is_alphabetic).parse().unwrap())
 }
 
 fn table() -> String {
@@ -156,6 +165,7 @@ fn ids_are_found_in_names_and_words() {
     let set = |rows: &[&str]| rows.iter().map(|row| (*row).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(rows_in_name("a_b_raft_a1_b10"), set(&["RAFT-A1", "RAFT-B10"]));
     assert_eq!(rows_in_name("x_rsm_06_h25"), set(&["RSM-06", "H-25"]));
+    assert_eq!(rows_in_name("x_skv_c1_s1_04_ch_2a"), set(&["SKV-C1", "S1-04", "CH-2a"]));
     assert_eq!(rows_in_name("half_of_the_net_is_there"), set(&[]));
     assert_eq!(rows_in_text(" NET-04, H-6: and RAFT-C4. RAFT-E1"), set(&["NET-04", "H-6", "RAFT-C4"]));
 }
