@@ -275,21 +275,6 @@ impl Socket {
         }
     }
 
-    /// Reads until the buffer is full.
-    ///
-    /// # Errors
-    /// As [`Self::read`]; `UnexpectedEof` if the other side ends before.
-    pub(super) async fn read_exact(&self, buffer: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.read(&mut buffer[filled..]).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => filled += count,
-            }
-        }
-        Ok(())
-    }
-
     /// Hands bytes to the kernel; returns how many it took, which may be none.
     ///
     /// # Errors

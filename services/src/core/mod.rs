@@ -335,7 +335,7 @@ impl Machine for Core {
                 self.tick_snapshots(now, out);
                 self.tick_migration(now, out);
             }
-            Event::Opened { conn } => self.connections.open(conn),
+            Event::Opened { conn, .. } => self.connections.open(conn),
             Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
             Event::Closed { conn } => self.connections.close(conn),
             Event::PeerUp { peer } => {
