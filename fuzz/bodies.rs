@@ -157,7 +157,8 @@ pub(crate) fn peer(data: &[u8]) {
 
 /// A client's bytes.
 pub(crate) fn request(data: &[u8]) {
-    let limits = request::Limits { args_max: 64, bulk_bytes_max: 4096, inline_bytes_max: 1024 };
+    let limits =
+        request::Limits { args_max: 64, bulk_bytes_max: 4096, inline_bytes_max: 1024, ..Default::default() };
     let mut rest = data;
     let mut args = Args::new();
     while let Ok(request::Parsed::Command { consumed }) = request::parse(rest, &limits, &mut args) {

@@ -65,6 +65,9 @@ pub(crate) fn run(args: &KvArgs) -> Result<()> {
     // Before anything is started: it also tells whether the folder is fit for it.
     let each = if args.quick { Duration::from_millis(200) } else { Duration::from_secs(1) };
     floor::sync(folder.path(), Duration::ZERO, &interrupt)?;
+    if !args.target.is_empty() {
+        crate::login::log_in(args.user.as_deref());
+    }
     let targets = targets(args, folder.path(), &interrupt)?;
     let scenarios = scenario::scenarios(args);
     if scenarios.iter().any(|scenario| scenario.load.operations.reads_percent > 0) {

@@ -25,6 +25,7 @@ mod figures;
 mod floor;
 mod interrupt;
 mod kv;
+mod login;
 mod machine;
 mod mapreduce;
 mod raft;

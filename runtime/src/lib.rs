@@ -5,6 +5,7 @@
 //! | [`machine`] | the contract between logic and the world: events in, effects out |
 //! | [`block`] | aligned, append-only buffers that go to disk and to peers without a copy |
 //! | [`driver`] | the loop that gives a machine its hands, on glommio |
+//! | [`tls`] | certificates and keys, from files to what connections are made with |
 //! | [`random`] | the one seeded generator |
 //! | [`planted`] | bugs on purpose, in builds of the simulator that test the tester |
 //! | [`mod@mesh`] | how the cores of one node talk |
@@ -24,6 +25,8 @@ mod ring;
 mod sync;
 #[cfg(test)]
 mod testing;
+#[cfg(not(loom))]
+pub mod tls;
 
 pub use block::{BlockPool, BlockWriter, Slice};
 pub use machine::{

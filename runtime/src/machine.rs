@@ -158,6 +158,8 @@ pub enum Event<'a, M> {
     Opened {
         /// Its connection, as long as it lasts.
         conn: ConnId,
+        /// It is on this machine: it came over the loopback interface.
+        is_local: bool,
     },
     /// Bytes of a client: all that was read and not consumed yet.
     Client {

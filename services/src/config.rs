@@ -1,5 +1,10 @@
 //! A node's configuration: one TOML file.
 
+mod security;
+
+pub use security::{Demand, Rules, TlsSettings, UserEntry};
+
+use crate::acl::PasswordHash;
 use flotilla_runtime::NodeId;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -194,6 +199,18 @@ pub struct Config {
     /// Timeouts.
     #[serde(default)]
     pub raft: RaftSettings,
+    /// Without a password for the default user, clients are accepted from this machine only.
+    #[serde(default = "security::yes")]
+    pub protected_mode: bool,
+    /// The hash of the default user's password, who may do everything with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requirepass_sha256: Option<PasswordHash>,
+    /// Certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
+    /// Users that are there from the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<UserEntry>,
     /// The groups that aren't founded on all nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub placement: Vec<GroupPlacement>,
@@ -345,6 +362,7 @@ impl Config {
             let what = "4096 to 4194304";
             return Err(invalid("raft.append_bytes_max", self.raft.append_bytes_max.to_string(), what));
         }
+        self.check_security(&invalid)?;
         if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
             return Err(invalid(
                 "cpus",
@@ -436,9 +454,9 @@ pub(crate) fn cluster_id(name: &str) -> u64 {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "cluster = \"c\"\nnode = 1\ndata = \"/tmp/x\"\n[[nodes]]\nid = 1\nhost = \"h\"\nport = 7000\npeer_port = 17000\n";
+    pub(super) const GOOD: &str = "cluster = \"c\"\nnode = 1\ndata = \"/tmp/x\"\n[[nodes]]\nid = 1\nhost = \"h\"\nport = 7000\npeer_port = 17000\n";
 
-    fn error(text: &str) -> String {
+    pub(super) fn error(text: &str) -> String {
         let path = Path::new("node.toml");
         match Config::parse(path, text).and_then(|config| config.check(path)) {
             Ok(()) => "accepted".to_owned(),

@@ -5,6 +5,7 @@
 //! | [`core`] | the shard machine of one core: from a client's bytes to its reply |
 //! | [`resp`] | the Redis protocol |
 //! | [`command`] | commands: the table, checks, those that touch no key |
+//! | [`acl`] | users, their passwords and their rights |
 //! | [`kv`] | the data of one shard, and what commands do to it |
 //! | [`entry`], [`migration`] | what a group's log holds: commands, and shards on their way |
 //! | [`controller`] | which group serves which shard: the numbered history of configurations |
@@ -15,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod cli;
 pub mod client;
 pub mod command;

@@ -1,8 +1,11 @@
 //! A whole cluster on this machine, each node a process of its own: for the demo, `flotilla dev`, benchmarks and
 //! tests.
 
-use crate::client::{ClientError, Cluster, Connection, Reply};
-use crate::config::{Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, usual_priority};
+use crate::acl::PasswordHash;
+use crate::client::{ClientError, Cluster, Connection, Reply, Security, Seeds};
+use crate::config::{
+    Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, TlsSettings, UserEntry, usual_priority,
+};
 use crate::hands::{Stopwatch, pause};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{self, BufRead, BufReader};
@@ -39,6 +42,14 @@ pub struct LocalOptions {
     pub log: LogSettings,
     /// Timeouts.
     pub raft: RaftSettings,
+    /// The hash of the default user's password.
+    pub requirepass_sha256: Option<PasswordHash>,
+    /// Users.
+    pub users: Vec<UserEntry>,
+    /// Certificates.
+    pub tls: Option<TlsSettings>,
+    /// How [`LocalCluster::client`] shows who it is.
+    pub security: Security,
 }
 
 impl LocalOptions {
@@ -57,6 +68,10 @@ impl LocalOptions {
             limits: Limits::default(),
             log: LogSettings::default(),
             raft: RaftSettings::default(),
+            requirepass_sha256: None,
+            users: Vec::new(),
+            tls: None,
+            security: Security::default(),
         }
     }
 }
@@ -156,6 +171,10 @@ impl LocalCluster {
             spare_groups: self.options.spare_groups,
             controller: self.options.spare_groups > 0,
             placement: Vec::new(),
+            protected_mode: true,
+            requirepass_sha256: self.options.requirepass_sha256,
+            tls: self.options.tls.clone(),
+            users: self.options.users.clone(),
             shards: 64,
             redirect: self.options.redirect,
             cpus: Vec::new(),
@@ -305,7 +324,8 @@ impl LocalCluster {
 
     /// A client of the cluster.
     pub fn client(&self) -> Cluster {
-        Cluster::new(self.addresses())
+        let security = self.options.security.clone();
+        Cluster::new(Seeds { addresses: self.addresses(), security })
     }
 
     /// Waits until every slot has a leader that takes a write.
@@ -342,7 +362,7 @@ impl LocalCluster {
             for core in 0..*cores {
                 let address = format!("{host}:{}", port + core);
                 loop {
-                    let what = match replication_of(&address, timeout) {
+                    let what = match replication_of(&address, timeout, &self.options.security) {
                         Ok(text) if text.contains("groups_repairing:0") => break,
                         Ok(text) => text,
                         Err(error) => error.to_string(),
@@ -365,8 +385,8 @@ impl LocalCluster {
 }
 
 /// What a core says of its groups.
-fn replication_of(address: &str, timeout: Duration) -> Result<String, ClientError> {
-    match Connection::open(address, timeout)?.execute(&[b"INFO", b"replication"])? {
+fn replication_of(address: &str, timeout: Duration, security: &Security) -> Result<String, ClientError> {
+    match Connection::open_secured(address, timeout, security)?.execute(&[b"INFO", b"replication"])? {
         Reply::Bulk(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         other => Err(ClientError::Refused(other.to_string())),
     }

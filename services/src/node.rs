@@ -1,11 +1,13 @@
 //! One node: takes its data folder, its ports and its cores, and runs until it is told to stop.
 
-use crate::config::{Config, ConfigError, Sync};
+use crate::config::{Config, ConfigError, Demand, Sync};
 use crate::core::Core;
 use crate::hands::{Stopwatch, pause};
 use flotilla_runtime::driver::{
-    self, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, Placement, StopHandle, SyncMode,
+    self, ClientTls, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, PeerTls, Placement,
+    StopHandle, SyncMode, TlsOptions,
 };
+use flotilla_runtime::tls::{self, Authorities, Certificates, Identity, TlsError};
 use flotilla_runtime::{CoreId, NodeId, PeerId};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -78,6 +80,9 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// Certificates.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The node had to stop.
     #[error(transparent)]
     Node(#[from] NodeError),
@@ -105,12 +110,15 @@ pub(crate) const LOCK_FILE: &str = "lock";
 /// # Errors
 /// [`ServeError`].
 pub fn serve(config: &Config, stop: StopHandle, ready: impl FnOnce()) -> Result<(), ServeError> {
+    let tls = cover(config)?;
+    warn_of_open_doors(config);
     let (_lock, incarnation) = claim_folder(config)?;
-    let options = options(config, incarnation)?;
+    let options = NodeOptions { tls, ..options(config, incarnation)? };
     let for_cores = config.clone();
     let build = move |boot: flotilla_runtime::CoreBoot| {
         let core = boot.core.0;
-        let built = Core::build(&for_cores, boot).map_err(|error| error.to_string())?;
+        let mut built = Core::build(&for_cores, boot).map_err(|error| error.to_string())?;
+        built.draw_passwords_from(random_bytes().map_err(|error| error.to_string())?);
         tracing::info!(core, found = built.recovered(), "the log is recovered");
         for damage in built.damage() {
             tracing::error!(core, "{damage}; this replica doesn't vote until the others have given it back");
@@ -202,9 +210,58 @@ fn write_durably(path: &Path, text: &str) -> io::Result<()> {
     File::open(path.parent().expect("inside the data folder"))?.sync_all()
 }
 
+/// What connections are made with.
+fn cover(config: &Config) -> Result<TlsOptions, ServeError> {
+    let Some(settings) = &config.tls else { return Ok(TlsOptions::default()) };
+    let identity = Identity::read(&settings.cert, &settings.key)?;
+    let authorities = Authorities::read(&settings.ca)?;
+    let asked = match settings.client_certificates {
+        Demand::Off => Certificates::NotAsked,
+        Demand::Optional => Certificates::Optional,
+        Demand::Required => Certificates::Required,
+    };
+    let for_clients = tls::server(&identity, &authorities, asked)?;
+    let clients = (settings.clients != Demand::Off)
+        .then_some(ClientTls { config: for_clients, is_required: settings.clients == Demand::Required });
+    if !settings.peers {
+        return Ok(TlsOptions { clients, peers: None });
+    }
+    let others = config.nodes.iter().filter(|node| node.id != config.node);
+    let names = others.map(|node| Ok((NodeId(node.id), tls::host_name(&node.host)?)));
+    let peers = PeerTls {
+        server: tls::server(&identity, &authorities, Certificates::Required)?,
+        client: tls::peer_client(&identity, &authorities, settings.peer_hosts)?,
+        names: names.collect::<Result<_, TlsError>>()?,
+        checks_host: settings.peer_hosts,
+    };
+    Ok(TlsOptions { clients, peers: Some(peers) })
+}
+
+/// Tells the operator what is left open, or shut, by a configuration that doesn't say.
+fn warn_of_open_doors(config: &Config) {
+    let host = &config.me().host;
+    let is_reachable = resolve(config.node, host, config.me().port).is_ok_and(|at| !at.ip().is_loopback());
+    if is_reachable && config.is_protected() {
+        tracing::warn!(
+            %host,
+            "protected mode: the default user has no password, so clients are accepted over the loopback interface only; see requirepass_sha256, users and protected_mode"
+        );
+    }
+    if is_reachable && config.nodes.len() > 1 && config.tls.as_ref().is_none_or(|tls| !tls.peers) {
+        tracing::warn!(
+            %host,
+            "whoever reaches the peers' ports can pose as a node: keep them on a network of their own, or see tls.peers"
+        );
+    }
+}
+
 fn random_number() -> Result<u64, ServeError> {
+    Ok(u64::from_le_bytes(random_bytes()?))
+}
+
+fn random_bytes<const COUNT: usize>() -> Result<[u8; COUNT], ServeError> {
     let path = Path::new("/dev/urandom");
-    let mut bytes = [0; 8];
+    let mut bytes = [0; COUNT];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
     read.map_err(|source| ServeError::Folder {
         what: "can't read",
@@ -212,7 +269,7 @@ fn random_number() -> Result<u64, ServeError> {
         source,
         hint: "",
     })?;
-    Ok(u64::from_le_bytes(bytes))
+    Ok(bytes)
 }
 
 fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError> {

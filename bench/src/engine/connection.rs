@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::login;
+use crate::resp::{self, Reply};
 use crate::workload::Operation;
 
 /// A request that waits for its reply.
@@ -37,6 +39,8 @@ pub(crate) struct Connection {
     /// In the list of connections with something to write.
     pub(crate) dirty: bool,
     socket: Option<TcpStream>,
+    /// The reply to its greeting is due.
+    greets: bool,
     writable: bool,
     written: usize,
     received: Vec<u8>,
@@ -53,6 +57,7 @@ impl Connection {
             out: Vec::new(),
             dirty: false,
             socket: None,
+            greets: false,
             writable: false,
             written: 0,
             received: Vec::new(),
@@ -70,6 +75,8 @@ impl Connection {
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
         self.received.resize(RECEIVE_BYTES, 0);
         self.socket = Some(socket);
+        self.greets = !login::greeting().is_empty();
+        self.out.splice(0..0, login::greeting().iter().copied());
         Ok(())
     }
 
@@ -132,12 +139,31 @@ impl Connection {
                 // A short read has emptied the socket; whatever comes later is a new edge.
                 let more = count == room.len();
                 self.filled += count;
+                if self.greets {
+                    self.take_greeting()?;
+                }
                 Ok(more)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Takes the reply to the greeting off the front, if it is there.
+    fn take_greeting(&mut self) -> io::Result<()> {
+        let used = match resp::parse(&self.received[..self.filled]) {
+            Ok(Some((Reply::Error(error), _))) => {
+                return Err(io::Error::other(String::from_utf8_lossy(error).into_owned()));
+            }
+            Ok(Some((_, used))) => used,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        self.greets = false;
+        self.received.copy_within(used..self.filled, 0);
+        self.filled -= used;
+        Ok(())
     }
 
     /// Lends the received bytes out, so that replies can be looked at while requests are queued.

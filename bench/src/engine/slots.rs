@@ -10,6 +10,7 @@ use std::time::Duration;
 use flotilla_services::slot::{self, Slot};
 
 use crate::error::{BenchError, Result};
+use crate::login;
 use crate::resp::{self, Reply};
 
 /// Slots of a Redis cluster.
@@ -254,9 +255,10 @@ pub(crate) fn ask<T>(
     words: &[&[u8]],
     read: impl FnOnce(&Reply<'_>) -> T,
 ) -> Result<T, String> {
-    let mut request = Vec::new();
+    let mut request = login::greeting().to_vec();
+    let mut greets = !request.is_empty();
     resp::encode(&mut request, words);
-    let receive = || -> std::io::Result<Result<Vec<u8>, String>> {
+    let mut receive = || -> std::io::Result<Result<Vec<u8>, String>> {
         let mut socket = TcpStream::connect_timeout(&address, ANSWER_MAX)?;
         socket.set_read_timeout(Some(ANSWER_MAX))?;
         socket.write_all(&request)?;
@@ -266,10 +268,18 @@ pub(crate) fn ask<T>(
                 0 => return Ok(Err("the connection was closed".to_owned())),
                 count => bytes.extend_from_slice(&chunk[..count]),
             }
-            match resp::parse(&bytes) {
-                Ok(None) => {}
-                Ok(Some(_)) => return Ok(Ok(bytes)),
-                Err(error) => return Ok(Err(error.to_string())),
+            loop {
+                let used = match resp::parse(&bytes) {
+                    Ok(None) => break,
+                    Ok(Some((Reply::Error(error), _))) if greets => {
+                        return Ok(Err(String::from_utf8_lossy(error).into_owned()));
+                    }
+                    Ok(Some((_, used))) if greets => used,
+                    Ok(Some(_)) => return Ok(Ok(bytes)),
+                    Err(error) => return Ok(Err(error.to_string())),
+                };
+                greets = false;
+                bytes.drain(..used);
             }
         }
     };

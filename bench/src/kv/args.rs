@@ -29,6 +29,9 @@ pub(crate) struct KvArgs {
     /// Don't ask the target for a cluster
     #[arg(long, requires = "target", help_heading = "What is measured")]
     pub(crate) plain: bool,
+    /// The user to be; the password is taken from FLOTILLA_PASSWORD
+    #[arg(long, value_name = "NAME", requires = "target", help_heading = "What is measured")]
+    pub(crate) user: Option<String>,
     /// Processes of the target on this machine, to count their CPU time
     #[arg(long, value_name = "PID[,PID…]", value_delimiter = ',', requires = "target")]
     #[arg(help_heading = "What is measured")]

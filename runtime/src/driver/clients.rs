@@ -1,10 +1,15 @@
 //! Client connections.
+//!
+//! Where TLS is spoken, it is on the same port: a connection's first byte says which it is.
 
 use super::core_loop::{CoreLoop, Signal};
 use super::outlet::Outlet;
 use super::poller::{Listener, Poller, Socket};
+use super::wire::{ClientTls, HANDSHAKE_MAX, HANDSHAKE_RECORD, Tls, Wire};
 use crate::machine::{ConnId, Event, Machine, Taken};
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -97,10 +102,14 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
             }
         };
         // A client that is gone before it is served is none of our business.
+        let Ok(from) = stream.peer_addr() else { continue };
         let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
-        let outlet = Outlet::new(Rc::clone(&socket));
+        let wire = Wire::new(socket);
+        let outlet = Rc::clone(&wire.outlet);
         if core.clients.borrow().len() >= core.limits.connections_max {
-            outlet.send(b"-ERR max number of clients reached\r\n");
+            if core.tls.clients.as_ref().is_none_or(|tls| !tls.is_required) {
+                outlet.send(b"-ERR max number of clients reached\r\n");
+            }
             outlet.end();
             continue;
         }
@@ -113,21 +122,63 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
             closing: Cell::new(false),
         });
         core.clients.borrow_mut().insert(conn, Rc::clone(&client));
-        core.step(Event::Opened { conn });
-        glommio::spawn_local(serve(Rc::clone(&core), conn, client, socket)).detach();
+        glommio::spawn_local(serve(Rc::clone(&core), (conn, from), client, wire)).detach();
     }
 }
 
 async fn serve<M: Machine + 'static>(
     core: Rc<CoreLoop<M>>,
-    conn: ConnId,
+    (conn, from): (ConnId, SocketAddr),
     client: Rc<Client>,
-    socket: Rc<Socket>,
+    wire: Wire,
 ) {
-    read_on(&core, conn, &client, &socket).await;
-    client.outlet.cut();
-    core.clients.borrow_mut().remove(&conn);
-    core.step(Event::Closed { conn });
+    let begun = match &core.tls.clients {
+        None => Ok(Vec::new()),
+        Some(tls) => begin(tls, &wire).await,
+    };
+    match begun {
+        Ok(first) => {
+            core.step(Event::Opened { conn, is_local: from.ip().to_canonical().is_loopback() });
+            read_on(&core, conn, &client, &wire, first).await;
+            client.outlet.cut();
+            core.clients.borrow_mut().remove(&conn);
+            core.step(Event::Closed { conn });
+        }
+        Err(reason) => {
+            core.complaints.no_tls(&format!("client {from}"), &reason);
+            client.outlet.end();
+            core.clients.borrow_mut().remove(&conn);
+        }
+    }
+}
+
+/// Finds out from its first bytes whether a client speaks TLS, and shakes hands if so; else returns them.
+async fn begin(tls: &ClientTls, wire: &Wire) -> Result<Vec<u8>, String> {
+    let mut first = vec![0; BUFFER_BYTES];
+    let read = async { wire.socket.read(&mut first).await };
+    let late = async {
+        if !tls.is_required {
+            // One that speaks no TLS may take its time.
+            std::future::pending::<()>().await;
+        }
+        glommio::timer::sleep(HANDSHAKE_MAX).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let count = futures_lite::future::or(read, late).await.map_err(|error| error.to_string())?;
+    first.truncate(count);
+    match first.first() {
+        Some(&HANDSHAKE_RECORD) => {
+            let session = Tls::answer(&tls.config).map_err(|error| error.to_string())?;
+            session.feed(&first);
+            wire.secure(session).await?;
+            Ok(Vec::new())
+        }
+        Some(_) if tls.is_required => {
+            wire.outlet.send(b"-ERR this port speaks TLS only\r\n");
+            Err("it doesn't speak TLS, which tls.clients requires".to_owned())
+        }
+        _ => Ok(first),
+    }
 }
 
 /// Reads until the client is gone, or too far ahead.
@@ -135,22 +186,31 @@ async fn read_on<M: Machine + 'static>(
     core: &Rc<CoreLoop<M>>,
     conn: ConnId,
     client: &Rc<Client>,
-    socket: &Socket,
+    wire: &Wire,
+    first: Vec<u8>,
 ) {
-    let mut buffer = Vec::new();
-    let mut filled = 0;
+    let mut filled = first.len();
+    let mut buffer = first;
+    // What came before it was known whether this is TLS.
+    let mut is_first = filled > 0;
+    if is_first {
+        buffer.resize(BUFFER_BYTES, 0);
+    }
     let (mut round, mut taken_in_round) = (core.round(), 0);
     loop {
         if filled == 0 {
             core.buffers.give_back(std::mem::take(&mut buffer));
-            socket.until_readable().await;
+            wire.until_readable().await;
             buffer = core.buffers.take();
         }
-        let count = match socket.read(&mut buffer[filled..]).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => count,
-        };
-        filled += count;
+        let mut count = filled;
+        if !std::mem::take(&mut is_first) {
+            count = match wire.read(&mut buffer[filled..]).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => count,
+            };
+            filled += count;
+        }
         let mut start = 0;
         loop {
             let mut taken = Taken::default();

@@ -1,11 +1,12 @@
 //! The state of a core, the turn, the effects.
 
 use super::clients::{Buffers, Client};
+use super::complaints::Complaints;
 use super::disk::{Disk, Write};
 use super::peers::Link;
 use super::poller::{Poller, Socket};
 use super::start::{NodeShared, Report};
-use super::{Limits, NodeOptions};
+use super::{Limits, NodeOptions, TlsOptions};
 use crate::machine::{ConnId, CoreId, Effect, Effects, Event, Machine, Nanos, Now, PeerId};
 use crate::mesh::{Endpoint, SendError};
 use std::cell::{Cell, RefCell};
@@ -107,6 +108,8 @@ pub(super) struct CoreLoop<M: Machine> {
     disk: Disk,
     settled: Cell<Instant>,
     pub(super) limits: Limits,
+    pub(super) tls: TlsOptions,
+    pub(super) complaints: Complaints,
     pub(super) id: CoreId,
     clock: Clock,
     over: Cell<bool>,
@@ -143,6 +146,8 @@ impl<M: Machine + 'static> CoreLoop<M> {
             disk,
             settled: Cell::new(Instant::now()),
             limits: options.limits,
+            tls: options.tls.clone(),
+            complaints: Complaints::default(),
             id,
             clock,
             over: Cell::new(false),

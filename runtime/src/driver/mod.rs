@@ -22,6 +22,8 @@
 //! | `boot.rs` | reading them all before the machine is built |
 //! | `poller.rs` | what a core waits for: its sockets in one epoll set |
 //! | `outlet.rs` | a socket that is written to without waiting |
+//! | `wire.rs` | a connection, plain or under TLS |
+//! | `complaints.rs` | warnings that others can provoke |
 //! | `guardian.rs` | the cure for glommio's lost wake-ups |
 //! | `fd.rs` | the few conversions of descriptors that the standard library calls unsafe |
 //! | `floor.rs` | what the disk can do by itself, for comparison |
@@ -30,6 +32,7 @@
 
 mod boot;
 mod clients;
+mod complaints;
 mod core_loop;
 mod disk;
 mod fd;
@@ -39,9 +42,11 @@ mod outlet;
 mod peers;
 mod poller;
 mod start;
+mod wire;
 mod write_ring;
 
 pub use start::{StopHandle, run};
+pub use wire::{ClientTls, PeerTls, TlsOptions};
 
 use crate::machine::{NodeId, PeerId};
 use std::net::{SocketAddr, TcpListener};
@@ -133,6 +138,8 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// How writes become durable.
     pub sync: SyncMode,
+    /// Under what cover it speaks.
+    pub tls: TlsOptions,
     /// The machines' randomness.
     pub seed: u64,
     /// Memory registered with io_uring, for each core.
@@ -151,6 +158,7 @@ impl NodeOptions {
             placement: Placement::default(),
             limits: Limits::default(),
             sync: SyncMode::default(),
+            tls: TlsOptions::default(),
             seed: 0,
             io_memory_bytes: 2 << 20,
         }

@@ -4,7 +4,8 @@
 //! take is kept, and a task of its own brings it after.
 
 use super::poller::Socket;
-use std::cell::{Cell, RefCell};
+use super::wire::Tls;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -13,6 +14,8 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub(super) struct Outlet {
     socket: Rc<Socket>,
+    /// Everything is sealed by this, if it is there.
+    tls: OnceCell<Rc<Tls>>,
     /// What the kernel hasn't taken yet, behind what it has.
     rest: RefCell<Vec<u8>>,
     /// Bytes at the front of `rest` that the kernel has.
@@ -27,6 +30,7 @@ impl Outlet {
     pub(super) fn new(socket: Rc<Socket>) -> Rc<Self> {
         Rc::new(Self {
             socket,
+            tls: OnceCell::new(),
             rest: RefCell::default(),
             taken: Cell::new(0),
             writing: Cell::new(false),
@@ -40,8 +44,35 @@ impl Outlet {
         self.rest.borrow().len() - self.taken.get()
     }
 
+    /// From here on everything is sealed.
+    pub(super) fn cover(&self, tls: Rc<Tls>) {
+        self.tls.set(tls).expect("a connection is covered once");
+    }
+
+    /// What everything is sealed by.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.get().map(|tls| &**tls)
+    }
+
     /// Sends what can be sent now and keeps the rest.
     pub(super) fn send(self: &Rc<Self>, bytes: &[u8]) {
+        match self.tls.get() {
+            None => self.send_as_it_is(bytes),
+            Some(tls) => match tls.seal(bytes) {
+                Ok(sealed) => self.send_as_it_is(&sealed),
+                Err(_) => self.cut(),
+            },
+        }
+    }
+
+    /// Sends what TLS has to say by itself.
+    pub(super) fn send_unsent(self: &Rc<Self>) {
+        if let Some(tls) = self.tls.get() {
+            self.send_as_it_is(&tls.unsent());
+        }
+    }
+
+    fn send_as_it_is(self: &Rc<Self>, bytes: &[u8]) {
         if self.broken.get() {
             return;
         }
@@ -59,7 +90,10 @@ impl Outlet {
     }
 
     /// No more will be sent: the other side gets an end of file after the last byte.
-    pub(super) fn end(&self) {
+    pub(super) fn end(self: &Rc<Self>) {
+        if let Some(tls) = self.tls.get().filter(|_| !self.ending.get()) {
+            self.send_as_it_is(&tls.farewell());
+        }
         self.ending.set(true);
         if !self.writing.get() {
             self.socket.shutdown(Shutdown::Write);

@@ -6,10 +6,14 @@
 //! ```
 //!
 //! All little-endian. A frame whose checksum is wrong ends the link: Raft sends again over the next one.
+//!
+//! Under TLS both sides show certificates, and whoever answers says with one byte that it takes the greeting: until then the
+//! caller can't know whether its certificate will do.
 
 use super::core_loop::CoreLoop;
 use super::outlet::Outlet;
 use super::poller::{Listener, Socket};
+use super::wire::{HANDSHAKE_MAX, PeerTls, Tls, Wire};
 use super::{NodeOptions, PeerAddress};
 use crate::machine::{CoreId, Event, Machine, NodeId, PeerId};
 use std::cell::{Cell, RefCell};
@@ -25,6 +29,10 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Between two tries to reach a peer.
 const RETRY: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same after one with which there was no TLS: that won't be mended in a moment.
+const RETRY_TLS: Duration = Duration::from_secs(1);
+/// Says that a greeting was taken, under TLS.
+const WELCOME: u8 = 1;
 
 /// The link to one core of another node.
 #[derive(Debug)]
@@ -102,14 +110,21 @@ pub(super) async fn keep_up<M: Machine + 'static>(
     let hello = Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer }.encode();
     loop {
         if let Ok(socket) = connect(&core, &link).await {
-            let outlet = Outlet::new(Rc::clone(&socket));
-            outlet.send(&hello);
+            let wire = Wire::new(socket);
+            if let Err(reason) = greet(&core, peer.node, &wire, &hello).await {
+                let with = format!("node {} at {}", peer.node.0, link.to.address);
+                core.complaints.no_tls(&with, &reason);
+                wire.outlet.cut();
+                glommio::timer::sleep(RETRY_TLS).await;
+                continue;
+            }
+            let outlet = Rc::clone(&wire.outlet);
             *link.outlet.borrow_mut() = Some(Rc::clone(&outlet));
             tracing::info!(node = peer.node.0, core = peer.core.0, "link to peer is up");
             core.step(Event::PeerUp { peer });
             // Nothing ever comes back on this connection: an end or an error is all that can be read.
             let mut nothing = [0; 64];
-            while socket.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
+            while wire.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
             outlet.cut();
             *link.outlet.borrow_mut() = None;
             tracing::info!(
@@ -121,6 +136,36 @@ pub(super) async fn keep_up<M: Machine + 'static>(
             core.step(Event::PeerDown { peer });
         }
         glommio::timer::sleep(RETRY).await;
+    }
+}
+
+/// Says who is calling. Under TLS, after a handshake and until it is taken.
+async fn greet<M: Machine + 'static>(
+    core: &CoreLoop<M>,
+    node: NodeId,
+    wire: &Wire,
+    hello: &[u8],
+) -> Result<(), String> {
+    let Some(tls) = &core.tls.peers else {
+        wire.outlet.send(hello);
+        return Ok(());
+    };
+    let name = tls.names.get(&node).cloned().ok_or("its host isn't known")?;
+    wire.secure(Tls::call(&tls.client, name).map_err(|error| error.to_string())?).await?;
+    wire.outlet.send(hello);
+    let mut welcome = [0; 1];
+    let late = async {
+        glommio::timer::sleep(HANDSHAKE_MAX).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let taken: io::Result<()> = futures_lite::future::or(wire.read_exact(&mut welcome), late).await;
+    match taken {
+        Ok(()) if welcome[0] == WELCOME => Ok(()),
+        Ok(()) => Err("it doesn't answer as a Flotilla node does".to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err("it ended the connection: its log says why".to_owned())
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -142,11 +187,21 @@ pub(super) async fn accept<M: Machine + 'static>(
         match listener.accept().await {
             Ok(stream) => {
                 let (core, options) = (Rc::clone(&core), Arc::clone(&options));
+                let from = stream.peer_addr();
                 let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
                 core.incoming.borrow_mut().insert(number, Rc::clone(&socket));
                 glommio::spawn_local(async move {
-                    if let Err(reason) = serve(&core, &options, &socket).await {
-                        tracing::warn!(%reason, "a link from a peer was closed");
+                    let wire = Wire::new(socket);
+                    match answer(&core, &options, &wire).await {
+                        Ok(()) => {}
+                        Err(Refusal::Link(reason)) => {
+                            tracing::warn!(%reason, "a link from a peer was closed")
+                        }
+                        Err(Refusal::Tls(reason)) => {
+                            let from = from.map_or_else(|_| "somebody".to_owned(), |from| from.to_string());
+                            core.complaints.no_tls(&format!("{from}, at the peers' port"), &reason);
+                            wire.outlet.end();
+                        }
                     }
                     core.incoming.borrow_mut().remove(&number);
                 })
@@ -167,13 +222,59 @@ pub(super) fn cut_all<M: Machine + 'static>(core: &CoreLoop<M>) {
     }
 }
 
-async fn serve<M: Machine + 'static>(
+/// Why a link was closed.
+enum Refusal {
+    /// Who called isn't who it must be, or sends what can't be.
+    Link(String),
+    /// There was no TLS with it, or its certificate isn't its own.
+    Tls(String),
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::Link(reason)
+    }
+}
+
+/// Serves a peer, after a handshake where TLS is spoken.
+async fn answer<M: Machine + 'static>(
     core: &Rc<CoreLoop<M>>,
     options: &NodeOptions,
-    socket: &Socket,
-) -> Result<(), String> {
+    wire: &Wire,
+) -> Result<(), Refusal> {
+    if let Some(tls) = &core.tls.peers {
+        let session = Tls::answer(&tls.server).map_err(|error| Refusal::Tls(error.to_string()))?;
+        wire.secure(session).await.map_err(Refusal::Tls)?;
+    }
+    let from = greeted(core, options, wire).await?;
+    if let Some(tls) = &core.tls.peers {
+        check_host(tls, from.node, wire).map_err(Refusal::Tls)?;
+        wire.outlet.send(&[WELCOME]);
+    }
+    Ok(serve(core, from, wire).await?)
+}
+
+/// A certificate that an authority has signed is a node's only if it is for that node's host.
+fn check_host(tls: &PeerTls, node: NodeId, wire: &Wire) -> Result<(), String> {
+    let name = tls.names.get(&node).ok_or_else(|| format!("there is no node {} in `nodes`", node.0))?;
+    if !tls.checks_host || wire.is_certified_for(name) {
+        return Ok(());
+    }
+    let host = name.to_str();
+    Err(format!(
+        "it says that it is node {}, and its certificate isn't for that node's host {host}: see tls.peer_hosts",
+        node.0
+    ))
+}
+
+/// Who calls.
+async fn greeted<M: Machine + 'static>(
+    core: &CoreLoop<M>,
+    options: &NodeOptions,
+    wire: &Wire,
+) -> Result<PeerId, String> {
     let mut hello = [0; HELLO_BYTES];
-    socket.read_exact(&mut hello).await.map_err(|error| format!("no greeting: {error}"))?;
+    wire.read_exact(&mut hello).await.map_err(|error| format!("no greeting: {error}"))?;
     let hello = Hello::decode(&hello).ok_or("what connected isn't a Flotilla node")?;
     if hello.cluster != options.cluster {
         return Err(format!(
@@ -188,14 +289,22 @@ async fn serve<M: Machine + 'static>(
             hello.from.node.0, hello.to.core.0, hello.to.node.0, me.core.0, me.node.0
         ));
     }
+    Ok(hello.from)
+}
+
+async fn serve<M: Machine + 'static>(
+    core: &Rc<CoreLoop<M>>,
+    from: PeerId,
+    wire: &Wire,
+) -> Result<(), String> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut filled = 0;
     loop {
-        match socket.read(&mut buffer[filled..]).await {
+        match wire.read(&mut buffer[filled..]).await {
             Ok(0) | Err(_) => return Ok(()),
             Ok(count) => filled += count,
         }
-        let consumed = take_frames(core, hello.from, &buffer[..filled])?;
+        let consumed = take_frames(core, from, &buffer[..filled])?;
         buffer.copy_within(consumed..filled, 0);
         filled -= consumed;
         make_room(core, &mut buffer, filled)?;

@@ -280,21 +280,6 @@ impl Socket {
         Source::until(&self.source.readable, &self.source.reader).await;
     }
 
-    /// Reads until the buffer is full.
-    ///
-    /// # Errors
-    /// As [`Self::read`]; `UnexpectedEof` if the other side ends before.
-    pub(super) async fn read_exact(&self, buffer: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match self.read(&mut buffer[filled..]).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => filled += count,
-            }
-        }
-        Ok(())
-    }
-
     /// Hands bytes to the kernel; returns how many it took, which may be none.
     ///
     /// # Errors

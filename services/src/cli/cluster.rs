@@ -1,6 +1,7 @@
 //! `flotilla cluster`: what an operator tells a running cluster.
 
 use super::Failure;
+use super::login::Login;
 use super::progress::{self, Progress};
 use crate::client::{Connection, Reply};
 use crate::hands::{Stopwatch, pause};
@@ -35,6 +36,8 @@ pub(super) struct Common {
     /// The client address of any core of the cluster.
     #[arg(long, short, default_value = "127.0.0.1:7000", value_name = "HOST:PORT")]
     addr: String,
+    #[command(flatten)]
+    login: Login,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -82,6 +85,8 @@ pub(super) struct TransferLeader {
     /// The client address of any core of the cluster.
     #[arg(long, short, default_value = "127.0.0.1:7000", value_name = "HOST:PORT")]
     addr: String,
+    #[command(flatten)]
+    login: Login,
     /// The group, counted from 0.
     #[arg(long, short)]
     group: u32,
@@ -104,8 +109,9 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-fn ask(addr: &str, words: &[&str]) -> Result<Reply, Failure> {
-    let mut connection = Connection::open(addr, PATIENCE).map_err(Failure::failed)?;
+fn ask(common: &Common, words: &[&str]) -> Result<Reply, Failure> {
+    let (addr, security) = (&common.addr, common.login.security()?);
+    let mut connection = Connection::open_secured(addr, PATIENCE, &security).map_err(Failure::failed)?;
     let args: Vec<&[u8]> =
         std::iter::once(&b"FLOTILLA.CLUSTER"[..]).chain(words.iter().map(|word| word.as_bytes())).collect();
     match connection.execute(&args).map_err(Failure::failed)? {
@@ -116,7 +122,7 @@ fn ask(addr: &str, words: &[&str]) -> Result<Reply, Failure> {
 
 fn change(common: &Common, what: &str, words: &[String]) -> Result<(), Failure> {
     let words: Vec<&str> = std::iter::once(what).chain(words.iter().map(String::as_str)).collect();
-    let Reply::Integer(number) = ask(&common.addr, &words)? else {
+    let Reply::Integer(number) = ask(common, &words)? else {
         return Err(Failure::Failed("the answer is no configuration's number".to_owned()));
     };
     if common.wait {
@@ -134,9 +140,10 @@ fn change(common: &Common, what: &str, words: &[String]) -> Result<(), Failure> 
 /// Waits until this configuration, or a newer one, is what the shards follow, with a line of progress where somebody looks.
 fn wait(common: &Common, number: u64) -> Result<(), Failure> {
     let clock = Stopwatch::start();
+    let security = common.login.security()?;
     let mut first: Option<Progress> = None;
     loop {
-        let seen = progress::look(&common.addr).map_err(Failure::failed)?;
+        let seen = progress::look(&common.addr, &security).map_err(Failure::failed)?;
         if seen.configuration >= number && seen.is_complete() {
             return Ok(());
         }
@@ -155,7 +162,7 @@ fn wait(common: &Common, number: u64) -> Result<(), Failure> {
 fn query(options: &Query) -> Result<(), Failure> {
     let number = options.number.map(|number| number.to_string());
     let words: Vec<&str> = std::iter::once("QUERY").chain(number.as_deref()).collect();
-    let lines = progress::lines(&ask(&options.common.addr, &words)?);
+    let lines = progress::lines(&ask(&options.common, &words)?);
     if !options.common.json {
         lines.iter().for_each(|line| println!("{line}"));
         return Ok(());
@@ -183,7 +190,7 @@ fn status(common: &Common) -> Result<(), Failure> {
     if common.wait {
         wait(common, 0)?;
     }
-    let seen = progress::look(&common.addr).map_err(Failure::failed)?;
+    let seen = progress::look(&common.addr, &common.login.security()?).map_err(Failure::failed)?;
     if common.json {
         println!("{}", serde_json::to_string(&seen).expect("plain data"));
         return Ok(());
@@ -196,8 +203,9 @@ fn status(common: &Common) -> Result<(), Failure> {
 }
 
 fn transfer(options: &TransferLeader) -> Result<(), Failure> {
-    let TransferLeader { addr, group, node, json } = options;
-    let mut connection = Connection::open(addr, PATIENCE).map_err(Failure::failed)?;
+    let TransferLeader { addr, login, group, node, json } = options;
+    let security = login.security()?;
+    let mut connection = Connection::open_secured(addr, PATIENCE, &security).map_err(Failure::failed)?;
     let (number, to) = (group.to_string(), node.to_string());
     let command: [&[u8]; 3] = [b"FLOTILLA.TRANSFER", number.as_bytes(), to.as_bytes()];
     match connection.execute(&command).map_err(Failure::failed)? {

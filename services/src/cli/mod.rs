@@ -9,6 +9,7 @@ mod demo_words;
 mod dev;
 mod exec;
 mod load;
+mod login;
 mod mr;
 mod progress;
 mod serve;

@@ -1,7 +1,7 @@
 //! How far a cluster's shards are on their way: the newest configuration from the controller, and what each group's leader says of
 //! its own shards, asked core by core.
 
-use crate::client::{ClientError, Connection, Reply};
+use crate::client::{ClientError, Connection, Reply, Security};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -94,16 +94,17 @@ pub(super) fn numbers(text: &str) -> Vec<u16> {
     ranges.flatten().collect()
 }
 
-fn execute(address: &str, command: &[&[u8]]) -> Result<Reply, ClientError> {
-    match Connection::open(address, PATIENCE)?.execute(command)? {
+fn execute(address: &str, security: &Security, command: &[&[u8]]) -> Result<Reply, ClientError> {
+    match Connection::open_secured(address, PATIENCE, security)?.execute(command)? {
         Reply::Error(error) => Err(ClientError::Refused(format!("{address}: {error}"))),
         reply => Ok(reply),
     }
 }
 
 /// The addresses of all cores, as one of them says.
-fn cores(address: &str) -> Result<Vec<String>, ClientError> {
-    let Reply::Bulk(text) = execute(address, &[b"CLUSTER", b"NODES"])? else { return Ok(Vec::new()) };
+fn cores(address: &str, security: &Security) -> Result<Vec<String>, ClientError> {
+    let nodes = execute(address, security, &[b"CLUSTER", b"NODES"])?;
+    let Reply::Bulk(text) = nodes else { return Ok(Vec::new()) };
     let text = String::from_utf8_lossy(&text).into_owned();
     let address = |line: &str| Some(line.split(' ').nth(1)?.split('@').next()?.to_owned());
     Ok(text.lines().filter_map(address).collect())
@@ -132,8 +133,8 @@ fn group_of(line: &str) -> Option<GroupProgress> {
 ///
 /// # Errors
 /// The first core, or the controller, doesn't answer.
-pub(super) fn look(address: &str) -> Result<Progress, ClientError> {
-    let newest = lines(&execute(address, &[b"FLOTILLA.CLUSTER", b"QUERY"])?);
+pub(super) fn look(address: &str, security: &Security) -> Result<Progress, ClientError> {
+    let newest = lines(&execute(address, security, &[b"FLOTILLA.CLUSTER", b"QUERY"])?);
     let mut seen = Progress::default();
     let mut owners: BTreeMap<u16, u32> = BTreeMap::new();
     for line in &newest {
@@ -147,8 +148,8 @@ pub(super) fn look(address: &str) -> Result<Progress, ClientError> {
             _ => {}
         }
     }
-    for core in cores(address)? {
-        let Ok(reply) = execute(&core, &[b"FLOTILLA.CLUSTER", b"STATUS"]) else { continue };
+    for core in cores(address, security)? {
+        let Ok(reply) = execute(&core, security, &[b"FLOTILLA.CLUSTER", b"STATUS"]) else { continue };
         seen.groups.extend(lines(&reply).iter().filter_map(|line| group_of(line)));
     }
     seen.groups.sort_by_key(|it| it.group);

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::config::Config;
-use crate::node;
+use crate::node::{self, ServeError};
 use clap::Args;
 use flotilla_runtime::driver::StopHandle;
 use std::io::Write;
@@ -45,7 +45,10 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         // Nobody listening is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };
-    node::serve(&config, stop, announce).map_err(Failure::failed)
+    node::serve(&config, stop, announce).map_err(|error| match error {
+        ServeError::Tls(_) => Failure::Usage(format!("{}: {error}", options.config.display())),
+        error => Failure::failed(error),
+    })
 }
 
 fn start_logging(json: bool) {

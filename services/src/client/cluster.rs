@@ -1,6 +1,6 @@
 //! Many connections and a routing table: sends a command to the core that leads its key.
 
-use super::{ClientError, Connection, Reply};
+use super::{ClientError, Connection, Reply, Security};
 use crate::slot::Slot;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,10 +10,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A pause between two tries, when nobody could serve.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Where a client looks first, and as whom.
+#[derive(Clone, Debug, Default)]
+pub struct Seeds {
+    /// Client addresses, `host:port`.
+    pub addresses: Vec<String>,
+    /// Who it is, and its cover.
+    pub security: Security,
+}
+
+impl From<Vec<String>> for Seeds {
+    fn from(addresses: Vec<String>) -> Self {
+        Self { addresses, security: Security::default() }
+    }
+}
+
 /// A client of a whole cluster. One command at a time; make one a thread.
 #[derive(Debug)]
 pub struct Cluster {
     seeds: Vec<String>,
+    security: Security,
     connections: BTreeMap<String, Connection>,
     /// First and last slot, and the address of their leader.
     ranges: Vec<(u16, u16, String)>,
@@ -22,8 +38,10 @@ pub struct Cluster {
 
 impl Cluster {
     /// A client that knows these addresses to begin with. Connects at the first command.
-    pub fn new(seeds: Vec<String>) -> Self {
-        Self { seeds, connections: BTreeMap::new(), ranges: Vec::new(), next_seed: 0 }
+    pub fn new(seeds: impl Into<Seeds>) -> Self {
+        let Seeds { addresses, security } = seeds.into();
+        let (connections, ranges) = (BTreeMap::new(), Vec::new());
+        Self { seeds: addresses, security, connections, ranges, next_seed: 0 }
     }
 
     /// Executes a command with a key, following the leader, until it is answered or `timeout` is over. A command
@@ -67,6 +85,8 @@ impl Cluster {
                 Ok(None) if self.address_of(Slot::of_key(key)).is_some() => continue,
                 // Asking on without a pause would keep the nodes from electing one.
                 Ok(None) => last = "no leader is known".to_owned(),
+                // Who it says that it is, it isn't.
+                Err(error @ ClientError::Refused(_)) => return (Err(error), was_lost),
                 Err(error) => {
                     was_lost |= address.is_some();
                     last = error.to_string();
@@ -100,7 +120,7 @@ impl Cluster {
 
     fn try_at(&mut self, address: &str, command: &[&[u8]]) -> Result<Option<Reply>, ClientError> {
         if !self.connections.contains_key(address) {
-            let connection = Connection::open(address, PATIENCE)?;
+            let connection = Connection::open_secured(address, PATIENCE, &self.security)?;
             self.connections.insert(address.to_owned(), connection);
         }
         let connection = self.connections.get_mut(address).expect("inserted just above");

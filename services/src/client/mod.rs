@@ -7,17 +7,42 @@ mod cluster;
 mod lock;
 mod native;
 mod reply;
+mod security;
 mod versions;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Seeds};
 pub use lock::{Held, Lock};
 pub use native::{Client, ClientOptions};
 pub use reply::{Reply, parse as parse_reply};
+pub use security::{ClientTls, Security};
 pub use versions::{PutError, Versions};
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
+
+/// Plain, or under TLS.
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn read(&mut self, chunk: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(chunk),
+            Self::Tls(stream) => stream.read(chunk),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes),
+            Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        }
+    }
+}
 
 /// Why a command got no useful answer.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +87,7 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Connection {
     address: String,
-    stream: TcpStream,
+    stream: Stream,
     input: Vec<u8>,
     start: usize,
 }
@@ -80,7 +105,33 @@ impl Connection {
         stream.set_nodelay(true).map_err(io)?;
         stream.set_read_timeout(Some(timeout)).map_err(io)?;
         stream.set_write_timeout(Some(timeout)).map_err(io)?;
-        Ok(Self { address: address.to_owned(), stream, input: Vec::new(), start: 0 })
+        Ok(Self { address: address.to_owned(), stream: Stream::Plain(stream), input: Vec::new(), start: 0 })
+    }
+
+    /// Connects under cover, and says who it is.
+    ///
+    /// # Errors
+    /// [`ClientError::Io`], also if there is no TLS with that address; [`ClientError::Refused`] for a wrong password.
+    pub fn open_secured(address: &str, timeout: Duration, security: &Security) -> Result<Self, ClientError> {
+        let mut this = Self::open(address, timeout)?;
+        if let Some(tls) = &security.tls {
+            let io = |source| ClientError::Io { address: address.to_owned(), source };
+            let name = security::name_of(address).map_err(|error| io(io::Error::other(error)))?;
+            let session = rustls::ClientConnection::new(tls.config(), name);
+            let session = session.map_err(|error| io(io::Error::other(error)))?;
+            if let Stream::Plain(stream) = this.stream {
+                let mut stream = rustls::StreamOwned::new(session, stream);
+                while stream.conn.is_handshaking() {
+                    stream.conn.complete_io(&mut stream.sock).map_err(io)?;
+                }
+                this.stream = Stream::Tls(Box::new(stream));
+            }
+        }
+        if let Some(greeting) = security.greeting() {
+            let reply = this.execute(&greeting)?;
+            security::greeted(address, reply)?;
+        }
+        Ok(this)
     }
 
     /// Sends commands in one write; their replies follow in order through [`Self::receive`].

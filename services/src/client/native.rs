@@ -20,7 +20,7 @@
 mod link;
 mod pool;
 
-use super::{ClientError, Reply};
+use super::{ClientError, Reply, Security};
 use crate::hands::Stopwatch;
 use crate::slot::Slot;
 use pool::{Pool, Session};
@@ -95,10 +95,25 @@ impl Client {
     /// # Errors
     /// [`ClientError`], if none of them answers.
     pub async fn connect(addresses: &[&str], options: ClientOptions) -> Result<Self, ClientError> {
-        let pool =
-            Pool::new(addresses.iter().map(|address| (*address).to_owned()).collect(), options.patience);
+        Self::connect_secured(addresses, options, Security::default()).await
+    }
+
+    /// The same as a user, under cover, or both.
+    ///
+    /// # Errors
+    /// [`ClientError`], if none of them answers; [`ClientError::Refused`] at once for a wrong password.
+    pub async fn connect_secured(
+        addresses: &[&str],
+        options: ClientOptions,
+        security: Security,
+    ) -> Result<Self, ClientError> {
+        let seeds = addresses.iter().map(|address| (*address).to_owned()).collect();
+        let pool = Pool::new(seeds, options.patience, security);
         let mut patience = Patience::new(&options);
         while let Err(error) = pool.learn().await {
+            if matches!(error, ClientError::Refused(_)) {
+                return Err(error);
+            }
             patience.wait(error.to_string()).await?;
         }
         Ok(Self { pool, options })
@@ -241,6 +256,8 @@ impl Client {
         };
         let mut link = match self.pool.link(&address).await {
             Ok(link) => link,
+            // It won't be another in a moment.
+            Err(ClientError::Refused(error)) => return Tried::Answered(Reply::Error(error)),
             Err(error) => {
                 self.pool.distrust();
                 return Tried::Refused(error.to_string());

@@ -25,18 +25,22 @@ pub enum Quiet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kill {
     id: Option<u64>,
+    user: Option<Vec<u8>>,
     nobody: bool,
     spares_asker: bool,
 }
 
 impl Kill {
-    /// Whether it is for the connection `id`, if `asker` asks.
-    pub fn concerns(&self, id: u64, asker: u64) -> bool {
-        !self.nobody && self.id.is_none_or(|wanted| wanted == id) && !(self.spares_asker && id == asker)
+    /// Whether it is for the connection `id` of that user, if `asker` asks.
+    pub fn concerns(&self, id: u64, user: &[u8], asker: u64) -> bool {
+        !self.nobody
+            && self.id.is_none_or(|wanted| wanted == id)
+            && self.user.as_deref().is_none_or(|wanted| wanted == user)
+            && !(self.spares_asker && id == asker)
     }
 
-    fn parse(args: &[&[u8]]) -> Result<Self, String> {
-        let mut kill = Self { id: None, nobody: false, spares_asker: true };
+    fn parse(args: &[&[u8]], view: &dyn NodeView) -> Result<Self, String> {
+        let mut kill = Self { id: None, user: None, nobody: false, spares_asker: true };
         if !args.len().is_multiple_of(2) {
             return Err("ERR syntax error".to_owned());
         }
@@ -51,7 +55,7 @@ impl Kill {
                 (b"TYPE", _) => {
                     return Err(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(pair[1])));
                 }
-                (b"USER", b"DEFAULT") => {}
+                (b"USER", _) if view.users().user(pair[1]).is_some() => kill.user = Some(pair[1].to_vec()),
                 (b"USER", _) => {
                     return Err(format!("ERR No such user '{}'", String::from_utf8_lossy(pair[1])));
                 }
@@ -90,7 +94,7 @@ pub(super) fn run(
         }
         (b"LIST", _) => list(args, view, reply),
         (b"KILL", 3) => reply.error("ERR No such client"),
-        (b"KILL", 4..) => match Kill::parse(args) {
+        (b"KILL", 4..) => match Kill::parse(args, view) {
             // The reply is the number of those that are there.
             Ok(kill) => state.kill = Some(kill),
             Err(error) => reply.error(&error),
@@ -128,7 +132,7 @@ pub(super) fn run(
                 "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
                 "GETNAME, ID, INFO, SETINFO <LIB-NAME|LIB-VER> <value>, SETNAME <name>",
                 "    About this connection.",
-                "KILL [ID <id>] [TYPE normal] [SKIPME yes|no]",
+                "KILL [ID <id>] [TYPE normal] [USER <name>] [SKIPME yes|no]",
                 "    Close connections of this core.",
                 "LIST [ID <id> ...] [TYPE normal]",
                 "    The connections of this core.",

@@ -11,7 +11,11 @@ pub(super) fn run(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'
         (b"SLOTS", 2) => slots(&topology, reply),
         (b"SHARDS", 2) => shards(&topology, reply),
         (b"NODES", 2) => reply.verbatim(&nodes(&topology)),
-        (b"INFO", 2) => reply.verbatim(&info(&topology)),
+        (b"INFO", 2) => {
+            let shards = view.settings().into_iter().find(|(name, _)| *name == "flotilla-shards");
+            let shards = shards.map(|(_, shards)| format!("flotilla_shards:{shards}\r\n"));
+            reply.verbatim(&(info(&topology) + &shards.unwrap_or_default()));
+        }
         (b"MYID", 2) => reply.bulk(topology.members[topology.me].id.as_bytes()),
         (b"KEYSLOT", 3) => reply.integer(i64::from(Slot::of_key(args[2]).0)),
         (b"COUNTKEYSINSLOT", 3) => match slot_of(args[2]) {

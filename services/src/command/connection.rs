@@ -3,7 +3,11 @@
 use super::client::{self, Kill, Quiet};
 use super::server::NodeView;
 use super::upper;
+use crate::acl::DEFAULT_USER;
 use crate::resp::{Protocol, ReplyWriter};
+use std::rc::Rc;
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 /// What a connection is, and what its client told us about itself.
 #[derive(Clone, Debug)]
@@ -24,6 +28,12 @@ pub struct ConnectionState {
     pub quiet: Quiet,
     /// Connections are to be closed.
     pub kill: Option<Kill>,
+    /// Who it is; none: the default user.
+    user: Option<Rc<[u8]>>,
+    /// It has said who it is, or didn't need to when it was opened.
+    pub is_authenticated: bool,
+    /// Whom it just failed to be.
+    pub refused: Option<Vec<u8>>,
 }
 
 impl ConnectionState {
@@ -38,15 +48,36 @@ impl ConnectionState {
             read_only: false,
             quiet: Quiet::No,
             kill: None,
+            user: None,
+            is_authenticated: false,
+            refused: None,
         }
+    }
+
+    /// Who it is.
+    pub fn user(&self) -> &[u8] {
+        self.user.as_deref().unwrap_or(DEFAULT_USER)
+    }
+
+    /// Becomes a user, if the password is right.
+    fn log_in(&mut self, view: &dyn NodeView, user: &[u8], password: &[u8]) -> bool {
+        let is_right = view.users().authenticates(user, password);
+        if is_right {
+            self.user = (user != DEFAULT_USER).then(|| Rc::from(user));
+            self.is_authenticated = true;
+        } else {
+            self.refused = Some(user.to_vec());
+        }
+        is_right
     }
 
     /// A line as `CLIENT INFO` shows it.
     pub(crate) fn describe(&self) -> String {
         format!(
-            "id={} name={} db=0 resp={} lib-name={} lib-ver={}",
+            "id={} name={} db=0 user={} resp={} lib-name={} lib-ver={}",
             self.id,
             String::from_utf8_lossy(&self.name),
+            String::from_utf8_lossy(self.user()),
             self.protocol.number(),
             String::from_utf8_lossy(&self.library),
             String::from_utf8_lossy(&self.library_version),
@@ -68,7 +99,7 @@ pub(super) fn run(
             None => reply.simple("PONG"),
         },
         "echo" => reply.bulk(args[1]),
-        "hello" => hello(args, state, reply),
+        "hello" => hello(args, state, view, reply),
         "client" => client::run(args, state, view, reply),
         "select" => match args[1] {
             b"0" => reply.simple("OK"),
@@ -77,15 +108,14 @@ pub(super) fn run(
             }
             _ => reply.error("ERR value is not an integer or out of range"),
         },
-        "auth" => reply.error(
-            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
-        ),
+        "auth" => auth(args, state, view, reply),
         "quit" => {
             reply.simple("OK");
             return true;
         }
         "reset" => {
             *state = ConnectionState::new(state.id);
+            state.is_authenticated = view.users().default_user().is_open();
             reply.simple("RESET");
         }
         "readonly" => {
@@ -102,7 +132,21 @@ pub(super) fn run(
     false
 }
 
-fn hello(args: &[&[u8]], state: &mut ConnectionState, reply: &mut ReplyWriter<'_>) {
+fn auth(args: &[&[u8]], state: &mut ConnectionState, view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
+    let is_right = match args {
+        [_, _] if view.users().default_user().has_no_password() => {
+            return reply.error(
+                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+            );
+        }
+        [_, password] => state.log_in(view, DEFAULT_USER, password),
+        [_, user, password] => state.log_in(view, user, password),
+        _ => return reply.error("ERR syntax error"),
+    };
+    if is_right { reply.simple("OK") } else { reply.error(WRONG_PASSWORD) }
+}
+
+fn hello(args: &[&[u8]], state: &mut ConnectionState, view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
     let mut protocol = state.protocol;
     if let Some(version) = args.get(1) {
         protocol = match *version {
@@ -118,9 +162,11 @@ fn hello(args: &[&[u8]], state: &mut ConnectionState, reply: &mut ReplyWriter<'_
     let mut name = None;
     while place < args.len() {
         match &upper(args, place)[..] {
-            b"AUTH" if place + 2 < args.len() && args[place + 1] == b"default" => place += 3,
             b"AUTH" if place + 2 < args.len() => {
-                return reply.error("WRONGPASS invalid username-password pair or user is disabled.");
+                if !state.log_in(view, args[place + 1], args[place + 2]) {
+                    return reply.error(WRONG_PASSWORD);
+                }
+                place += 3;
             }
             b"SETNAME" if place + 1 < args.len() => {
                 name = Some(args[place + 1].to_vec());
@@ -131,6 +177,11 @@ fn hello(args: &[&[u8]], state: &mut ConnectionState, reply: &mut ReplyWriter<'_
                 return reply.error(&format!("ERR Syntax error in HELLO option '{option}'"));
             }
         }
+    }
+    if !state.is_authenticated && !view.users().default_user().is_open() {
+        return reply.error(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
+        );
     }
     state.protocol = protocol;
     if let Some(name) = name {

@@ -28,6 +28,7 @@ macro_rules! commands {
 }
 
 commands! {
+    ACL 135 "acl" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes users and their rights.";
     APPEND 1 "append" 3 WRITE_FAST 1 1 1 W, "Appends a string to the value of a key.";
     ASKING 100 "asking" 1 PLAIN 0 0 0 Kind::Connection, "Accepted and without effect: migrations are atomic.";
     AUTH 101 "auth" -2 PLAIN 0 0 0 Kind::Connection, "Authenticates the connection.";

@@ -18,6 +18,8 @@ pub trait NodeView {
     fn unix_ms(&self) -> u64;
     /// The connections of this core: their ids, and what `CLIENT LIST` says of them.
     fn connections(&self) -> Vec<(u64, String)>;
+    /// The node's users.
+    fn users(&self) -> &crate::acl::Acl;
     /// Keys of a slot that this member serves.
     fn keys_in_slot(&self, slot: u16, most: usize) -> Vec<Vec<u8>>;
 }
@@ -107,14 +109,9 @@ fn describe(spec: &Spec, reply: &mut ReplyWriter<'_>) {
     for number in [spec.first_key, spec.last_key, spec.step] {
         reply.integer(i64::from(number));
     }
-    let category = match spec.kind {
-        Kind::Read => "@read",
-        Kind::Write => "@write",
-        Kind::Connection => "@connection",
-        Kind::Server | Kind::Cluster => "@admin",
-    };
-    reply.set(1);
-    reply.simple(category);
+    let categories: Vec<&str> = crate::acl::categories(spec).collect();
+    reply.set(categories.len());
+    categories.into_iter().for_each(|name| reply.simple(&format!("@{name}")));
     for _ in 0..3 {
         reply.array(0);
     }

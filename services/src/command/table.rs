@@ -49,15 +49,24 @@ impl Spec {
         self.kind == Kind::Write
     }
 
-    /// Its keys among the arguments, `args[0]` being the name.
-    pub fn keys<'a>(&self, args: &[&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
-        let count = i32::try_from(args.len()).unwrap_or(i32::MAX);
-        let last = if self.last_key < 0 { count + self.last_key } else { self.last_key };
+    /// Its place among all commands.
+    pub fn place(&self) -> usize {
+        usize::from(PLACES[usize::from(self.code)])
+    }
+
+    /// The places of its keys among so many arguments, the name included.
+    pub fn key_places(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
+        let args = i32::try_from(count).unwrap_or(i32::MAX);
+        let last = if self.last_key < 0 { args + self.last_key } else { self.last_key };
         let (first, step) = (self.first_key, self.step.max(1));
         let places = (first..=last).step_by(usize::try_from(step).unwrap_or(1)).filter(move |_| first > 0);
-        let keys: smallvec::SmallVec<[&'a [u8]; 8]> = places
-            .filter_map(|place| usize::try_from(place).ok().and_then(|place| args.get(place)).copied())
-            .collect();
+        places.filter_map(|place| usize::try_from(place).ok()).filter(move |place| *place < count)
+    }
+
+    /// Its keys among the arguments, `args[0]` being the name.
+    pub fn keys<'a>(&self, args: &[&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
+        let keys: smallvec::SmallVec<[&'a [u8]; 8]> =
+            self.key_places(args.len()).map(|place| args[place]).collect();
         keys.into_iter()
     }
 }

@@ -1,6 +1,7 @@
 //! What a core's clients say: bytes in, commands out.
 
 use super::Core;
+use super::access::{Access, UNKNOWN_CLIENT_LIMITS};
 use super::connections::Does;
 use super::group::Call;
 use super::remote::{Message, Origin, Outgoing};
@@ -12,13 +13,21 @@ use crate::resp::{self, Parsed, ReplyWriter};
 use crate::slot::{Slot, slot_of_command};
 use flotilla_consensus::Refused;
 use flotilla_runtime::{ConnId, Effects, NodeId, Now, Taken};
+use std::fmt;
 
 /// Commands of one connection that may wait for their replies; beyond, the driver stops reading from it.
 const PIPELINE_MAX: usize = 4096;
 
 /// A command's arguments as one piece: a 32-bit length before each.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PackedArgs(Vec<u8>);
+
+impl fmt::Debug for PackedArgs {
+    /// Not the arguments: there may be a password among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PackedArgs({} bytes)", self.0.len())
+    }
+}
 
 impl PackedArgs {
     pub(super) fn pack(args: &[&[u8]]) -> Self {
@@ -79,8 +88,9 @@ impl Core {
                 return;
             }
             let (is_particular, queues) = (connection.is_particular(), connection.queue.is_some());
-            let is_quiet = connection.state.quiet != Quiet::No;
-            match resp::parse(&bytes[taken.bytes..], &limits, &mut args) {
+            let (is_quiet, access) = (connection.state.quiet != Quiet::No, connection.access);
+            let limits = if access == Access::Locked { &UNKNOWN_CLIENT_LIMITS } else { &limits };
+            match resp::parse(&bytes[taken.bytes..], limits, &mut args) {
                 Ok(Parsed::Command { .. }) if is_particular && self.must_wait(now, conn, &args) => {
                     if let Some(connection) = self.connections.map.get_mut(&conn) {
                         connection.pause(1);
@@ -95,7 +105,7 @@ impl Core {
                             connection.begin_command();
                         }
                         self.connections.commands_total += 1;
-                        self.command(now, conn, &args, queues, out);
+                        self.command(now, conn, &args, (queues, access), out);
                     }
                 }
                 Ok(Parsed::Incomplete) => return,
@@ -116,12 +126,22 @@ impl Core {
         self.must_wait_for_versions(conn, args) || self.must_wait_for_reads(now, conn, args)
     }
 
-    /// `queues`: the connection is between `MULTI` and `EXEC`.
-    fn command(&mut self, now: Now, conn: ConnId, args: &[&[u8]], queues: bool, out: &mut Effects<Message>) {
+    /// `queues`: the connection is between `MULTI` and `EXEC`. `access`: what it may do.
+    fn command(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        args: &[&[u8]],
+        (queues, access): (bool, Access),
+        out: &mut Effects<Message>,
+    ) {
         let Some(spec) = lookup(args[0]) else {
             self.connections.break_queue(conn);
             return self.connections.reply(conn, |reply| reply.error(&unknown_command(args)));
         };
+        if access != Access::Free && self.is_refused(now, conn, spec, args) {
+            return;
+        }
         if queues && !ends_queueing(spec) {
             return self.queue_command(conn, spec, args);
         }
@@ -141,6 +161,7 @@ impl Core {
                 self.member_command(now, args, &mut ReplyWriter::new(&mut bytes, protocol));
                 self.connections.reply(conn, |reply| reply.raw(&bytes));
             }
+            (code::ACL, _) => self.acl_command(now, conn, spec, args, out),
             (code::FLOTILLA_CLUSTER, _) => self.cluster_command(now, conn, spec, args, out),
             (code::FLOTILLA_TRANSFER, _) => self.transfer_command(now, conn, spec, args, out),
             _ => self.plain_command(now, conn, spec, args),
@@ -176,9 +197,14 @@ impl Core {
         if spec.code == code::RESET {
             (connection.queue, connection.watching) = (None, None);
         }
+        if crate::acl::is_for_everybody(spec) {
+            self.learn_access(now, conn);
+        }
+        let connection = self.connections.map.get_mut(&conn)?;
         if let Some(kill) = connection.state.kill.take() {
-            let ids = self.connections.describe().into_iter().map(|(id, _)| id);
-            let chosen: Vec<u64> = ids.filter(|id| kill.concerns(*id, conn.0)).collect();
+            let all = self.connections.map.iter().map(|(id, connection)| (id.0, connection.state.user()));
+            let chosen: Vec<u64> =
+                all.filter(|(id, user)| kill.concerns(*id, user, conn.0)).map(|(id, _)| id).collect();
             let killed = chosen.into_iter().filter(|id| self.connections.kill(ConnId(*id), conn)).count();
             ReplyWriter::new(&mut bytes, resp::Protocol::Resp2).length_of(killed);
         }

@@ -1,5 +1,6 @@
 //! The connections of a core: what each has asked, and the replies that go out in the order of the commands.
 
+use super::access::Access;
 use super::gather::Gathering;
 use super::remote::Message;
 use super::transaction::{Queue, Watching};
@@ -48,6 +49,8 @@ enum Reply {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) state: ConnectionState,
+    /// What it may do.
+    pub(super) access: Access,
     output: Vec<u8>,
     /// Replies that can't be written yet; the first is for command number `first`.
     replies: VecDeque<Reply>,
@@ -182,6 +185,7 @@ impl Connections {
         self.opened_total += 1;
         let connection = Connection {
             state: ConnectionState::new(conn.0),
+            access: Access::Locked,
             output: Vec::new(),
             replies: VecDeque::new(),
             first: 0,
@@ -352,6 +356,14 @@ impl Connections {
         // Who is being closed is gone already.
         let open = self.map.iter().filter(|(_, connection)| !connection.is_over());
         open.map(|(conn, connection)| (conn.0, line(connection))).collect()
+    }
+
+    /// Ends a connection behind the replies that are due to it: nothing more is taken.
+    pub(super) fn end(&mut self, conn: ConnId) {
+        if let Some(connection) = self.map.get_mut(&conn) {
+            connection.closing = true;
+            self.dirty.insert(conn);
+        }
     }
 
     /// Closes a connection because somebody asked for it; returns whether it was there.

@@ -275,9 +275,14 @@ impl NodeView for View<'_> {
         self.core.connections.describe()
     }
 
+    fn users(&self) -> &crate::acl::Acl {
+        &self.core.acl
+    }
+
     fn settings(&self) -> Vec<(&'static str, String)> {
         let config = &self.core.config;
         vec![
+            ("acllog-max-len", crate::acl::ENTRIES_MAX.to_string()),
             ("appendfsync", "always".to_owned()),
             ("appendonly", "yes".to_owned()),
             ("cluster-enabled", "yes".to_owned()),
@@ -288,6 +293,7 @@ impl NodeView for View<'_> {
             ("maxmemory-policy", "noeviction".to_owned()),
             ("port", (config.me().port + self.core.id.0).to_string()),
             ("proto-max-bulk-len", config.limits.value_bytes_max.to_string()),
+            ("protected-mode", if config.protected_mode { "yes" } else { "no" }.to_owned()),
             ("save", String::new()),
             ("timeout", "0".to_owned()),
         ]

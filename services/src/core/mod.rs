@@ -8,6 +8,7 @@
 //! | file | stages |
 //! |---|---|
 //! | `client.rs` | frame.decode, router.route: where a command goes, what is answered on the spot |
+//! | `access.rs` | what a connection may do, and users that change |
 //! | `connections.rs` | pipelines: replies in the order of the commands |
 //! | `transaction.rs` | `MULTI`, `EXEC`, `WATCH`: what a connection queues and watches |
 //! | `keyless.rs`, `scan.rs`, `gather.rs` | commands that concern whole groups, and their replies in parts |
@@ -30,6 +31,7 @@
 //! `step` takes things in; nothing leaves before `flush`, which applies what was committed, answers, and lets
 //! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
 
+mod access;
 mod admission;
 mod apply;
 mod client;
@@ -57,6 +59,7 @@ pub use member::MemberChange;
 pub use remote::Message;
 pub use routes::Located;
 
+use crate::acl::Acl;
 use crate::config::Config;
 use crate::controller::Configuration;
 use connections::Connections;
@@ -108,6 +111,7 @@ pub struct Core {
     /// The state of each group, in the order of `multi`'s replicas.
     pub(crate) groups: Vec<Group>,
     pub(crate) connections: Connections,
+    pub(crate) acl: Acl,
     pub(crate) remote: Remote,
     pub(crate) leaders: Leaders,
     pub(crate) routes: Routes,
@@ -193,6 +197,7 @@ impl Core {
             id: core,
             groups,
             connections: Connections::new(config, seed),
+            acl: Acl::new(config.all_users(), seed),
             remote: Remote::new(seed),
             leaders: Leaders::new(config.groups_total()),
             routes: Routes::new(config),
@@ -217,6 +222,11 @@ impl Core {
             this.learn_from_controller(place);
         }
         Ok(this)
+    }
+
+    /// Passwords are drawn from this from here on, and not from the seed.
+    pub fn draw_passwords_from(&mut self, secret: [u8; 32]) {
+        self.acl.draw_from(secret);
     }
 
     /// A line about what recovery found.
@@ -337,7 +347,7 @@ impl Machine for Core {
                 self.tick_snapshots(now, out);
                 self.tick_migration(now, out);
             }
-            Event::Opened { conn } => self.connections.open(conn),
+            Event::Opened { conn, is_local } => self.open(now, conn, is_local),
             Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
             Event::Closed { conn } => self.connections.close(conn),
             Event::PeerUp { peer } => {

@@ -72,6 +72,13 @@ pub enum Message {
     Configured(Box<Configuration>),
     /// What the leader of a group says to another's about a shard.
     Migration(Vec<u8>),
+    /// A user is another, or gone.
+    User {
+        /// Its name.
+        name: Vec<u8>,
+        /// What it is now.
+        user: Option<Box<crate::acl::User>>,
+    },
 }
 
 /// Where a command was sent.
@@ -267,6 +274,7 @@ impl Core {
             Message::Response { token, outcome } => self.came_back(token, outcome),
             Message::Leader { group, term, leader } => self.leaders.heard(group, term, leader),
             Message::Configured(newest) => self.heard_configuration(*newest),
+            Message::User { name, user } => self.user_changed(now, &name, user),
             Message::Migration(frame) => self.migration_frame(now, self.config.node_id(), &frame, out),
             Message::Located(news) => {
                 for it in news {
@@ -314,6 +322,7 @@ impl Core {
                 self.cluster_for(now, origin, spec, &args, out)
             }
             Some(spec) if spec.code == code::FLOTILLA_TRANSFER => self.transfer_for(now, origin, &args, out),
+            Some(spec) if spec.code == code::ACL => self.acl_for(now, origin, &args, out),
             Some(spec) if spec.code == code::EXEC => {
                 match Transaction::parse(&args).is_some_and(|transaction| transaction.is_checked()) {
                     true => self.execute(now, origin, spec, &args, true, out),

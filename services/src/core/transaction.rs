@@ -5,6 +5,7 @@
 //! keys, linearizably, and remembers them here; that they are still the same is checked where the transaction is applied.
 
 use super::Core;
+use super::access::Access;
 use super::client::PackedArgs;
 use super::connections::Connections;
 use super::remote::Message;
@@ -127,7 +128,7 @@ impl Core {
             return Some(rejected.to_string());
         }
         let is_of_operators = matches!(spec.code, code::FLOTILLA_MEMBER | code::FLOTILLA_TRANSFER);
-        if matches!(spec.code, code::FLOTILLA_ONCE | code::FLOTILLA_SESSION) {
+        if matches!(spec.code, code::ACL | code::FLOTILLA_ONCE | code::FLOTILLA_SESSION) {
             let name = spec.name.to_uppercase();
             return Some(format!("ERR Command not allowed inside a transaction: {name}"));
         }
@@ -207,6 +208,7 @@ impl Core {
     /// `EXEC`.
     fn execute_queue(&mut self, now: Now, conn: ConnId, spec: &'static Spec, out: &mut Effects<Message>) {
         let Some(connection) = self.connections.map.get_mut(&conn) else { return };
+        let access = connection.access;
         let (queue, watching) = (connection.queue.take(), connection.watching.take());
         let (queue, watched) = (queue.unwrap_or_default(), watching.map(|it| it.keys).unwrap_or_default());
         if queue.is_broken {
@@ -218,6 +220,14 @@ impl Core {
         for packed in &queue.commands {
             let Some(args) = PackedArgs::unpack(packed.bytes()) else { continue };
             let Some(spec) = lookup(args[0]) else { continue };
+            if access != Access::Free
+                && let Some(refusal) = self.refuse_in_transaction(now, conn, spec, &args)
+            {
+                let bytes = error_bytes(&refusal);
+                replies.extend_from_slice(&bytes);
+                builder.reply(bytes);
+                continue;
+            }
             let known = match check(spec, &args) {
                 Err(rejected) => Some(error_bytes(&rejected.to_string())),
                 Ok(()) if spec.code == code::UNWATCH => Some(b"+OK\r\n".to_vec()),

@@ -14,11 +14,18 @@ pub struct Limits {
     pub bulk_bytes_max: usize,
     /// Bytes of an inline command, or of a length line.
     pub inline_bytes_max: usize,
+    /// Who it is isn't known: errors say so.
+    pub is_unauthenticated: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { args_max: 1024 * 1024, bulk_bytes_max: 16 << 20, inline_bytes_max: 64 * 1024 }
+        Self {
+            args_max: 1024 * 1024,
+            bulk_bytes_max: 16 << 20,
+            inline_bytes_max: 64 * 1024,
+            is_unauthenticated: false,
+        }
     }
 }
 
@@ -93,6 +100,7 @@ fn parse_array<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Res
     };
     let count = match count {
         Some(count) if count <= i64::try_from(limits.args_max).unwrap_or(i64::MAX) => count,
+        Some(_) if limits.is_unauthenticated => return error("unauthenticated multibulk length"),
         _ => return error("invalid multibulk length"),
     };
     for _ in 0..count {
@@ -106,6 +114,7 @@ fn parse_array<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Res
         };
         let length = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) if length <= limits.bulk_bytes_max => length,
+            Some(_) if limits.is_unauthenticated => return error("unauthenticated bulk length"),
             _ => return error("invalid bulk length"),
         };
         let end = start + length;

@@ -40,7 +40,8 @@ impl Fleet {
     }
 
     fn log(&self) -> FactLog {
-        FactLog::new((1..=3).map(|node| self.nodes.address(node)).collect(), "a test")
+        let addresses: Vec<String> = (1..=3).map(|node| self.nodes.address(node)).collect();
+        FactLog::new(addresses, "a test")
     }
 
     /// Who coordinates.

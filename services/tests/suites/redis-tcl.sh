@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 [ ${#units[@]} -gt 0 ] || units=(unit/type/string unit/type/incr unit/bitops unit/bitfield unit/expire unit/scan unit/keyspace
-  unit/multi unit/protocol unit/auth unit/quit)
+  unit/multi unit/protocol unit/quit unit/auth unit/acl unit/acl-v2)
 command -v tclsh >/dev/null || { echo "tclsh is required: apt-get install tcl" >&2; exit 2; }
 
 source_of_redis() {
@@ -42,7 +42,8 @@ source_of_redis() {
 }
 suite=${REDIS_SOURCE:-$(source_of_redis)}
 
-port=$(python3 - <<'PY'
+free_port() {
+  python3 - <<'PY'
 import socket
 # The first of a row of free ports, below those that the system hands out by itself.
 for port in range(21000, 29000, 50):
@@ -52,23 +53,42 @@ for port in range(21000, 29000, 50):
         print(port); break
     except OSError: pass
 PY
-)
-folder=$(mktemp -d)
-"$program" dev --forward --nodes "$nodes" --groups "$groups" --port "$port" --dir "$folder" >"$folder/dev.log" 2>&1 &
-server=$!
-trap 'kill $server 2>/dev/null; wait $server 2>/dev/null; rm -rf "$folder"' EXIT
-for _ in $(seq 300); do
-  grep -q 'Ctrl-C' "$folder/dev.log" && break
-  kill -0 $server || { cat "$folder/dev.log" >&2; exit 1; }
-  sleep 0.1
+}
+# The tests of these units start servers of their own, with users and passwords: nodes take their place.
+own=() shared=()
+for unit in "${units[@]}"; do
+  case $unit in unit/auth | unit/acl | unit/acl-v2) own+=("$unit") ;; *) shared+=("$unit") ;; esac
 done
+folder=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || { kill $server 2>/dev/null; wait $server 2>/dev/null; }; rm -rf "$folder"' EXIT
+tags="-needs:debug -needs:repl -needs:reset -needs:save -needs:latency -needs:pfdebug -needs:config-maxmemory"
 
-arguments=(--host 127.0.0.1 --port "$port" --singledb --cluster-mode --durable --timeout 300 --skipfile "$here/redis-tcl.skip"
-  --tags "-needs:debug -needs:repl -needs:reset -needs:save -needs:latency -needs:pfdebug -needs:config-maxmemory")
-for unit in "${units[@]}"; do arguments+=(--single "$unit"); done
-cd "$suite"
-mkdir -p tests/tmp
-./runtest "${arguments[@]}" | tee "$folder/result.log" | sed -u 's/\x1b\[[0-9;]*m//g'
+# Runs the suite with these arguments; the verdicts gather in one file.
+run_suite() {
+  (cd "$suite" && mkdir -p tests/tmp && FLOTILLA=$program ./runtest "$@" --singledb --cluster-mode --durable --timeout 300 \
+    --tags "$tags") | tee -a "$folder/result.log" | sed -u 's/\x1b\[[0-9;]*m//g'
+}
+status=0
+if [ ${#shared[@]} -gt 0 ]; then
+  port=$(free_port)
+  "$program" dev --forward --nodes "$nodes" --groups "$groups" --port "$port" --dir "$folder" >"$folder/dev.log" 2>&1 &
+  server=$!
+  for _ in $(seq 300); do
+    grep -q 'Ctrl-C' "$folder/dev.log" && break
+    kill -0 $server || { cat "$folder/dev.log" >&2; exit 1; }
+    sleep 0.1
+  done
+  arguments=()
+  for unit in "${shared[@]}"; do arguments+=(--single "$unit"); done
+  run_suite --host 127.0.0.1 --port "$port" --skipfile "$here/redis-tcl.skip" "${arguments[@]}" || status=1
+fi
+if [ ${#own[@]} -gt 0 ]; then
+  install -m 755 "$here/redis-server.py" "$suite/src/redis-server"
+  arguments=()
+  for unit in "${own[@]}"; do arguments+=(--single "$unit"); done
+  run_suite --clients 1 --skipfile "$here/redis-acl.skip" "${arguments[@]}" || status=1
+fi
 sed -i 's/\x1b\[[0-9;]*m//g' "$folder/result.log"
 echo "passed $(grep -c '^\[ok\]' "$folder/result.log"), failed $(grep -cE '^\[(err|exception)\]' "$folder/result.log"), left out $(grep -cE '^\[(ignore|skip)' "$folder/result.log")"
-! grep -qE '^\[(err|exception)\]' "$folder/result.log"
+! grep -qE '^\[(err|exception)\]' "$folder/result.log" && exit $status

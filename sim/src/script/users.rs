@@ -61,7 +61,7 @@ impl Script {
         this.conns.insert(conn.0, id);
         let before = self.last_entry(node);
         let mut taken = Taken::default();
-        self.step(node, Event::Opened { conn });
+        self.step(node, Event::Opened { conn, is_local: true });
         self.step(node, Event::Client { conn, bytes: &bytes, taken: &mut taken });
         let after = self.last_entry(node);
         if after > before && self.role(node) == Some(Role::Leader) {

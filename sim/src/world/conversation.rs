@@ -166,7 +166,7 @@ impl World {
         this.last_conn += 1;
         let (conn, life) = (this.last_conn, this.life);
         this.conns.insert(conn, Conn { client, attempt, input: Vec::new(), paused: false, last: 0 });
-        self.step(at, Event::Opened { conn: ConnId(conn) });
+        self.step(at, Event::Opened { conn: ConnId(conn), is_local: true });
         self.clients.list[client].connection = Some((at, life, conn));
         (at, life, conn)
     }

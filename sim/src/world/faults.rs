@@ -80,7 +80,7 @@ impl World {
                 let conn = ConnId(u64::MAX);
                 let command = format!("FLOTILLA.TRANSFER {group} {to}\r\n");
                 let mut taken = Taken::default();
-                self.step(at, Event::Opened { conn });
+                self.step(at, Event::Opened { conn, is_local: true });
                 self.step(at, Event::Client { conn, bytes: command.as_bytes(), taken: &mut taken });
                 self.step(at, Event::Closed { conn });
             }

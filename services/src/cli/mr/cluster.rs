@@ -1,8 +1,10 @@
 //! `flotilla mr` with `--addr`: jobs whose facts are in a running cluster's store.
 
 use super::super::Failure;
+use super::super::login::Login;
 use super::progress::summary;
 use super::{failure, registry};
+use crate::client::Seeds;
 use crate::hands::{pause, spawn};
 use crate::mapreduce::coordinator::{JobStatus, Request, Response, Settings};
 use crate::mapreduce::hands::cluster::find::Found;
@@ -29,6 +31,8 @@ pub(in crate::cli) struct StatusOptions {
     /// A core's client address.
     #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
     addr: String,
+    #[command(flatten)]
+    login: Login,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -40,6 +44,8 @@ pub(in crate::cli) struct ListOptions {
     /// A core's client address.
     #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
     addr: String,
+    #[command(flatten)]
+    login: Login,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -53,6 +59,8 @@ pub(in crate::cli) struct CancelOptions {
     /// A core's client address.
     #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
     addr: String,
+    #[command(flatten)]
+    login: Login,
 }
 
 /// Options of `flotilla mr worker`.
@@ -61,6 +69,8 @@ pub(in crate::cli) struct WorkerOptions {
     /// A core's client address; more than one may be given, in case a node is down.
     #[arg(long, short, value_name = "HOST:PORT")]
     addr: Vec<String>,
+    #[command(flatten)]
+    login: Login,
     /// Tasks at the same time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
@@ -76,17 +86,17 @@ impl WorkerOptions {
     }
 }
 
-fn ask(addr: &str, request: &Request) -> Result<Response, Failure> {
-    found(addr)?.call(request).map_err(Failure::Failed)
+fn ask(seeds: Seeds, request: &Request) -> Result<Response, Failure> {
+    found(seeds)?.call(request).map_err(Failure::Failed)
 }
 
-fn found(addr: &str) -> Result<Found, Failure> {
+fn found(seeds: Seeds) -> Result<Found, Failure> {
     let name = nonce().map_err(Failure::failed)?;
-    Ok(Found::new(vec![addr.to_owned()], &name, PATIENCE))
+    Ok(Found::new(seeds, &name, PATIENCE))
 }
 
-fn jobs(addr: &str, job: Option<u64>) -> Result<Vec<JobStatus>, Failure> {
-    match ask(addr, &Request::Status { job: job.map(JobId) })? {
+fn jobs(seeds: Seeds, job: Option<u64>) -> Result<Vec<JobStatus>, Failure> {
+    match ask(seeds, &Request::Status { job: job.map(JobId) })? {
         Response::Jobs(jobs) if jobs.is_empty() && job.is_some() => {
             Err(Failure::Failed(format!("there is no job {}", job.unwrap_or_default())))
         }
@@ -102,7 +112,7 @@ fn print_json(jobs: &[JobStatus]) -> Result<(), Failure> {
 }
 
 pub(super) fn status(options: &StatusOptions) -> Result<(), Failure> {
-    let jobs = jobs(&options.addr, options.job)?;
+    let jobs = jobs(options.login.seeds(std::slice::from_ref(&options.addr))?, options.job)?;
     if options.json {
         return print_json(&jobs);
     }
@@ -116,7 +126,7 @@ pub(super) fn status(options: &StatusOptions) -> Result<(), Failure> {
 }
 
 pub(super) fn list(options: &ListOptions) -> Result<(), Failure> {
-    let jobs = jobs(&options.addr, None)?;
+    let jobs = jobs(options.login.seeds(std::slice::from_ref(&options.addr))?, None)?;
     if options.json {
         return print_json(&jobs);
     }
@@ -138,7 +148,8 @@ pub(super) fn list(options: &ListOptions) -> Result<(), Failure> {
 }
 
 pub(super) fn cancel(options: &CancelOptions) -> Result<(), Failure> {
-    match ask(&options.addr, &Request::Cancel { job: JobId(options.job) })? {
+    let seeds = options.login.seeds(std::slice::from_ref(&options.addr))?;
+    match ask(seeds, &Request::Cancel { job: JobId(options.job) })? {
         Response::Refused(why) => Err(Failure::Failed(why)),
         _ => Ok(()),
     }
@@ -147,13 +158,13 @@ pub(super) fn cancel(options: &CancelOptions) -> Result<(), Failure> {
 /// Submits a job and waits for its end.
 pub(super) fn run(
     spec: JobSpec,
-    addr: &str,
+    seeds: Seeds,
     stop: &AtomicBool,
     mut observe: impl FnMut(&JobStatus),
 ) -> Result<JobStatus, Failure> {
     files::prepare_output(&spec).map_err(failure)?;
     ship_files(&spec).map_err(failure)?;
-    let mut found = found(addr)?;
+    let mut found = found(seeds)?;
     let work = spec.work.clone();
     let submitted = found.call(&Request::Submit { spec: Box::new(spec) });
     let job = match submitted {
@@ -188,12 +199,13 @@ pub(super) fn run(
 pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
     let name = nonce().map_err(Failure::failed)?;
     let settings = Settings { poll_ms: 20, lease_ms: 5_000, ..Settings::default() };
-    let (seeds, listen, leader) = (options.addr.clone(), options.listen.clone(), name.clone());
-    let leading = spawn(move || lead(&seeds, &listen, &leader, settings));
+    let seeds = options.login.seeds(&options.addr)?;
+    let (at, listen, leader) = (seeds.clone(), options.listen.clone(), name.clone());
+    let leading = spawn(move || lead(&at, &listen, &leader, settings));
     let working: Vec<_> = (0..options.threads)
         .map(|number| {
             let name = format!("{name}-{number}");
-            let found = Found::new(options.addr.clone(), &name, WORKER_PATIENCE);
+            let found = Found::new(seeds.clone(), &name, WORKER_PATIENCE);
             let shown = format!("pid {} thread {number}", std::process::id());
             spawn(move || work(found, registry(), &shown))
         })

@@ -1,5 +1,6 @@
 //! `flotilla mr run`: a job on this machine, from submission to its committed output.
 
+use super::super::login::Login;
 use super::super::{Failure, interrupted};
 use super::progress::{Progress, summary};
 use super::{failure, registry};
@@ -48,6 +49,8 @@ pub(in crate::cli) struct Options {
     /// A core's client address of a running cluster: its workers do the job, and no death of one process ends it.
     #[arg(long, short, value_name = "HOST:PORT")]
     addr: Option<String>,
+    #[command(flatten)]
+    login: Login,
     /// Worker processes [default: one for each CPU].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: Option<u32>,
@@ -95,7 +98,8 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     };
     let spec = plan(options.wish(workers)?, &registry()).map_err(failure)?;
     if let Some(addr) = &options.addr {
-        let status = super::cluster::run(spec, addr, &stop, |status| progress.show(status));
+        let seeds = options.login.seeds(std::slice::from_ref(addr))?;
+        let status = super::cluster::run(spec, seeds, &stop, |status| progress.show(status));
         progress.clear();
         return report(&status?, progress.seconds(), options.json);
     }

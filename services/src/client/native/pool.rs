@@ -1,7 +1,7 @@
 //! What the calls of a native client share: who leads what, and the connections and sessions that nobody uses at the moment.
 
 use super::super::cluster::range_of;
-use super::super::{ClientError, Reply};
+use super::super::{ClientError, Reply, Security};
 use super::link::Link;
 use super::within;
 use crate::slot::Slot;
@@ -38,11 +38,12 @@ struct Shared {
 pub(super) struct Pool {
     shared: Mutex<Shared>,
     patience: Duration,
+    security: Security,
 }
 
 impl Pool {
-    pub(super) fn new(seeds: Vec<String>, patience: Duration) -> Self {
-        Self { shared: Mutex::new(Shared { seeds, ..Shared::default() }), patience }
+    pub(super) fn new(seeds: Vec<String>, patience: Duration, security: Security) -> Self {
+        Self { shared: Mutex::new(Shared { seeds, ..Shared::default() }), patience, security }
     }
 
     /// Held for a few instructions, never across an await.
@@ -62,11 +63,10 @@ impl Pool {
         let mut link = self.link(&address).await?;
         let is_known = self.shared().shards > 0;
         if !is_known {
-            let asked: [&[u8]; 3] = [b"CONFIG", b"GET", b"flotilla-shards"];
-            let reply = within(self.patience, link.call(&asked)).await?;
+            let reply = within(self.patience, link.call(&[b"CLUSTER", b"INFO"])).await?;
             let shards = shards_of(&reply).ok_or_else(|| ClientError::Protocol {
                 address: address.clone(),
-                what: format!("CONFIG GET flotilla-shards was answered with {reply}: is it a Flotilla?"),
+                what: format!("CLUSTER INFO was answered with {reply}: is it a Flotilla?"),
             })?;
             self.shared().shards = shards;
         }
@@ -124,7 +124,7 @@ impl Pool {
         let idle = self.shared().links.get_mut(address).and_then(Vec::pop);
         match idle {
             Some(link) => Ok(link),
-            None => within(self.patience, Link::open(address)).await,
+            None => within(self.patience, Link::open(address, &self.security)).await,
         }
     }
 
@@ -156,7 +156,8 @@ impl Pool {
 }
 
 fn shards_of(reply: &Reply) -> Option<u16> {
-    let Reply::Array(pair) = reply else { return None };
-    let [_, Reply::Bulk(shards)] = &pair[..] else { return None };
-    std::str::from_utf8(shards).ok()?.parse().ok().filter(|shards| *shards > 0)
+    let Reply::Bulk(text) = reply else { return None };
+    let mut lines = std::str::from_utf8(text).ok()?.lines();
+    let shards = lines.find_map(|line| line.strip_prefix("flotilla_shards:"))?;
+    shards.parse().ok().filter(|shards| *shards > 0)
 }

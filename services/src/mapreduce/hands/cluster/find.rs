@@ -1,6 +1,7 @@
 //! The way to whoever coordinates.
 
 use super::log::FactLog;
+use crate::client::Seeds;
 use crate::hands::{Stopwatch, pause};
 use crate::mapreduce::coordinator::{Request, Response};
 use crate::mapreduce::hands::worker::Transport;
@@ -22,7 +23,7 @@ pub struct Found {
 
 impl Found {
     /// Through the store that has these addresses. Nobody there for `patience` is an error.
-    pub fn new(seeds: Vec<String>, name: &str, patience: Duration) -> Self {
+    pub fn new(seeds: impl Into<Seeds>, name: &str, patience: Duration) -> Self {
         Self { log: FactLog::new(seeds, name), patience, talk: None }
     }
 

@@ -2,6 +2,7 @@
 
 use super::log::{Announcement, FactLog};
 use crate::client::ClientError;
+use crate::client::Seeds;
 use crate::hands::{Stopwatch, pause, spawn};
 use crate::mapreduce::coordinator::{Coordinator, Fact, Request, Response, Settings, Verdict};
 use std::io::{BufRead, BufReader, Write};
@@ -22,7 +23,7 @@ type Asked = (Request, TcpStream);
 ///
 /// # Errors
 /// If it can't listen at `listen`.
-pub fn lead(seeds: &[String], listen: &str, name: &str, settings: Settings) -> Result<(), String> {
+pub fn lead(seeds: &Seeds, listen: &str, name: &str, settings: Settings) -> Result<(), String> {
     let listener = TcpListener::bind(listen).map_err(|error| format!("--listen {listen}: {error}"))?;
     let address = listener.local_addr().map_err(|error| format!("--listen {listen}: {error}"))?.to_string();
     let (send, requests) = sync_channel(WAITING_MAX);
@@ -33,7 +34,7 @@ pub fn lead(seeds: &[String], listen: &str, name: &str, settings: Settings) -> R
         }
     });
     let ours = Announcement { address, pid: std::process::id() };
-    let mut log = FactLog::new(seeds.to_vec(), name);
+    let mut log = FactLog::new(seeds.clone(), name);
     loop {
         match log.announce(&ours, LEASE) {
             Ok(true) => {
@@ -41,7 +42,7 @@ pub fn lead(seeds: &[String], listen: &str, name: &str, settings: Settings) -> R
                     tracing::warn!(%error, "coordinating ended");
                 }
                 // Whatever was in doubt is read again.
-                log = FactLog::new(seeds.to_vec(), name);
+                log = FactLog::new(seeds.clone(), name);
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the store can't be asked"),

@@ -1,6 +1,6 @@
 //! The log of facts in the store.
 
-use crate::client::{ClientError, Cluster, Reply};
+use crate::client::{ClientError, Cluster, Reply, Seeds};
 use crate::mapreduce::coordinator::{Fact, Ledger};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -69,7 +69,7 @@ fn protocol(what: impl ToString) -> ClientError {
 
 impl FactLog {
     /// The log in the store that has these addresses; `name` is nobody else's.
-    pub fn new(seeds: Vec<String>, name: &str) -> Self {
+    pub fn new(seeds: impl Into<Seeds>, name: &str) -> Self {
         let store = Cluster::new(seeds);
         Self {
             store,
