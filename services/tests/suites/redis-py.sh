@@ -39,34 +39,48 @@ first, count = map(int, sys.argv[1:])
 for port in (first, *range(21000, 29000, 50)):
     try:
         for at in range(port, port + count):
-            with socket.socket() as s: s.bind(("127.0.0.1", at))
+            with socket.socket() as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.bind(("127.0.0.1", at))
         print(port); break
     except OSError: pass
 PY
 }
 
-server='' folder=''
+servers=() folder=''
 finish() {
-  if [ -n "$server" ]; then kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; fi
+  for server in "${servers[@]}"; do kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; done
   [ -z "$folder" ] || rm -rf "$folder"
-  server='' folder=''
+  servers=() folder=''
+}
+
+# Starts a cluster: its first port, how many nodes it has, and what else it is told.
+serve() {
+  local log=$folder/dev-$1.log
+  "$program" dev --port "$1" --nodes "$2" --dir "$folder/$1" "${@:3}" >"$log" 2>&1 &
+  servers+=($!)
+  for _ in $(seq 300); do
+    grep -q 'Ctrl-C' "$log" && return
+    kill -0 "${servers[-1]}" || break
+    sleep 0.1
+  done
+  cat "$log" >&2
+  exit 1
 }
 trap finish EXIT
 
 status=0
 for mode in "${modes[@]}"; do
   folder=$(mktemp -d)
-  nodes=6 first=16379 options=(--nodes 6 --groups 3)
-  markers='not onlynoncluster'
-  if [ "$mode" = plain ]; then nodes=1 first=6379 options=(--nodes 1 --groups 1 --forward) markers='not onlycluster'; fi
-  port=$(free_ports "$first" "$nodes")
-  "$program" dev "${options[@]}" --port "$port" --dir "$folder" >"$folder/dev.log" 2>&1 &
-  server=$!
-  for _ in $(seq 300); do
-    grep -q 'Ctrl-C' "$folder/dev.log" && break
-    kill -0 "$server" || { cat "$folder/dev.log" >&2; exit 1; }
-    sleep 0.1
-  done
+  plain=$(free_ports 6379 1)
+  serve "$plain" 1 --groups 1 --forward
+  if [ "$mode" = plain ]; then
+    port=$plain nodes=1 markers='not onlycluster'
+  else
+    # Some of its tests want a plain server, too.
+    port=$(free_ports 16379 6) nodes=6 markers='not onlynoncluster'
+    serve "$port" 6 --groups 3
+  fi
   echo "== redis-py $version, $mode"
   (cd "$suite" && FLOTILLA_MODE=$mode FLOTILLA_SKIP=$here/redis-py.skip PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 \
     "$environment/bin/python" -m pytest -p redis_py_suite -p no:cacheprovider --ignore=tests/test_credentials.py \

@@ -34,6 +34,7 @@ def pytest_sessionstart(session):
         session.config.REDIS_INFO["cluster_enabled"] = False
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     kept, dropped, known = [], [], list(rules())
     for item in items:
