@@ -2,8 +2,10 @@
 //!
 //! Three nodes with real, synced logs; many clients; the leader is killed with
 //! SIGKILL under load and restarted; at last the whole cluster is killed and restarted; every acknowledged write must be there each
-//! time. While the store serves, a MapReduce job counts the words of a text whose counts are known.
+//! time. While the store serves, a MapReduce job counts the words of a text whose counts are known, and half of the shards move to
+//! another group.
 
+use super::demo_shards::Moved;
 use super::demo_words::Words;
 use super::load::{Client, Shared, key_of, start_client, value_of};
 use super::{Failure, interrupted};
@@ -15,6 +17,7 @@ use crate::slot::Slot;
 use clap::Args;
 use flotilla_runtime::driver::floor;
 use hdrhistogram::Histogram;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +58,10 @@ struct Report {
     cpu_us_per_write: f64,
     words_mb_per_second: f64,
     writes_meanwhile_per_s: f64,
+    shards_moved: usize,
+    move_seconds: f64,
+    moved_mb: f64,
+    writes_while_moving_per_s: f64,
     checks: Vec<(String, bool)>,
 }
 
@@ -96,7 +103,11 @@ impl<'a> Demo<'a> {
         say("starting three nodes, each a process with a synced log of its own");
         let program = std::env::current_exe().map_err(Failure::failed)?;
         let log = LogSettings { segment_bytes: 32 << 20, ..LogSettings::default() };
-        let cluster = LocalCluster::start(LocalOptions { log, ..LocalOptions::new(program, folder.clone()) });
+        let cluster = LocalCluster::start(LocalOptions {
+            log,
+            spare_groups: 1,
+            ..LocalOptions::new(program, folder.clone())
+        });
         let cluster = cluster.map_err(Failure::failed)?;
         cluster.wait_until_founded(Duration::from_secs(20)).map_err(Failure::failed)?;
         let shared = Arc::default();
@@ -109,11 +120,13 @@ impl<'a> Demo<'a> {
         self.watch(1, "warming up")?;
         let (throughput, cpu_us) = self.measure()?;
         let words = self.count_words()?;
+        let (moved, writes_while_moving) = self.move_shards()?;
         let without_leader_ms = self.kill_the_leader()?;
         let (acknowledged, latencies) = self.stop_clients()?;
         let total = acknowledged.iter().sum();
         let mut checks = vec![("no client saw an error".to_owned(), self.shared.errors().is_empty())];
         checks.push(("every word was counted while the store served".to_owned(), words.is_right));
+        checks.push(("half of the shards moved under load".to_owned(), moved.shards * 2 == moved.of));
         for error in self.shared.errors().iter().take(3) {
             say(&format!("a client failed: {error}"));
         }
@@ -133,7 +146,7 @@ impl<'a> Demo<'a> {
         sorted.sort_unstable();
         let sync = |q: f64| sorted[((sorted.len() - 1) as f64 * q) as usize] as f64 / 1e3;
         Ok(Report {
-            schema: "flotilla-demo-1",
+            schema: "flotilla-demo-2",
             clients: self.options.clients,
             acknowledged_writes: total,
             throughput_per_s: throughput,
@@ -150,6 +163,10 @@ impl<'a> Demo<'a> {
             cpu_us_per_write: cpu_us,
             words_mb_per_second: words.bytes as f64 / 1e6 / words.seconds,
             writes_meanwhile_per_s: words.writes as f64 / words.seconds,
+            shards_moved: moved.shards,
+            move_seconds: moved.seconds,
+            moved_mb: moved.bytes as f64 / 1e6,
+            writes_while_moving_per_s: writes_while_moving as f64 / moved.seconds,
             checks,
         })
     }
@@ -211,6 +228,26 @@ impl<'a> Demo<'a> {
         Ok(words)
     }
 
+    /// Lets a second group join under load; what moved, and the writes meanwhile.
+    fn move_shards(&self) -> Result<(Moved, u64), Failure> {
+        say("a second group joins under load: half of the shards move to it");
+        let before = self.acknowledged();
+        let moved = super::demo_shards::join(&self.cluster.address(1), |line| {
+            self.check_interrupt()?;
+            say(line);
+            Ok(())
+        })?;
+        let writes = self.acknowledged() - before;
+        say(&format!(
+            "{} of {} shards moved in {:.2} s, {:.1} MB; {writes} writes were acknowledged meanwhile",
+            moved.shards,
+            moved.of,
+            moved.seconds,
+            moved.bytes as f64 / 1e6
+        ));
+        Ok((moved, writes))
+    }
+
     /// SIGKILL for the leader under load; returns the milliseconds in which nothing was acknowledged.
     fn kill_the_leader(&mut self) -> Result<f64, Failure> {
         let mut client = self.cluster.client();
@@ -251,23 +288,40 @@ impl<'a> Demo<'a> {
         Ok((acknowledged, latencies))
     }
 
-    /// Reads every acknowledged key from the leader and compares.
+    /// Reads every acknowledged key from whoever leads its group and compares.
     fn check(&self, acknowledged: &[u64], what: &str) -> Result<(String, bool), Failure> {
         let mut cluster = self.cluster.client();
-        cluster.execute(b"demo", &[b"GET", b"demo"], Duration::from_secs(15)).map_err(Failure::failed)?;
-        let address = cluster.address_of(Slot(0)).ok_or_else(|| Failure::failed("no leader is known"))?;
-        let mut connection = Connection::open(&address, Duration::from_secs(15)).map_err(Failure::failed)?;
+        // Any read that is answered shows that the leaders are known; then there is nothing that would move.
+        for slot in [Slot(0), Slot(crate::slot::SLOTS - 1)] {
+            let key = crate::slot::key_in(slot.0);
+            cluster.execute(&key, &[b"GET", &key], Duration::from_secs(15)).map_err(Failure::failed)?;
+        }
+        cluster.refresh().map_err(Failure::failed)?;
+        let mut connections: BTreeMap<String, Connection> = BTreeMap::new();
         let mut wrong = 0_u64;
         for (client, count) in (0_u64..).zip(acknowledged) {
             let numbers: Vec<u64> = (0..*count).collect();
             for batch in numbers.chunks(CHECK_PIPELINE) {
                 self.check_interrupt()?;
-                let keys: Vec<Vec<u8>> = batch.iter().map(|number| key_of(client, *number)).collect();
-                let commands: Vec<[&[u8]; 2]> = keys.iter().map(|key| [&b"GET"[..], key]).collect();
-                connection.send(commands.iter().map(|command| &command[..])).map_err(Failure::failed)?;
+                let mut of_each: BTreeMap<String, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
                 for number in batch {
-                    let reply = connection.receive().map_err(Failure::failed)?;
-                    wrong += u64::from(reply != Reply::Bulk(value_of(client, *number)));
+                    let key = key_of(client, *number);
+                    let address = cluster.address_of(Slot::of_key(&key));
+                    let address = address.ok_or_else(|| Failure::failed("a key's leader isn't known"))?;
+                    of_each.entry(address).or_default().push((*number, key));
+                }
+                for (address, keys) in &of_each {
+                    if !connections.contains_key(address) {
+                        let opened = Connection::open(address, Duration::from_secs(15));
+                        connections.insert(address.clone(), opened.map_err(Failure::failed)?);
+                    }
+                    let connection = connections.get_mut(address).expect("just made");
+                    let commands: Vec<[&[u8]; 2]> = keys.iter().map(|(_, key)| [&b"GET"[..], key]).collect();
+                    connection.send(commands.iter().map(|command| &command[..])).map_err(Failure::failed)?;
+                    for (number, _) in keys {
+                        let reply = connection.receive().map_err(Failure::failed)?;
+                        wrong += u64::from(reply != Reply::Bulk(value_of(client, *number)));
+                    }
                 }
             }
         }
@@ -316,6 +370,13 @@ fn print(report: &Report, json: bool) {
             ),
         ),
     ];
+    lines.push((
+        "shards moved meanwhile".to_owned(),
+        format!(
+            "{} in {:.2} s ({:.1} MB), with {:.0} writes/s at the same time",
+            report.shards_moved, report.move_seconds, report.moved_mb, report.writes_while_moving_per_s
+        ),
+    ));
     for (what, held) in &report.checks {
         lines.push((if *held { "held" } else { "FAILED" }.to_owned(), what.clone()));
     }

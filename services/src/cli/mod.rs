@@ -5,6 +5,7 @@
 
 mod cluster;
 mod demo;
+mod demo_shards;
 mod demo_words;
 mod dev;
 mod exec;

@@ -16,6 +16,8 @@ const HELD_UP_MAX: usize = 64;
 pub(super) struct Leaving {
     to: u32,
     config: u64,
+    /// What was said, and when.
+    said: Kind,
     said_at: Nanos,
     /// The kind of the last step that is in the log, applied or not.
     proposed: Option<u8>,
@@ -48,10 +50,14 @@ impl Core {
             if kind == Kind::Ask && under_way.count() >= UNDER_WAY_MAX {
                 continue;
             }
-            let new = Leaving { to, config, said_at: 0, proposed: None };
+            let new = Leaving { to, config, said: kind, said_at: 0, proposed: None };
             let said = talk.leaving.entry(shard.number).or_insert(new);
             if (said.to, said.config) != (to, config) {
                 *said = new;
+            }
+            if said.said != kind {
+                // It is frozen now: its clients wait for nothing else.
+                (said.said, said.said_at) = (kind, 0);
             }
             if said.said_at == 0 || now.monotonic >= said.said_at + RETRY {
                 said.said_at = now.monotonic.max(1);
@@ -102,7 +108,7 @@ impl Core {
     /// else leads. Twice does no harm.
     fn propose_once(&mut self, now: Now, place: usize, word: &Word<'_>, step: &StepV1<'_>) {
         let talk = self.migration.talks.get_mut(&place).expect("made by the caller");
-        let new = Leaving { to: word.from, config: word.config, said_at: 0, proposed: None };
+        let new = Leaving { to: word.from, config: word.config, said: Kind::Ask, said_at: 0, proposed: None };
         let said = talk.leaving.entry(word.shard).or_insert(new);
         if said.proposed == Some(step.kind) {
             return;
