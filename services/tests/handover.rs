@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::load::Load;
 use common::{PATIENCE, TestCluster, output, program, run, start, text, wide};
 use flotilla_services::client::Reply;
 use flotilla_services::config::RaftSettings;
@@ -36,42 +37,6 @@ fn wait_for_leader(cluster: &TestCluster, at: u32, group: u32, wanted: u32) {
     while leader(cluster, at, group) != Some(wanted) {
         assert!(clock.elapsed() < PATIENCE, "{wanted} doesn't lead group {group}: {}", cluster.info(at));
         pause(Duration::from_millis(5));
-    }
-}
-
-/// Writes and reads as fast as it can until told to stop; returns how often, and the longest time between two answers.
-struct Load {
-    over: Arc<AtomicBool>,
-    worker: std::thread::JoinHandle<(u32, Duration)>,
-}
-
-impl Load {
-    fn start(cluster: &TestCluster, number: u32) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (mut client, stop) = (cluster.nodes.client(), Arc::clone(&over));
-        let worker = spawn(move || {
-            let key = format!("load:{number}").into_bytes();
-            let (mut answered, mut longest) = (0_u32, Duration::ZERO);
-            while !stop.load(Ordering::Relaxed) {
-                let clock = Stopwatch::start();
-                let value = answered.to_string();
-                let set = client.execute(&key, &[b"SET", &key, value.as_bytes()], PATIENCE).unwrap();
-                assert!(matches!(set, Reply::Status(_)), "{set}");
-                longest = longest.max(clock.elapsed());
-                let clock = Stopwatch::start();
-                let got = client.execute(&key, &[b"GET", &key], PATIENCE).unwrap();
-                assert!(matches!(&got, Reply::Bulk(bytes) if *bytes == value.as_bytes()), "{got}");
-                longest = longest.max(clock.elapsed());
-                answered += 1;
-            }
-            (answered, longest)
-        });
-        Self { over, worker }
-    }
-
-    fn stop(self) -> (u32, Duration) {
-        self.over.store(true, Ordering::Relaxed);
-        self.worker.join().unwrap()
     }
 }
 

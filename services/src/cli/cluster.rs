@@ -110,14 +110,10 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 }
 
 fn ask(common: &Common, words: &[&str]) -> Result<Reply, Failure> {
-    let (addr, security) = (&common.addr, common.login.security()?);
-    let mut connection = Connection::open_secured(addr, PATIENCE, &security).map_err(Failure::failed)?;
+    let security = common.login.security()?;
     let args: Vec<&[u8]> =
         std::iter::once(&b"FLOTILLA.CLUSTER"[..]).chain(words.iter().map(|word| word.as_bytes())).collect();
-    match connection.execute(&args).map_err(Failure::failed)? {
-        Reply::Error(error) => Err(Failure::Failed(format!("{addr}: {error}"))),
-        reply => Ok(reply),
-    }
+    progress::execute(&common.addr, &security, &args).map_err(Failure::failed)
 }
 
 fn change(common: &Common, what: &str, words: &[String]) -> Result<(), Failure> {

@@ -2,12 +2,17 @@
 //! its own shards, asked core by core.
 
 use crate::client::{ClientError, Connection, Reply, Security};
+use crate::hands::{Stopwatch, pause};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 /// How long one core may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than an election takes.
+const ELECTION: Duration = Duration::from_secs(10);
+/// When whoever may lead soon is asked again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// What a group's leader says.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -94,10 +99,23 @@ pub(super) fn numbers(text: &str) -> Vec<u16> {
     ranges.flatten().collect()
 }
 
-fn execute(address: &str, security: &Security, command: &[&[u8]]) -> Result<Reply, ClientError> {
-    match Connection::open_secured(address, PATIENCE, security)?.execute(command)? {
-        Reply::Error(error) => Err(ClientError::Refused(format!("{address}: {error}"))),
-        reply => Ok(reply),
+/// Asks one core. While the controller has no leader that is known, nothing is done, and it is asked again.
+///
+/// # Errors
+/// It doesn't answer, or refuses.
+pub(super) fn execute(address: &str, security: &Security, command: &[&[u8]]) -> Result<Reply, ClientError> {
+    let clock = Stopwatch::start();
+    loop {
+        match Connection::open_secured(address, PATIENCE, security)?.execute(command)? {
+            Reply::Error(error) => {
+                let may_lead_soon = error.starts_with("TRYAGAIN ") || error.starts_with("CLUSTERDOWN ");
+                if !may_lead_soon || clock.elapsed() > ELECTION {
+                    return Err(ClientError::Refused(format!("{address}: {error}")));
+                }
+            }
+            reply => return Ok(reply),
+        }
+        pause(AGAIN);
     }
 }
 
