@@ -6,6 +6,7 @@
 //! | [`wal`] | the `wal` command: the log beside the disk and raft-engine |
 //! | [`raft`] | the `raft` command: agreement beside raft-rs and openraft, many groups, a leader's death |
 //! | [`mapreduce`] | the `mapreduce` command: whole jobs beside GNU tools, DuckDB, PySpark |
+//! | [`reshard`] | the `reshard` command: a shard that moves between groups, and what its clients see |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
@@ -31,6 +32,7 @@ mod mapreduce;
 mod raft;
 mod recorder;
 mod report;
+mod reshard;
 mod resp;
 mod target;
 mod timer;
@@ -60,6 +62,8 @@ enum Command {
     Raft(raft::RaftArgs),
     #[command(name = "mapreduce")]
     MapReduce(mapreduce::MapReduceArgs),
+    /// What a shard on its way to another group costs
+    Reshard(reshard::ReshardArgs),
     #[command(hide = true)]
     RaftNode(raft::processes::NodeArgs),
 }
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         Command::Wal(args) => wal::run(&args),
         Command::Raft(args) => raft::run(&args),
         Command::MapReduce(args) => mapreduce::run(&args),
+        Command::Reshard(args) => reshard::run(&args),
         Command::RaftNode(args) => raft::processes::node(&args),
     };
     match outcome {

@@ -32,6 +32,8 @@ pub struct LocalOptions {
     pub groups: u32,
     /// Groups without a shard, that may join.
     pub spare_groups: u32,
+    /// Whether groups can join and leave at all.
+    pub controller: bool,
     /// The first client port; 0: any that are free.
     pub port: u16,
     /// What a node does with a command that it doesn't lead.
@@ -63,6 +65,7 @@ impl LocalOptions {
             cores: 1,
             groups: 1,
             spare_groups: 0,
+            controller: true,
             port: 0,
             redirect: Redirect::Moved,
             limits: Limits::default(),
@@ -169,7 +172,7 @@ impl LocalCluster {
             data: folder.join(format!("node-{}", entry.id)),
             groups: self.options.groups,
             spare_groups: self.options.spare_groups,
-            controller: self.options.spare_groups > 0,
+            controller: self.options.controller,
             placement: Vec::new(),
             protected_mode: true,
             requirepass_sha256: self.options.requirepass_sha256,

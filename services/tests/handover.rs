@@ -8,10 +8,8 @@ use common::load::Load;
 use common::{PATIENCE, TestCluster, output, program, run, start, text, wide};
 use flotilla_services::client::Reply;
 use flotilla_services::config::RaftSettings;
-use flotilla_services::hands::{Stopwatch, pause, spawn};
+use flotilla_services::hands::{Stopwatch, pause};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Much longer than a handover may take, on a busy machine too.

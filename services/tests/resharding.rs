@@ -204,7 +204,7 @@ fn bad_orders_change_nothing() {
         let (status, said) = order(words);
         assert!(status == Some(1) && said.contains(says), "{words:?}: {status:?} {said}");
     }
-    let none = start(|_| {});
+    let none = start(|options| options.controller = false);
     let mut command = Command::new(program());
     let done = run(command.args(["cluster", "join", "0", "--addr", &none.nodes.address(1)]));
     assert!(text(&done.stderr).contains("no controller"), "{}", text(&done.stderr));

@@ -6,9 +6,6 @@ use crate::rng::Rng;
 const MS: u64 = 1_000_000;
 const US: u64 = 1_000;
 
-/// Whether shards move between groups.
-const RESHARDS: bool = true;
-
 /// What a crash may do to writes that weren't synced. Each write is dealt with by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loses {
@@ -229,9 +226,7 @@ impl Swarm {
         if swarm.changes > 0 {
             swarm.nodes += few(maybe(100, 1, 2));
         }
-        if RESHARDS {
-            swarm.reshards = maybe(40, 50, 1200) * MS;
-        }
+        swarm.reshards = maybe(40, 50, 1200) * MS;
         if swarm.reshards > 0 {
             swarm.spare_groups = u32::try_from(maybe(100, 1, 3)).expect("few");
         }

@@ -21,7 +21,7 @@ pub(super) struct Options {
     /// Raft groups of the cluster [default: one a core].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     groups: Option<u32>,
-    /// Experimental: further groups, which have no shard until `flotilla cluster join` lets them.
+    /// Further groups, which have no shard until `flotilla cluster join` lets them.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     spare_groups: u32,
     /// Keep the data in this folder [default: a temporary one, removed at the end].

@@ -160,7 +160,7 @@ mod tests {
 
     impl Lone {
         fn leading() -> Self {
-            let config = "cluster = \"one\"\nnode = 1\ndata = \"/nowhere\"\n[log]\nsegment_bytes = 1048576\n\
+            let config = "cluster = \"one\"\nnode = 1\ndata = \"/nowhere\"\ncontroller = false\n[log]\nsegment_bytes = 1048576\n\
                           [[nodes]]\nid = 1\nhost = \"here\"\nport = 7001\npeer_port = 17001\n";
             let config: Config = toml::from_str(config).unwrap();
             let now = Now { monotonic: SECOND, unix_ms: 1_700_000_000_000 };

@@ -8,7 +8,7 @@ use crate::command::{ConnectionState, Quiet, Spec, code};
 use crate::config::Config;
 use crate::resp::{Limits, Protocol, ReplyWriter};
 use flotilla_runtime::planted::{Bug, planted};
-use flotilla_runtime::{ConnId, Effect, Effects, SplitMix64};
+use flotilla_runtime::{ConnId, Effect, Effects, Nanos, SplitMix64};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a command whose reply is due does.
@@ -69,6 +69,8 @@ pub(super) struct Connection {
     paused: Option<usize>,
     /// [`Core::ways_changed`](super::Core::ways_changed) when the commands that wait were sent on their ways.
     ways: u64,
+    /// A command that was given back, undone, and when it was for the first time.
+    tried: Option<(u64, Nanos)>,
     pub(super) closing: bool,
     cut_off: bool,
 }
@@ -137,6 +139,16 @@ impl Connection {
         self.reads_here > 0 || self.watching.is_some()
     }
 
+    /// Whether that command is the only one that waits; since when it has been tried, if it wasn't done before.
+    pub(super) fn is_alone(&mut self, sequence: u64, now: Nanos) -> Option<Nanos> {
+        let is_it = self.replies.len() == 1 && self.is_waiting(sequence) && !self.cut_off;
+        is_it.then(|| {
+            let (of, since) = self.tried.filter(|(of, _)| *of == sequence).unwrap_or((sequence, now));
+            self.tried = Some((of, since));
+            since
+        })
+    }
+
     /// Whether the next command would go another way than those that still wait, and might overtake them: the ways have changed.
     pub(super) fn is_at_a_fork(&mut self, ways_changed: u64) -> bool {
         if self.replies.is_empty() {
@@ -196,6 +208,7 @@ impl Connections {
             watching: None,
             paused: None,
             ways: 0,
+            tried: None,
             closing: false,
             cut_off: false,
         };

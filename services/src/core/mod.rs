@@ -19,6 +19,7 @@
 //! | `handover.rs` | leaderships on their way to other nodes, and who waits meanwhile |
 //! | `held.rs` | commands that wait, as copies |
 //! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
+//! | `returned.rs` | commands that another node gave back undone, and that go where their group is led |
 //! | `member.rs` | who has replicas of the groups, and how an operator changes that |
 //! | `control.rs` | the controller's group: who serves what |
 //! | `migration/` | shards on their way between groups |
@@ -47,6 +48,7 @@ mod keyless;
 mod member;
 mod migration;
 mod remote;
+mod returned;
 mod routes;
 mod scan;
 mod shards;
@@ -346,6 +348,7 @@ impl Machine for Core {
                 self.tick_groups(now, out);
                 self.tick_snapshots(now, out);
                 self.tick_migration(now, out);
+                self.tick_returned(now, out);
             }
             Event::Opened { conn, is_local } => self.open(now, conn, is_local),
             Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
@@ -395,6 +398,7 @@ impl Machine for Core {
             self.draining,
             self.snapshots.deadline(),
             self.migration.deadline(),
+            self.remote.returned.deadline(),
             self.cut_off_at,
         ];
         deadlines.into_iter().flatten().min()

@@ -7,6 +7,7 @@
 
 use super::client::PackedArgs;
 use super::group::UNDECIDED_FOR_MAX;
+use super::returned::{self, Returned};
 use super::routes::Located;
 use super::{Core, channel};
 use crate::command::{Spec, code, lookup};
@@ -36,6 +37,8 @@ pub enum Outcome {
     Reply(Vec<u8>),
     /// Nobody will ever know: the client must be cut off.
     Unknown,
+    /// It certainly didn't happen: whoever was asked doesn't lead the group, or no longer has the shard.
+    NotHere,
 }
 
 /// What cores of one node say to each other.
@@ -95,6 +98,8 @@ struct Waiting {
     to: Destination,
     writes: bool,
     since: Nanos,
+    /// What was sent, if it may be sent elsewhere when it comes back.
+    command: Option<PackedArgs>,
 }
 
 /// The commands that are elsewhere, and what leaves for the peers this turn.
@@ -106,11 +111,14 @@ pub(crate) struct Remote {
     /// Peers to which the link stands.
     up: BTreeSet<PeerId>,
     outgoing: BTreeMap<PeerId, Vec<u8>>,
+    /// Commands that came back, undone.
+    pub(super) returned: Returned,
 }
 
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 const UNKNOWN: u8 = 3;
+const NOT_HERE: u8 = 4;
 /// kind, protocol, two zero bytes, length, token.
 const ITEM_HEADER_BYTES: usize = 16;
 
@@ -121,12 +129,22 @@ impl Remote {
         Self { last_token: SplitMix64::new(seed).next() >> 1, ..Self::default() }
     }
 
-    fn expect(&mut self, now: Now, command: &Outgoing<'_>, to: Destination) -> u64 {
+    fn token(&mut self) -> u64 {
         self.last_token += 1;
-        let Outgoing { conn, sequence, spec, .. } = *command;
-        let waiting = Waiting { conn, sequence, to, writes: spec.is_write(), since: now.monotonic };
-        self.waiting.insert(self.last_token, waiting);
         self.last_token
+    }
+
+    fn expect(
+        &mut self,
+        now: Now,
+        token: u64,
+        sent: &Outgoing<'_>,
+        to: Destination,
+        command: Option<PackedArgs>,
+    ) {
+        let Outgoing { conn, sequence, spec, .. } = *sent;
+        let (writes, since) = (spec.is_write(), now.monotonic);
+        self.waiting.insert(token, Waiting { conn, sequence, to, writes, since, command });
     }
 
     /// Since when the peer that owes an answer for the longest time does.
@@ -161,7 +179,7 @@ impl Remote {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.outgoing.is_empty()
+        self.waiting.is_empty() && self.outgoing.is_empty() && self.returned.is_empty()
     }
 }
 
@@ -183,7 +201,8 @@ impl Core {
         command: &Outgoing<'_>,
         out: &mut Effects<Message>,
     ) {
-        let token = self.remote.expect(now, command, Destination::Core);
+        let token = self.remote.token();
+        self.remote.expect(now, token, command, Destination::Core, None);
         let packed = PackedArgs::pack(command.args);
         out.push(Effect::Mesh {
             to: core,
@@ -197,10 +216,10 @@ impl Core {
             let error = "TRYAGAIN there is no link to the node that leads the key's group";
             return self.connections.fill(command.conn, command.sequence, |reply| reply.error(error));
         }
-        let token = self.remote.expect(now, command, Destination::Peer(peer));
+        let (token, packed) = (self.remote.token(), PackedArgs::pack(command.args));
         self.cut_off_at.get_or_insert(now.monotonic + UNDECIDED_FOR_MAX);
-        let packed = PackedArgs::pack(command.args);
         self.remote.put(peer, REQUEST, command.protocol, token, packed.bytes());
+        self.remote.expect(now, token, command, Destination::Peer(peer), Some(packed));
     }
 
     /// Writes the reply of whoever waits at `origin`.
@@ -233,9 +252,12 @@ impl Core {
 
     /// The command of `origin` certainly didn't happen here: tell it where to go.
     pub(super) fn redirect(&mut self, origin: Origin, slot: Option<Slot>, out: &mut Effects<Message>) {
-        let error = match self.config.redirect {
-            Redirect::Moved => self.moved(slot),
-            Redirect::Forward => "TRYAGAIN the leader of the key's group has changed".to_owned(),
+        let error = match (self.config.redirect, origin) {
+            (Redirect::Moved, _) => self.moved(slot),
+            (Redirect::Forward, Origin::Peer { peer, token, protocol }) => {
+                return self.remote.put(peer, NOT_HERE, protocol, token, &[]);
+            }
+            (Redirect::Forward, _) => returned::TRY_AGAIN.to_owned(),
         };
         self.answer(origin, out, |_, reply| reply.error(&error));
     }
@@ -271,7 +293,7 @@ impl Core {
             Message::Request { token, protocol, command } => {
                 self.execute_for(now, Origin::Core { core: from, token, protocol }, command.bytes(), out);
             }
-            Message::Response { token, outcome } => self.came_back(token, outcome),
+            Message::Response { token, outcome } => self.came_back(now, token, outcome, out),
             Message::Leader { group, term, leader } => self.leaders.heard(group, term, leader),
             Message::Configured(newest) => self.heard_configuration(*newest),
             Message::User { name, user } => self.user_changed(now, &name, user),
@@ -304,8 +326,9 @@ impl Core {
             };
             match header[0] {
                 REQUEST => self.execute_for(now, Origin::Peer { peer: from, token, protocol }, bytes, out),
-                REPLY => self.came_back(token, Outcome::Reply(bytes.to_vec())),
-                UNKNOWN => self.came_back(token, Outcome::Unknown),
+                REPLY => self.came_back(now, token, Outcome::Reply(bytes.to_vec()), out),
+                UNKNOWN => self.came_back(now, token, Outcome::Unknown, out),
+                NOT_HERE => self.came_back(now, token, Outcome::NotHere, out),
                 _ => break,
             }
             frame = rest;
@@ -334,11 +357,16 @@ impl Core {
         }
     }
 
-    fn came_back(&mut self, token: u64, outcome: Outcome) {
+    fn came_back(&mut self, now: Now, token: u64, outcome: Outcome, out: &mut Effects<Message>) {
         let Some(waiting) = self.remote.waiting.remove(&token) else { return };
         match outcome {
             Outcome::Reply(bytes) => self.connections.fill_raw(waiting.conn, waiting.sequence, &bytes),
             Outcome::Unknown => self.connections.cut_off(waiting.conn),
+            Outcome::NotHere => {
+                let Waiting { conn, sequence, to, command, .. } = waiting;
+                let from = if let Destination::Peer(peer) = to { Some(peer) } else { None };
+                self.take_back(now, (conn, sequence), from, command, out);
+            }
         }
     }
 

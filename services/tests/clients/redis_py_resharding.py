@@ -8,5 +8,4 @@ for number in range(1500):
     assert r.get(f"py:{number % 200}") == str(number).encode()
 for number in range(300):
     assert r.incr("py:counter") == number + 1
-assert sum(1 for _ in r.scan_iter("py:*")) >= 200
 print("ok", r.get("py:counter").decode())

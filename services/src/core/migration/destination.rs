@@ -2,6 +2,7 @@
 
 use super::{Core, Kind, RETRY, Status, StepV1, Word};
 use crate::core::remote::Message;
+use crate::core::routes::Located;
 use flotilla_runtime::{Effects, Nanos, Now};
 
 /// Shards that arrive at a group at a time, from all others.
@@ -98,6 +99,9 @@ impl Core {
                 self.answer_word(now, word, Kind::Ready, out);
             }
             Kind::Offer => {
+                // Its source's log says so, and this node's replica of that may hear of it much later: until then clients would
+                // be sent to and fro.
+                self.routes.learn(Located { shard: word.shard, config: word.config, group: word.to });
                 let is_known = talk.pulls.get(&word.shard).is_some_and(|pull| pull.config == word.config);
                 if !is_known {
                     let pull = Pull { config: word.config, from: word.from, state: State::Due };
