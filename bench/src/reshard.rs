@@ -128,7 +128,8 @@ fn one_size(
     let (mut seconds, mut away, mut stays, mut meanwhile) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for turn in 0..moves {
         interrupt.check()?;
-        (moving.take(), staying.take());
+        moving.take();
+        staying.take();
         load.done.store(0, Ordering::Relaxed);
         let clock = Instant::now();
         move_to(&addresses[0], GROUPS[(turn as usize + 1) % 2])?;
