@@ -31,7 +31,8 @@ fn verdict(dir: &Path) -> (i32, serde_json::Value) {
 
 /// One node that has written some keys and died.
 fn dead_node() -> TestCluster {
-    let mut cluster = start(|options| options.nodes = 1);
+    // One group: what its log holds is looked at entry by entry.
+    let mut cluster = start(|options| (options.nodes, options.controller) = (1, false));
     for number in 0..30 {
         cluster.set(&format!("key:{number}"), &format!("value {number}"));
     }
@@ -161,7 +162,7 @@ fn damage_is_told_and_a_lone_node_goes_on_with_a_repaired_copy() {
 
 #[test]
 fn a_repaired_copy_among_replicas_gets_back_what_it_gave_up() {
-    let mut cluster = start(|options| options.nodes = 3);
+    let mut cluster = start(|options| (options.nodes, options.controller) = (3, false));
     for number in 0..40 {
         cluster.set(&format!("key:{number}"), "first");
     }
@@ -186,7 +187,9 @@ fn a_repaired_copy_among_replicas_gets_back_what_it_gave_up() {
 
 #[test]
 fn a_running_node_is_looked_at_and_not_repaired() {
-    let cluster = start(|options| (options.nodes, options.cores, options.groups) = (1, 2, 2));
+    let cluster = start(|options| {
+        (options.nodes, options.cores, options.groups, options.controller) = (1, 2, 2, false)
+    });
     cluster.set("key", "value");
     let (_, report) = verdict(&cluster.data(1));
     assert_eq!(report["in_use"], true, "{report}");
