@@ -206,7 +206,12 @@ fn a_client_that_never_stops_sending_holds_up_nobody() {
         })
     });
     let floods: Vec<_> = floods.collect();
+    let clock = Stopwatch::start();
     let meanwhile = latency(&mut other, 200);
+    // The less the other one waits, the sooner it is done; the others are to be served for a second.
+    while clock.elapsed() < Duration::from_secs(1) {
+        latency(&mut other, 10);
+    }
     over.store(true, Ordering::Relaxed);
     let served: usize = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
     println!(
