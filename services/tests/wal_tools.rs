@@ -304,7 +304,7 @@ fn on_a_terminal_repair_asks() {
 #[test]
 fn a_snapshot_that_is_gone_or_spoiled_is_told() {
     let mut cluster = start(|options| {
-        options.nodes = 1;
+        (options.nodes, options.controller) = (1, false);
         options.log.snapshot_after_bytes = 64 << 10;
     });
     let value = "x".repeat(5000);

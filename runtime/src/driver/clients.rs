@@ -19,7 +19,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 const SPARE_BUFFERS_MAX: usize = 64;
 /// Larger ones aren't.
 const SPARE_BYTES_MAX: usize = 16 * BUFFER_BYTES;
-/// What is taken from one connection before the core looks after the others.
+/// What is taken in a round from those who send without a pause, together: what the others wait for. It is shared among as many
+/// as there were in the round before; a buffer is the least that each has.
 const ROUND_BYTES_MAX: usize = 256 * 1024;
 /// How long a connection that we close may go on sending before it is cut off.
 const LINGER: Duration = Duration::from_secs(1);
@@ -234,7 +235,7 @@ async fn read_on<M: Machine + 'static>(
             (round, taken_in_round) = (core.round(), 0);
         }
         taken_in_round += count;
-        if taken_in_round >= ROUND_BYTES_MAX {
+        if taken_in_round >= (ROUND_BYTES_MAX / core.patient_last().max(1)).max(BUFFER_BYTES) {
             core.next_round().await;
         }
     }

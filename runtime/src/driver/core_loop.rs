@@ -95,6 +95,8 @@ pub(super) struct CoreLoop<M: Machine> {
     rounds: Cell<u64>,
     /// Tasks that could go on, and let the others go first.
     patient: RefCell<Vec<Waker>>,
+    /// How many there were in the round before.
+    patient_last: Cell<usize>,
     pub(super) buffers: Buffers,
     endpoint: RefCell<Endpoint<M::Message>>,
     /// Mesh messages that found a full ring, in order.
@@ -135,6 +137,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             turn: Cell::new(0),
             rounds: Cell::new(0),
             patient: RefCell::default(),
+            patient_last: Cell::new(0),
             buffers: Buffers::default(),
             endpoint: RefCell::new(endpoint),
             mesh_backlog: RefCell::default(),
@@ -182,6 +185,11 @@ impl<M: Machine + 'static> CoreLoop<M> {
         self.rounds.get()
     }
 
+    /// How many tasks let the others go first in the round before.
+    pub(super) fn patient_last(&self) -> usize {
+        self.patient_last.get()
+    }
+
     /// Waits until whoever is ready has had a part.
     pub(super) async fn next_round(&self) {
         let round = self.rounds.get();
@@ -199,6 +207,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
     fn begin_round(&self) -> bool {
         self.rounds.set(self.rounds.get() + 1);
         let patient = self.patient.take();
+        self.patient_last.set(patient.len());
         let are_there = !patient.is_empty();
         if are_there {
             self.poller.stir();

@@ -18,7 +18,9 @@
 //! ```
 //!
 //! Twice: what comes while a commit is under way is in the next one, if the disk keeps up. Who has seen two and still waits
-//! is in a queue that stands, and only then is the rate at which it is drained what is possible, and not what was asked.
+//! is in a queue that stands, and only then is the rate at which it is drained what is possible, and not what was asked. Commits
+//! that are under way at once end at once: they count as one. And while nothing at all is done, there is no rate to go by: a
+//! disk that pauses is slow once the pause is longer than the bound, and not because little was asked for before.
 //!
 //! So a burst after quiet times is taken whole, however long: nobody has waited yet, and how fast the disk is when it has
 //! much to do isn't known yet. Under lasting overload the queue stays at half the bound, which leaves the other half for the
@@ -67,8 +69,11 @@ pub(super) struct Admission {
     /// Work taken, and done, since the beginning.
     taken: u64,
     done: u64,
-    /// How often some was done.
+    /// How often some was done, a thirty-second of the bound apart; and when that was last.
     batches: u64,
+    batch_at: Nanos,
+    /// When some was done last.
+    done_at: Nanos,
     /// (when, work done by then): since the queue was empty last, and no older than a quarter of the bound.
     samples: VecDeque<(Nanos, u64)>,
     /// What was drained in what time when the last write was refused, and when that was.
@@ -87,6 +92,8 @@ impl Admission {
             taken: 0,
             done: 0,
             batches: 0,
+            batch_at: 0,
+            done_at: 0,
             samples: VecDeque::new(),
             rate: None,
             refused_at: 0,
@@ -98,7 +105,8 @@ impl Admission {
     pub(super) fn admits(&mut self, now: Nanos) -> bool {
         let Some(head) = self.marks.front().filter(|_| self.wait_max > 0) else { return true };
         let age = now.saturating_sub(head.since);
-        let is_standing = age > self.wait_max / 8 && self.batches >= head.batches + 2;
+        let is_moving = now.saturating_sub(self.done_at) <= self.wait_max / 16;
+        let is_standing = age > self.wait_max / 8 && self.batches >= head.batches + 2 && is_moving;
         let is_refusing = self.is_refusing(now);
         if age <= self.wait_max && !is_standing && !is_refusing {
             return true;
@@ -153,10 +161,13 @@ impl Admission {
             self.marks.pop_front();
         }
         let done = self.marks.front().map_or(self.taken, |mark| mark.before);
-        if done > self.done {
-            (self.done, self.batches) = (done, self.batches + 1);
-        }
         let every = self.wait_max / 32;
+        if done > self.done {
+            (self.done, self.done_at) = (done, now);
+            if now >= self.batch_at + every {
+                (self.batches, self.batch_at) = (self.batches + 1, now);
+            }
+        }
         if self.samples.back().is_none_or(|(at, _)| now >= at + every) {
             self.samples.push_back((now, self.done));
         }
@@ -324,6 +335,20 @@ mod tests {
             assert_eq!(queue.refused, 0);
             queue.run(1000, 10, 100);
             assert_eq!(queue.refused, 0, "after {stall} ms");
+        }
+    }
+
+    #[test]
+    fn a_pause_just_after_a_slow_moment_isn_t_taken_for_the_rate() {
+        // Some wait for a little longer while the disk is slow, and then nothing is done for less than the bound.
+        for (slow, pause) in [(10, 120), (30, 110), (30, 400), (60, 800)] {
+            let mut queue = Queue::new(1000);
+            queue.run(1000, 10, 100);
+            for (milliseconds, possible) in [(slow, 5), (pause, 0), (1000, 100), (1000, 100)] {
+                queue.run(milliseconds, 10, possible);
+                assert_eq!(queue.refused, 0, "{slow} ms, {pause} ms, at {possible}");
+            }
+            assert_eq!(queue.percentile(100), 1);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, TestCluster, start};
 use crate::load::percentile;
-use crate::{descriptors, memory_kib, process};
+use crate::{alone, descriptors, memory_kib, process};
 use flotilla_services::client::{Connection, Reply};
 use flotilla_services::hands::{Stopwatch, pause, spawn};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -61,6 +61,7 @@ fn ping(mut stream: &TcpStream) {
 /// Ten thousand clients that do nothing cost little memory and nobody's time; the next one is turned away in Redis' words.
 #[test]
 fn ten_thousand_idle_connections_harm_nobody() {
+    let _alone = alone();
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     let most = limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap());
@@ -95,6 +96,7 @@ fn ten_thousand_idle_connections_harm_nobody() {
 /// Clients come, ask once and go, some without waiting for the answer: nothing is left of them, and nobody notices.
 #[test]
 fn clients_that_come_and_go_leave_nothing_behind() {
+    let _alone = alone();
     let cluster = lone_with(10_000);
     let (pid, address) = (process(&cluster, 1), cluster.nodes.address(1));
     let mut other = cluster.connect(1);
@@ -139,6 +141,7 @@ fn clients_that_come_and_go_leave_nothing_behind() {
 /// Clients that ask for much and don't read it are cut off; what waits for them is bounded, and nobody else waits.
 #[test]
 fn clients_that_don_t_read_are_cut_off_and_harm_nobody() {
+    let _alone = alone();
     const READERS: usize = 20;
     const OUTPUT_MIB: usize = 4;
     let cluster = start(|options| {
@@ -176,6 +179,7 @@ fn clients_that_don_t_read_are_cut_off_and_harm_nobody() {
 /// A client that sends faster than it can be served doesn't keep the node from serving the others.
 #[test]
 fn a_client_that_never_stops_sending_holds_up_nobody() {
+    let _alone = alone();
     let cluster = lone_with(100);
     let address = cluster.nodes.address(1);
     let mut other = cluster.connect(1);
@@ -202,7 +206,12 @@ fn a_client_that_never_stops_sending_holds_up_nobody() {
         })
     });
     let floods: Vec<_> = floods.collect();
+    let clock = Stopwatch::start();
     let meanwhile = latency(&mut other, 200);
+    // The less the other one waits, the sooner it is done; the others are to be served for a second.
+    while clock.elapsed() < Duration::from_secs(1) {
+        latency(&mut other, 10);
+    }
     over.store(true, Ordering::Relaxed);
     let served: usize = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
     println!(

@@ -19,8 +19,6 @@ pub(crate) struct Outcome {
     pub(crate) sent: u64,
     pub(crate) done: u64,
     pub(crate) refused: u64,
-    /// For each batch of one connection: how long its last reply took.
-    pub(crate) took: Vec<Duration>,
     pub(crate) lasted: Duration,
 }
 
@@ -34,16 +32,10 @@ impl Outcome {
         self.sent as f64 / self.lasted.as_secs_f64()
     }
 
-    /// All but one of a hundred took less.
-    pub(crate) fn p99(&mut self) -> Duration {
-        percentile(&mut self.took, 99)
-    }
-
     fn add(&mut self, other: Self) {
         self.sent += other.sent;
         self.done += other.done;
         self.refused += other.refused;
-        self.took.extend(other.took);
         self.lasted = self.lasted.max(other.lasted);
     }
 }
@@ -102,11 +94,9 @@ impl Writes {
             let mut replies = Replies::new(stream.try_clone().unwrap());
             let clock = Stopwatch::start();
             while clock.elapsed() < this.time {
-                let begun = Stopwatch::start();
                 stream.write_all(&bytes[..starts[at_once]]).unwrap();
                 outcome.sent += at_once as u64;
                 replies.take(at_once, &mut outcome);
-                outcome.took.push(begun.elapsed());
             }
             outcome.lasted = clock.elapsed();
             outcome
@@ -119,14 +109,13 @@ impl Writes {
         self.on_each(move |this, number| {
             let (bytes, starts) = this.commands(number);
             let mut stream = this.connect();
-            let (tell, told) = mpsc::channel::<(usize, Stopwatch)>();
+            let (tell, told) = mpsc::channel();
             let mut replies = Replies::new(stream.try_clone().unwrap());
             let clock = Stopwatch::start();
             let reader = spawn(move || {
                 let mut outcome = Outcome::default();
-                for (count, begun) in told {
+                for count in told {
                     replies.take(count, &mut outcome);
-                    outcome.took.push(begun.elapsed());
                 }
                 outcome
             });
@@ -139,7 +128,7 @@ impl Writes {
                 sent = due;
                 while count > 0 {
                     let some = count.min(KEYS);
-                    tell.send((some, Stopwatch::start())).unwrap();
+                    tell.send(some).unwrap();
                     stream.write_all(&bytes[..starts[some]]).unwrap();
                     count -= some;
                 }

@@ -7,10 +7,18 @@ mod common;
 
 mod connections;
 mod load;
+mod narrow;
 mod probe;
 mod writes;
 
 use common::TestCluster;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Each of these tests measures how long something takes: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static MEASURING: Mutex<()> = Mutex::new(());
+    MEASURING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The process of a node.
 fn process(cluster: &TestCluster, node: u32) -> u32 {

@@ -4,9 +4,10 @@
 #
 #   services/tests/suites/redis-py.sh [plain|cluster] [PYTEST ARGUMENT...]
 #
-# The tests come from PyPI's source package (or from the folder in REDIS_PY_SOURCE). What is left out, and why, is in
-# redis-py.skip; tests that need a command which this server doesn't have are left out by what it answers. Ends with status 0
-# if every other test passed. FLOTILLA is the program, by default the release build.
+# The tests come from PyPI's source package (or from the folder in REDIS_PY_SOURCE). Those of TLS have a node of their own, and
+# certificates that openssl makes. What is left out, and why, is in redis-py.skip; tests that need a command which this server
+# doesn't have are left out by what it answers. Ends with status 0 if every other test passed. FLOTILLA is the program, by default
+# the release build.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -28,6 +29,22 @@ if [ ! -d "$suite" ]; then
     --dest "$work" "redis==$version"
   mkdir -p "$work/source" && tar -xf "$work"/redis-*.tar.gz -C "$work/source" --strip-components=1
   mv "$work/source" "$suite" && rm -rf "$work"
+fi
+# The client tells servers its version, which it knows from being installed; what is tested is the source.
+"$environment/bin/pip" show --quiet redis 2>/dev/null ||
+  "$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps --no-build-isolation "$suite"
+# Certificates where the tests look for them: of an authority, the server and a client.
+tls=$suite/dockers/standalone/tls
+if [ ! -e "$suite/dockers/cluster/tls" ]; then
+  mkdir -p "$tls" "$suite/dockers/cluster"
+  openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=authority -keyout "$tls/ca.key" -out "$tls/ca.crt" \
+    -addext keyUsage=critical,keyCertSign 2>/dev/null
+  for name in redis client; do
+    openssl req -newkey rsa:2048 -nodes -subj "/CN=$name" -keyout "$tls/$name.key" -out "$tls/$name.csr" 2>/dev/null
+    openssl x509 -req -in "$tls/$name.csr" -CA "$tls/ca.crt" -CAkey "$tls/ca.key" -CAcreateserial -days 3650 -extfile \
+      <(printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n') -out "$tls/$name.crt" 2>/dev/null
+  done
+  cp -r "$tls" "$suite/dockers/cluster/tls"
 fi
 
 free_ports() {
@@ -67,6 +84,35 @@ serve() {
   cat "$log" >&2
   exit 1
 }
+
+# Starts a node that speaks TLS only, at a port and the one behind it.
+serve_tls() {
+  cat >"$folder/tls.toml" <<TOML
+cluster = "tls"
+node = 1
+data = "$folder/tls"
+redirect = "forward"
+[tls]
+cert = "$tls/redis.crt"
+key = "$tls/redis.key"
+ca = "$tls/ca.crt"
+clients = "required"
+[[nodes]]
+id = 1
+host = "127.0.0.1"
+port = $1
+peer_port = $(($1 + 1))
+TOML
+  "$program" serve --config "$folder/tls.toml" >"$folder/tls.log" 2>&1 &
+  servers+=($!)
+  for _ in $(seq 300); do
+    (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null && return
+    kill -0 "${servers[-1]}" || break
+    sleep 0.1
+  done
+  cat "$folder/tls.log" >&2
+  exit 1
+}
 trap finish EXIT
 
 status=0
@@ -81,12 +127,14 @@ for mode in "${modes[@]}"; do
     port=$(free_ports 16379 6) nodes=6 markers='not onlynoncluster'
     serve "$port" 6 --groups 3
   fi
+  tls_port=$(free_ports 16666 2)
+  serve_tls "$tls_port"
   echo "== redis-py $version, $mode"
   (cd "$suite" && FLOTILLA_MODE=$mode FLOTILLA_SKIP=$here/redis-py.skip PYTHONPATH=$here PYTHONDONTWRITEBYTECODE=1 \
     "$environment/bin/python" -m pytest -p redis_py_suite -p no:cacheprovider --ignore=tests/test_credentials.py \
     --ignore=tests/test_asyncio/test_credentials.py -q --tb=native -W ignore --timeout 60 \
-    -m "$markers and not redismod and not ssl and not cp_integration" --redis-url "redis://127.0.0.1:$port/0" \
-    --redis-cluster-nodes $nodes "$@") || status=1
+    -m "$markers and not redismod and not cp_integration" --redis-url "redis://127.0.0.1:$port/0" \
+    --redis-ssl-url "rediss://localhost:$tls_port" --redis-cluster-nodes $nodes "$@") || status=1
   finish
 done
 exit $status

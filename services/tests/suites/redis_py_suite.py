@@ -1,8 +1,9 @@
 """A plugin of pytest for redis-py.sh: which of redis-py's tests are left out, and the reasons counted.
 
-A line of the file in FLOTILLA_SKIP is `reason | pattern`: tests whose ids match the pattern (a regular expression) are left
-out for that reason. A test that fails because the server doesn't know a command is left out too, and so is, in the plain run,
-one that fails because keys are in different slots: what the server answers is the reason.
+A line of the file in FLOTILLA_SKIP is `reason | pattern`: tests whose ids, behind the run's name and a colon, match the pattern (a
+regular expression) are left out for that reason. A test that fails because the server doesn't know a command, or can't change a
+setting, is left out too, and so is, in the plain run, one that fails because keys are in different slots: what the server answers
+is the reason.
 """
 import os
 import re
@@ -11,10 +12,12 @@ from collections import Counter
 import pytest
 
 UNKNOWN = re.compile(
-    r"unknown (?:command|subcommand) '([^']*)'|(\w+) command doesn't exist in Redis commands|(DEBUG) command not allowed",
+    r"unknown (?:command|subcommand) '([^']*)'|(\w+) command doesn't exist in Redis commands|(DEBUG) command not allowed"
+    r"|ACL SETUSER modifier '[-+](\w+)': Unknown command",
     re.IGNORECASE,
 )
 CROSS_SLOT = re.compile(r"CROSSSLOT|ClusterCrossSlotError|Keys in request don't hash to the same slot|isn't of one slot")
+SETTING = re.compile(r"Unknown option or number of arguments for CONFIG SET|CONFIG SET failed .*immutable config")
 MODE = os.environ.get("FLOTILLA_MODE", "plain")
 left_out, commands, by_answer = Counter(), Counter(), []
 
@@ -38,7 +41,7 @@ def pytest_sessionstart(session):
 def pytest_collection_modifyitems(config, items):
     kept, dropped, known = [], [], list(rules())
     for item in items:
-        reason = next((reason for reason, pattern in known if pattern.search(item.nodeid)), None)
+        reason = next((reason for reason, pattern in known if pattern.search(f"{MODE}:{item.nodeid}")), None)
         if reason is None:
             kept.append(item)
         else:
@@ -55,17 +58,21 @@ def pytest_runtest_makereport(item, call):
     if report.failed and call.excinfo is not None:
         words = list(chain(call.excinfo.value))
         found = next(filter(None, map(UNKNOWN.search, words)), None)
-        crosses = MODE == "plain" and any(map(CROSS_SLOT.search, words))
-        if found or crosses:
-            name = found and next(filter(None, found.groups()))
-            if found:
-                commands[name.upper()] += 1
-            else:
-                left_out["keys of different slots in one command or transaction"] += 1
+        reason = None
+        if found:
+            name = next(filter(None, found.groups())).upper()
+            commands[name] += 1
+            reason = f"there is no {name}"
+        elif any(map(SETTING.search, words)):
+            reason = "settings that can't be changed while it runs, or that only Redis has"
+        elif MODE == "plain" and any(map(CROSS_SLOT.search, words)):
+            reason = "keys of different slots in one command or transaction"
+        if reason:
+            if not found:
+                left_out[reason] += 1
                 by_answer.append(item.nodeid)
             report.outcome = "skipped"
-            why = f"there is no {name}" if found else "keys of different slots"
-            report.longrepr = (str(item.path), 0, f"Skipped: {why}")
+            report.longrepr = (str(item.path), 0, f"Skipped: {reason}")
 
 
 def chain(error):
