@@ -4,8 +4,8 @@
 //! a shard that stays in the same group, and a load on all shards that stay, tell what they see of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -161,8 +161,10 @@ fn one_size(
 
 /// A key of a shard: all of a shard's keys share the tag of its first slot.
 fn key_of(shard: u16, number: u64) -> Vec<u8> {
-    let tag = key_in(first_slot(shard, SHARDS));
-    [b"{", &tag[..], b"}", number.to_string().as_bytes()].concat()
+    // A tag is found by trying.
+    static TAGS: LazyLock<Vec<Vec<u8>>> =
+        LazyLock::new(|| (0..SHARDS).map(|shard| key_in(first_slot(shard, SHARDS))).collect());
+    [b"{", &TAGS[usize::from(shard)][..], b"}", number.to_string().as_bytes()].concat()
 }
 
 /// Fills the shard that moves; every other one gets a key.
@@ -173,22 +175,48 @@ fn fill(client: &mut Cluster, mib: u64, interrupt: &Interrupt) -> Result<()> {
         client.execute(&key, &[b"SET", &key, &value], PATIENCE).map_err(failed)?;
     }
     let keys = mib * (1 << 20) / VALUE_BYTES as u64;
-    let address = client.address_of(Slot(first_slot(MOVES, SHARDS))).ok_or_else(|| failed("no leader"))?;
-    let mut connection = Connection::open(&address, PATIENCE).map_err(failed)?;
     let numbers: Vec<u64> = (0..keys).collect();
-    for batch in numbers.chunks(256) {
-        interrupt.check()?;
-        let keys: Vec<Vec<u8>> = batch.iter().map(|number| key_of(MOVES, *number)).collect();
-        let commands: Vec<[&[u8]; 3]> = keys.iter().map(|key| [&b"SET"[..], key, &value]).collect();
-        connection.send(commands.iter().map(|command| &command[..])).map_err(failed)?;
-        for _ in batch {
-            match connection.receive().map_err(failed)? {
-                Reply::Status(_) => {}
-                other => return Err(failed(format!("SET was answered with {other}"))),
+    let mut batches = numbers.chunks(256).peekable();
+    let until = Instant::now() + PATIENCE * 10;
+    while batches.peek().is_some() {
+        // Leaderships go to the nodes that should have them soon after a start.
+        client.refresh().map_err(failed)?;
+        let address =
+            client.address_of(Slot(first_slot(MOVES, SHARDS))).ok_or_else(|| failed("no leader"))?;
+        let mut connection = Connection::open(&address, PATIENCE).map_err(failed)?;
+        while let Some(batch) = batches.peek() {
+            interrupt.check()?;
+            if !set_all(&mut connection, batch, &value)? {
+                break;
             }
+            batches.next();
+        }
+        if Instant::now() > until {
+            return Err(failed("the shard can't be filled"));
         }
     }
     Ok(())
+}
+
+/// Sets these keys of the shard that moves; `false` if the node doesn't lead it (any more).
+fn set_all(connection: &mut Connection, numbers: &[u64], value: &[u8]) -> Result<bool> {
+    let keys: Vec<Vec<u8>> = numbers.iter().map(|number| key_of(MOVES, *number)).collect();
+    let commands: Vec<[&[u8]; 3]> = keys.iter().map(|key| [&b"SET"[..], key, value]).collect();
+    connection.send(commands.iter().map(|command| &command[..])).map_err(failed)?;
+    let mut is_led = true;
+    for _ in numbers {
+        match connection.receive().map_err(failed)? {
+            Reply::Status(_) => {}
+            Reply::Error(error) if is_for_another(&error) => is_led = false,
+            other => return Err(failed(format!("SET was answered with {other}"))),
+        }
+    }
+    Ok(is_led)
+}
+
+/// Whether an error says that nothing was done, and that another node, or later, is the way.
+fn is_for_another(error: &str) -> bool {
+    ["MOVED ", "TRYAGAIN ", "CLUSTERDOWN ", "BUSY "].iter().any(|word| error.starts_with(word))
 }
 
 fn move_to(address: &str, group: &str) -> Result<()> {
