@@ -123,7 +123,7 @@ fn a_founded_cluster_does_without_any_one_of_its_nodes_at_once() {
 
 #[test]
 fn damage_that_nobody_can_mend_is_refused_with_segment_offset_and_group() {
-    let mut cluster = start(|options| options.nodes = 1);
+    let mut cluster = start(|options| (options.nodes, options.controller) = (1, false));
     for number in 0..20 {
         cluster.set(&format!("key:{number}"), "value");
     }

@@ -7,6 +7,7 @@ mod common;
 use common::{PATIENCE, TestCluster, start, text};
 use flotilla_services::client::{Connection, Reply};
 use flotilla_services::hands::{Stopwatch, pause, spawn};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -30,12 +31,16 @@ fn member(cluster: &TestCluster, node: u32, args: &[&str]) -> Vec<String> {
     }
 }
 
-/// Asks every node of `of` for a change until one of them shows that it is as wanted.
+/// Asks every node of `of` for a change until one of them shows, of every group, that it is as wanted.
 fn change(cluster: &TestCluster, of: &[u32], args: &[&str], wanted: &str) {
     let clock = Stopwatch::start();
     loop {
         let shown: Vec<String> = of.iter().flat_map(|node| member(cluster, *node, &["LIST"])).collect();
-        if shown.iter().any(|line| line.contains(wanted) && !line.contains("changes it")) {
+        let group = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+        let all: BTreeSet<String> = shown.iter().map(|line| group(line)).collect();
+        let is_wanted = |line: &&String| line.contains(wanted) && !line.contains("changes it");
+        let done: BTreeSet<String> = shown.iter().filter(is_wanted).map(|line| group(line)).collect();
+        if all == done && !all.is_empty() {
             return;
         }
         assert!(clock.elapsed() < PATIENCE, "{args:?} doesn't lead to {wanted}: {shown:?}");

@@ -140,7 +140,7 @@ fn registers(
                     }
                     // It may have happened, or may yet.
                     (Some(Answer::Lost), _) => Some(*operation),
-                    (None, _) if now >= operation.called + 1_000 => Some(*operation),
+                    (None, _) if now >= operation.called + 400 => Some(*operation),
                     (None, _) => None,
                     (Some(answer), _) => panic!("{answer:?}"),
                 };
