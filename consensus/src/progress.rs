@@ -179,6 +179,8 @@ impl Progress {
         if self.mode == Mode::Probe || (self.mode == Mode::Snapshot && news) {
             self.mode = Mode::Replicate;
             self.in_flight.clear();
+            // The guess may have been beyond: what nobody has acknowledged is sent (again).
+            self.next = self.matched + 1;
         }
         self.probe_sent = false;
         news
