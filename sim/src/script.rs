@@ -23,8 +23,8 @@ mod shards;
 mod users;
 
 pub use network::{Sent, Traffic, Weather};
-pub use shards::{is_for_another, nodes_of};
-pub use users::{Answer, CallId};
+pub use shards::nodes_of;
+pub use users::{Answer, CallId, is_for_another};
 
 use crate::check::Checks;
 use crate::rng::Rng;

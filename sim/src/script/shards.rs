@@ -3,7 +3,7 @@
 //! Group `g` is on the nodes from `3 g` on ([`nodes_of`]), the controller on all. So a group can be shut down as the labs' tests
 //! do, and the others and the controller live on.
 
-use super::users::{Answer, CallId};
+use super::users::{Answer, CallId, is_for_another};
 use super::{NODES_OF_A_GROUP, SHARDS, Script};
 use flotilla_consensus::Role;
 use flotilla_services::client::Reply;
@@ -79,14 +79,6 @@ impl Script {
         self.wait(limit_ms, "every shard is where it should be", Self::is_at_home)
     }
 
-    /// Waits until there is a first configuration, and everything is as it says.
-    ///
-    /// # Errors
-    /// It isn't within so many milliseconds, or a rule broke.
-    pub fn founded(&mut self, limit_ms: u64) -> Result<(), String> {
-        self.at_home(limit_ms)
-    }
-
     /// Crashes all nodes of a group.
     pub fn crash_group(&mut self, group: usize) {
         nodes_of(group).for_each(|node| self.crash(node));
@@ -146,9 +138,4 @@ impl Script {
             other => Err(format!("{words} was answered with {other}")),
         }
     }
-}
-
-/// Whether an error says that nothing was done, and that somebody else, or later, might.
-pub fn is_for_another(error: &str) -> bool {
-    ["MOVED ", "CLUSTERDOWN ", "TRYAGAIN ", "BUSY "].iter().any(|word| error.starts_with(word))
 }

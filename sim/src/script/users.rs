@@ -29,9 +29,13 @@ impl Answer {
 
     /// Whether it says that the command wasn't done, and is for another node.
     pub fn is_elsewhere(&self) -> bool {
-        let words = ["MOVED ", "CLUSTERDOWN ", "TRYAGAIN "];
-        matches!(self, Self::Reply(Reply::Error(text)) if words.iter().any(|word| text.starts_with(word)))
+        matches!(self, Self::Reply(Reply::Error(text)) if is_for_another(text))
     }
+}
+
+/// Whether an error says that nothing was done, and that somebody else, or later, might.
+pub fn is_for_another(error: &str) -> bool {
+    ["MOVED ", "CLUSTERDOWN ", "TRYAGAIN ", "BUSY "].iter().any(|word| error.starts_with(word))
 }
 
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 
 mod agreement;
 mod churn;
+mod clerk;
 mod elections;
 mod kv;
 mod machine;

@@ -2,20 +2,16 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `clerk.rs` | a client that doesn't give up |
 //! | `plain.rs` | KV-A: one, several, lossy, partitioned, restarted |
 //! | `trimmed.rs` | KV-B: the same with snapshots, and what they take |
 
-mod clerk;
 mod plain;
 mod trimmed;
 
+use crate::clerk::{Clerk, Done, Wish, linearizable};
 use crate::get;
-use clerk::{Clerk, Done, Wish};
 use flotilla_services::client::Reply;
-use flotilla_sim::linear::{Did, Operation, Verdict, check};
 use flotilla_sim::script::{Script, Setup, Weather};
-use std::collections::BTreeMap;
 
 /// What the log may have before a snapshot is taken, where there are any.
 const AFTER: usize = 4096;
@@ -165,7 +161,7 @@ impl Office {
         self.script.weather(Weather::Fair);
         self.script.converged(10_000).unwrap();
         if self.case.shared {
-            linearizable(&self.done, &self.clerks);
+            linearizable(&self.done, &self.clerks, 50);
         } else {
             for (number, (value, writes)) in self.own.iter().enumerate() {
                 let found = get(&mut self.script, &format!("own:{number}"));
@@ -178,32 +174,6 @@ impl Office {
             assert!(first > 1 || !self.case.trimmed, "node {node} keeps its log from {first} on");
         }
         self
-    }
-}
-
-/// Whether the clerks can have seen what they saw, key by key.
-fn linearizable(done: &[Done], clerks: &[Clerk]) {
-    let mut histories: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
-    let number = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().parse().unwrap();
-    for Done { key, wish, reply, called, returned } in done {
-        let did = match (wish, reply) {
-            (Wish::Put(value), _) => Did::Write(Some(number(value.as_bytes()))),
-            (_, Reply::Null) => Did::Read(None),
-            (_, Reply::Bulk(value)) => Did::Read(Some(number(value))),
-            (_, reply) => panic!("{wish:?}: {reply}"),
-        };
-        histories.entry(key).or_default().push(Operation { called: *called, returned: Some(*returned), did });
-    }
-    for (key, wish, called) in clerks.iter().filter_map(Clerk::pending) {
-        if let Wish::Put(value) = wish {
-            let did = Did::Write(Some(number(value.as_bytes())));
-            histories.entry(key).or_default().push(Operation { called, returned: None, did });
-        }
-    }
-    assert!(!histories.is_empty());
-    for (key, history) in histories {
-        assert!(history.len() > 50, "{key}: only {} operations", history.len());
-        assert_eq!(check(&history), Verdict::Linearizable, "{key}");
     }
 }
 

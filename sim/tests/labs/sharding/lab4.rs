@@ -1,10 +1,10 @@
 //! Rows SKV-01 to SKV-11 and the challenges: the sharded store of the labs from 2020 to 2024.
 
-use super::clerks::Clerks;
+use super::clerks::{Clerks, share};
 use super::{a_key_of_each, among, ask_for, check, cluster, fill, readable, same, shard_of};
+use crate::clerk::linearizable;
 use flotilla_services::client::Reply;
 use flotilla_services::core::ShardStanding;
-use flotilla_sim::linear::{self, Did, Operation, Verdict};
 use flotilla_sim::script::{Answer, Setup, Weather, is_for_another, nodes_of};
 
 /// SKV-01: data really is sharded: with one group down, exactly the other's keys are there.
@@ -103,7 +103,7 @@ fn servers_that_missed_changes_follow_skv_05() {
 fn nothing_is_lost_or_doubled_while_all_groups_restart_skv_06() {
     for seed in 0..3 {
         let mut script = cluster(Setup::sharded(1, 2).snapshot_after(4096).seed(seed));
-        let mut clerks = Clerks::new(&mut script, 10);
+        let mut clerks = Clerks::new(&script, 10);
         for change in ["JOIN 1", "JOIN 2", "LEAVE 0"] {
             script.change(change).unwrap();
             let meanwhile = script.draw(0, 150);
@@ -124,7 +124,7 @@ fn nothing_is_lost_or_doubled_while_all_groups_restart_skv_06() {
 #[test]
 fn a_restarted_group_fetches_from_the_right_owner_skv_07() {
     let mut script = cluster(Setup::sharded(1, 2));
-    let mut clerks = Clerks::new(&mut script, 10);
+    let mut clerks = Clerks::new(&script, 10);
     for change in ["JOIN 1", "LEAVE 0", "JOIN 2", "LEAVE 1", "JOIN 0", "JOIN 1"] {
         script.change(change).unwrap();
         clerks.work_for(&mut script, 60);
@@ -143,7 +143,7 @@ fn a_restarted_group_fetches_from_the_right_owner_skv_07() {
 #[test]
 fn changes_that_restarts_interrupt_complete_skv_08_skv_c2_ch_1() {
     let mut script = cluster(Setup::sharded(1, 2).snapshot_after(4096));
-    let mut clerks = Clerks::new(&mut script, 10);
+    let mut clerks = Clerks::new(&script, 10);
     let start = script.now_ms();
     while script.now_ms() < start + 12_000 {
         script.change("JOIN 1 2").unwrap();
@@ -178,7 +178,7 @@ fn values_are_right_on_a_bad_network_skv_09() {
 #[test]
 fn appends_count_once_over_a_bad_network_and_moving_shards_skv_10() {
     let mut script = cluster(Setup::sharded(1, 2).snapshot_after(4096));
-    let mut clerks = Clerks::new(&mut script, 10);
+    let mut clerks = Clerks::new(&script, 10);
     script.weather(Weather::Unreliable);
     for change in ["JOIN 1", "JOIN 2", "LEAVE 0", "LEAVE 1", "JOIN 0 1"] {
         script.change(change).unwrap();
@@ -197,18 +197,14 @@ fn histories_are_linearizable_while_shards_move_skv_11() {
         script.weather(Weather::Unreliable);
         let changes = ["JOIN 1", "JOIN 2", "LEAVE 0", "LEAVE 1", "JOIN 0"];
         let before = script.newest_configuration().0;
-        let histories = super::registers(&mut script, 10, 10_000, |script, at| {
+        let (done, clerks) = share(&mut script, 10, 10_000, |script, at| {
             // Some of them are lost.
             if at % 300 == 0 {
                 ask_for(script, changes[usize::try_from(at / 1_800).unwrap() % changes.len()]);
             }
         });
         assert!(script.newest_configuration().0 > before + 3);
-        for (key, history) in histories {
-            let writes = history.iter().filter(|it| matches!(it.did, Did::Write(_))).count();
-            assert!(writes > 10 && history.len() > writes + 10, "{key}: {writes} of {}", history.len());
-            assert_eq!(linear::check(&history), Verdict::Linearizable, "{key}");
-        }
+        linearizable(&done, &clerks, 20);
     }
 }
 
@@ -289,15 +285,4 @@ fn a_migration_goes_on_where_a_restart_interrupted_it_h23() {
         script.at_home(10_000).unwrap();
         check(&mut script, value);
     }
-}
-
-/// A history of one operation after the other is linearizable, and one that goes back isn't: the check can fail.
-#[test]
-fn the_check_of_histories_can_fail() {
-    let history = |saw: u64| {
-        let at = |time: u64, did| Operation { called: time, returned: Some(time + 1), did };
-        vec![at(0, Did::Write(Some(1))), at(2, Did::Write(Some(2))), at(4, Did::Read(Some(saw)))]
-    };
-    assert_eq!(linear::check(&history(2)), Verdict::Linearizable);
-    assert!(matches!(linear::check(&history(1)), Verdict::Broken { .. }));
 }

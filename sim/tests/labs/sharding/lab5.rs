@@ -1,10 +1,10 @@
 //! Rows S1-01 to S1-15: the sharded store of the labs of 2025 and 2026, with the controllers that come and go.
 
-use super::clerks::Clerks;
+use super::clerks::{Clerks, share};
 use super::{a_key_of_each, among, ask_for, check, cluster, fill, get, readable, same, shard_of};
+use crate::clerk::linearizable;
 use flotilla_consensus::Role;
 use flotilla_services::client::Reply;
-use flotilla_sim::linear::{self, Verdict};
 use flotilla_sim::script::{Answer, Script, Setup, Weather, nodes_of};
 
 /// The node that leads the controller.
@@ -166,7 +166,7 @@ fn clerks_see_one_history_while_groups_come_and_go_s1_10() {
     {
         let mut script = cluster(Setup::sharded(1, 8));
         script.weather(weather);
-        let histories = super::registers(&mut script, users, 5_000, |script, at| {
+        let (done, clerks) = share(&mut script, users, 5_000, |script, at| {
             if at % 200 == 0 {
                 let step = at / 200 % 16;
                 let change =
@@ -174,11 +174,8 @@ fn clerks_see_one_history_while_groups_come_and_go_s1_10() {
                 ask_for(script, &change);
             }
         });
-        let operations: usize = histories.iter().map(|(_, history)| history.len()).sum();
-        assert!(operations > 5 * users, "{operations} by {users}");
-        for (key, history) in histories {
-            assert_eq!(linear::check(&history), Verdict::Linearizable, "{key}");
-        }
+        assert!(done.len() > 5 * users, "{} by {users}", done.len());
+        linearizable(&done, &clerks, 0);
     }
 }
 
@@ -278,7 +275,7 @@ fn controllers_recover_under_load_s1_15() {
     {
         let mut script = cluster(Setup::sharded(1, 2).snapshot_after(4096));
         fill(&mut script, same);
-        let mut clerks = Clerks::new(&mut script, count);
+        let mut clerks = Clerks::new(&script, count);
         script.weather(weather);
         for round in 0..5 {
             ask_for(&mut script, ["JOIN 1 2", "LEAVE 0", "JOIN 0", "LEAVE 1", "LEAVE 2"][round]);

@@ -8,7 +8,6 @@ mod lab5;
 
 use flotilla_services::client::Reply;
 use flotilla_services::slot::Slot;
-use flotilla_sim::linear::{Did, Operation};
 use flotilla_sim::script::{Answer, CallId, SHARDS, Script, Setup, is_for_another};
 
 /// The shard of a key.
@@ -26,7 +25,7 @@ fn a_key_of_each() -> Vec<String> {
 /// Such a cluster, ready.
 fn cluster(setup: Setup) -> Script {
     let mut script = Script::new(setup);
-    script.founded(20_000).unwrap();
+    script.at_home(20_000).unwrap();
     script
 }
 
@@ -102,77 +101,4 @@ fn among(keys: &[String], shards: &[u16]) -> Vec<String> {
 fn ask_for(script: &mut Script, words: &str) {
     let args: Vec<&str> = std::iter::once("FLOTILLA.CLUSTER").chain(words.split(' ')).collect();
     script.ask_any(&args);
-}
-
-/// Some users set and read three shared keys for so many milliseconds, each one thing at a time; `meanwhile` is told once in a
-/// hundred milliseconds how many have passed. Returns what they saw.
-fn registers(
-    script: &mut Script,
-    users: usize,
-    milliseconds: u64,
-    mut meanwhile: impl FnMut(&mut Script, u64),
-) -> Vec<(String, Vec<Operation>)> {
-    const KEYS: u64 = 3;
-    let mut histories: Vec<Vec<Operation>> = vec![Vec::new(); KEYS as usize];
-    let mut under_way: Vec<Option<(CallId, usize, Operation)>> = vec![None; users];
-    let (start, mut last) = (script.now_ms(), 0);
-    let (mut told, mut is_over) = (0, false);
-    while !is_over || under_way.iter().any(Option::is_some) {
-        let now = script.now_ms();
-        for user in &mut under_way {
-            if let Some((call, key, operation)) = user {
-                let answer = script.answer(*call).cloned();
-                let returned = Some(script.now_ms());
-                let done = match (answer, operation.did) {
-                    (Some(Answer::Reply(Reply::Status(_))), Did::Write(_)) => {
-                        Some(Operation { returned, ..*operation })
-                    }
-                    (Some(Answer::Reply(Reply::Null)), Did::Read(_)) => {
-                        Some(Operation { returned, did: Did::Read(None), ..*operation })
-                    }
-                    (Some(Answer::Reply(Reply::Bulk(bytes))), Did::Read(_)) => {
-                        let value = String::from_utf8(bytes).unwrap().parse().unwrap();
-                        Some(Operation { returned, did: Did::Read(Some(value)), ..*operation })
-                    }
-                    (Some(Answer::Reply(Reply::Error(error))), _) if is_for_another(&error) => {
-                        *user = None;
-                        continue;
-                    }
-                    // It may have happened, or may yet.
-                    (Some(Answer::Lost), _) => Some(*operation),
-                    (None, _) if now >= operation.called + 400 => Some(*operation),
-                    (None, _) => None,
-                    (Some(answer), _) => panic!("{answer:?}"),
-                };
-                let Some(done) = done else { continue };
-                if done.returned.is_some() || matches!(done.did, Did::Write(_)) {
-                    histories[*key].push(done);
-                }
-                *user = None;
-            }
-            if user.is_none() && !is_over {
-                let key = script.draw(0, KEYS - 1);
-                let name = format!("register:{key}");
-                last += 1;
-                let value = last.to_string();
-                let is_write = script.chance(40);
-                let call = match is_write {
-                    true => script.ask_any(&["SET", &name, &value]),
-                    false => script.ask_any(&["GET", &name]),
-                };
-                let did = if is_write { Did::Write(Some(last)) } else { Did::Read(None) };
-                let operation = Operation { called: script.now_ms(), returned: None, did };
-                *user = call.map(|call| (call, key as usize, operation));
-            }
-        }
-        script.run_for(1).unwrap();
-        let passed = script.now_ms() - start;
-        if passed / 100 >= told && !is_over {
-            meanwhile(script, told * 100);
-            told += 1;
-        }
-        is_over = passed >= milliseconds;
-    }
-    let name = |(key, history)| (format!("register:{key}"), history);
-    histories.into_iter().enumerate().map(name).collect()
 }

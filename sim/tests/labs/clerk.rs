@@ -1,7 +1,8 @@
 //! A client of the labs: one command at a time, sent again wherever and as often as it takes, under a session.
 
 use flotilla_services::client::Reply;
-use flotilla_sim::script::{Answer, CallId, Script};
+use flotilla_sim::linear::{Did, Operation, Verdict, check};
+use flotilla_sim::script::{Answer, CallId, Script, is_for_another};
 use std::collections::BTreeMap;
 
 /// A node that doesn't answer for so long is given up, in milliseconds.
@@ -157,8 +158,7 @@ impl Clerk {
                 None
             }
             Answer::Reply(Reply::Error(error)) => {
-                let words = ["CLUSTERDOWN ", "TRYAGAIN ", "BUSY "];
-                assert!(words.iter().any(|word| error.starts_with(word)), "{error} for {errand:?}");
+                assert!(is_for_another(&error), "{error} for {errand:?}");
                 self.node = next;
                 None
             }
@@ -179,5 +179,35 @@ impl Clerk {
                 }
             },
         }
+    }
+}
+
+/// The clerks, who put numbers, can have seen what they saw, key by key, and of each key more than so many things.
+pub(crate) fn linearizable<'a>(
+    done: &'a [Done],
+    clerks: impl IntoIterator<Item = &'a Clerk>,
+    more_than: usize,
+) {
+    let mut histories: BTreeMap<&str, Vec<Operation>> = BTreeMap::new();
+    let number = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().parse().unwrap();
+    for Done { key, wish, reply, called, returned } in done {
+        let did = match (wish, reply) {
+            (Wish::Put(value), _) => Did::Write(Some(number(value.as_bytes()))),
+            (_, Reply::Null) => Did::Read(None),
+            (_, Reply::Bulk(value)) => Did::Read(Some(number(value))),
+            (_, reply) => panic!("{wish:?}: {reply}"),
+        };
+        histories.entry(key).or_default().push(Operation { called: *called, returned: Some(*returned), did });
+    }
+    for (key, wish, called) in clerks.into_iter().filter_map(Clerk::pending) {
+        if let Wish::Put(value) = wish {
+            let did = Did::Write(Some(number(value.as_bytes())));
+            histories.entry(key).or_default().push(Operation { called, returned: None, did });
+        }
+    }
+    assert!(!histories.is_empty());
+    for (key, history) in histories {
+        assert!(history.len() > more_than, "{key}: only {} operations", history.len());
+        assert_eq!(check(&history), Verdict::Linearizable, "{key}");
     }
 }
