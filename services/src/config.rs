@@ -179,7 +179,7 @@ pub struct Config {
     pub spare_groups: u32,
     /// Whether the cluster has a controller, and so groups that join and leave: see `docs/shards.md`. Without, every shard stays
     /// where it was founded. The same in every node's file.
-    #[serde(default = "yes")]
+    #[serde(default = "security::yes")]
     pub controller: bool,
     /// Shards in the cluster. Fixed when the cluster is created.
     #[serde(default = "default_shards")]
@@ -220,10 +220,6 @@ pub struct Config {
 
 fn one() -> u16 {
     1
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn one_group() -> u32 {

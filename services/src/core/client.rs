@@ -5,6 +5,7 @@ use super::access::{Access, UNKNOWN_CLIENT_LIMITS};
 use super::connections::Does;
 use super::group::Call;
 use super::remote::{Message, Origin, Outgoing};
+use super::topology::Way;
 use super::transaction::ends_queueing;
 use crate::command::{Kind, Quiet, Spec, check, code, lookup, run_plain, unknown_command};
 use crate::config::Redirect;
@@ -12,7 +13,7 @@ use crate::entry::Args;
 use crate::resp::{self, Parsed, ReplyWriter};
 use crate::slot::{Slot, slot_of_command};
 use flotilla_consensus::Refused;
-use flotilla_runtime::{ConnId, Effects, NodeId, Now, Taken};
+use flotilla_runtime::{ConnId, Effects, Now, Taken};
 use std::fmt;
 
 /// Commands of one connection that may wait for their replies; beyond, the driver stops reading from it.
@@ -227,39 +228,36 @@ impl Core {
         };
         let Some(slot) = slot else { return self.keyless_command(now, conn, spec, args, out) };
         let number = self.routes.of(slot.shard(self.config.shards));
-        let core = super::topology::core_of(self.config.me().cores, number);
-        let leader = self.leaders.of(number);
+        let way = self.way_to(number);
         let Some(connection) = self.connections.map.get(&conn) else { return };
         let (in_order, protocol) = (connection.writes(), connection.state.protocol);
-        let led_here = leader == Some(self.config.node_id());
-        if core == self.id && led_here {
-            let sequence = self.connections.promise(conn, Does::of(spec));
-            self.execute(now, Origin::Local { conn, sequence }, spec, args, in_order, out);
-        } else if led_here {
-            let sequence = self.connections.promise(conn, Does::of(spec));
-            self.send_to_core(now, core, &Outgoing { conn, sequence, protocol, spec, args }, out);
-        } else if let Some(place) = self.may_read_here(now, conn, slot, spec, args) {
+        match way {
+            Some(Way::Here) => {
+                let sequence = self.connections.promise(conn, Does::of(spec));
+                return self.execute(now, Origin::Local { conn, sequence }, spec, args, in_order, out);
+            }
+            Some(Way::Core(core)) => {
+                let sequence = self.connections.promise(conn, Does::of(spec));
+                return self.send_to_core(now, core, &Outgoing { conn, sequence, protocol, spec, args }, out);
+            }
+            Some(Way::Peer(_)) | None => {}
+        }
+        if let Some(place) = self.may_read_here(now, conn, slot, spec, args) {
             let sequence = self.connections.promise(conn, Does::ReadHere);
             let origin = Origin::Local { conn, sequence };
-            self.begin_follower_read(
-                now,
-                place,
-                &Call { origin, spec, slot: Some(slot), args, in_order },
-                out,
-            );
-        } else if let (Some(leader), Redirect::Forward) = (leader, self.config.redirect) {
-            let sequence = self.connections.promise(conn, Does::of(spec));
-            let peer = self.peer_of(leader, number);
-            self.send_to_peer(now, peer, &Outgoing { conn, sequence, protocol, spec, args });
-        } else {
-            let error = self.moved(Some(slot));
-            self.connections.reply(conn, |reply| reply.error(&error));
+            let call = Call { origin, spec, slot: Some(slot), args, in_order };
+            return self.begin_follower_read(now, place, &call, out);
         }
-    }
-
-    pub(super) fn peer_of(&self, node: NodeId, number: u32) -> flotilla_runtime::PeerId {
-        let entry = self.config.nodes.iter().find(|entry| entry.id == node.0).expect("leaders are members");
-        flotilla_runtime::PeerId { node, core: super::topology::core_of(entry.cores, number) }
+        match (way, self.config.redirect) {
+            (Some(Way::Peer(peer)), Redirect::Forward) => {
+                let sequence = self.connections.promise(conn, Does::of(spec));
+                self.send_to_peer(now, peer, &Outgoing { conn, sequence, protocol, spec, args });
+            }
+            _ => {
+                let error = self.moved(Some(slot));
+                self.connections.reply(conn, |reply| reply.error(&error));
+            }
+        }
     }
 
     /// Executes a data command with a key in a group of this core, or tells its origin where to go.

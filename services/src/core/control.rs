@@ -7,7 +7,7 @@ use super::client::PackedArgs;
 use super::connections::Does;
 use super::group::Call;
 use super::remote::{Message, Origin, Outgoing};
-use super::topology::CONTROLLER;
+use super::topology::{CONTROLLER, Way};
 use super::{Core, shards::Status, topology};
 use crate::command::Spec;
 use crate::config::Config;
@@ -126,16 +126,12 @@ impl Core {
             None => USAGE,
             Some(Request::Status) => return self.answer_status(origin, out),
             Some(_) => {
-                let core = topology::core_of(self.config.me().cores, CONTROLLER);
                 let protocol = self.connections.protocol(conn);
                 let outgoing = Outgoing { conn, sequence, protocol, spec, args };
-                match self.leaders.of(CONTROLLER) {
-                    Some(leader) if leader != self.config.node_id() => {
-                        let peer = self.peer_of(leader, CONTROLLER);
-                        return self.send_to_peer(now, peer, &outgoing);
-                    }
-                    Some(_) if core != self.id => return self.send_to_core(now, core, &outgoing, out),
-                    Some(_) => return self.cluster_for(now, origin, spec, args, out),
+                match self.way_to(CONTROLLER) {
+                    Some(Way::Here) => return self.cluster_for(now, origin, spec, args, out),
+                    Some(Way::Core(core)) => return self.send_to_core(now, core, &outgoing, out),
+                    Some(Way::Peer(peer)) => return self.send_to_peer(now, peer, &outgoing),
                     None => "CLUSTERDOWN no leader of the controller is known",
                 }
             }

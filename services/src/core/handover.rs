@@ -7,6 +7,7 @@ use super::Core;
 use super::group::Call;
 use super::held::Held;
 use super::remote::{Message, Origin, Outgoing};
+use super::topology::Way;
 use crate::command::Spec;
 use crate::kv::number;
 use flotilla_consensus::{Role, TransferError};
@@ -69,16 +70,12 @@ impl Core {
                 "ERR there is no such group or node: FLOTILLA.TRANSFER group node, groups count from 0";
             return self.answer(origin, out, |_, reply| reply.error(error));
         };
-        let core = super::topology::core_of(self.config.me().cores, group);
         let protocol = self.connections.protocol(conn);
         let outgoing = Outgoing { conn, sequence, protocol, spec, args };
-        match self.leaders.of(group) {
-            Some(leader) if leader != self.config.node_id() => {
-                let peer = self.peer_of(leader, group);
-                self.send_to_peer(now, peer, &outgoing);
-            }
-            Some(_) if core != self.id => self.send_to_core(now, core, &outgoing, out),
-            Some(_) => self.transfer_for(now, origin, args, out),
+        match self.way_to(group) {
+            Some(Way::Here) => self.transfer_for(now, origin, args, out),
+            Some(Way::Core(core)) => self.send_to_core(now, core, &outgoing, out),
+            Some(Way::Peer(peer)) => self.send_to_peer(now, peer, &outgoing),
             None => {
                 let error = format!("CLUSTERDOWN no leader of group {group} is known");
                 self.answer(origin, out, |_, reply| reply.error(&error));

@@ -9,6 +9,7 @@ use super::gather::Gathering;
 use super::group::{Call, Group};
 use super::remote::{Message, Origin, Outgoing};
 use super::scan::{self, Cursor};
+use super::topology::Way;
 use super::{Core, topology};
 use crate::command::{Spec, code, glob};
 use crate::config::Redirect;
@@ -77,9 +78,7 @@ impl Core {
 
     /// Whether a keyless command concerns this group.
     fn serves(&self, number: u32) -> bool {
-        let is_here = topology::core_of(self.config.me().cores, number) == self.id;
-        self.config.redirect == Redirect::Forward
-            || (is_here && self.leaders.of(number) == Some(self.config.node_id()))
+        self.config.redirect == Redirect::Forward || self.way_to(number) == Some(Way::Here)
     }
 
     fn ask_group(
@@ -92,19 +91,15 @@ impl Core {
         out: &mut Effects<Message>,
     ) {
         let Origin::Local { conn, sequence } = origin else { unreachable!("a client of this core asks") };
-        let core = topology::core_of(self.config.me().cores, number);
         let suffix = number.to_le_bytes();
         let mut sent: Args<'_> = args.into();
         sent.push(&suffix);
         let protocol = self.connections.protocol(conn);
         let outgoing = Outgoing { conn, sequence, protocol, spec, args: &sent };
-        match self.leaders.of(number) {
-            Some(leader) if leader != self.config.node_id() => {
-                let peer = self.peer_of(leader, number);
-                self.send_to_peer(now, peer, &outgoing);
-            }
-            Some(_) if core != self.id => self.send_to_core(now, core, &outgoing, out),
-            Some(_) => self.execute_keyless(now, number, origin, spec, args, out),
+        match self.way_to(number) {
+            Some(Way::Here) => self.execute_keyless(now, number, origin, spec, args, out),
+            Some(Way::Core(core)) => self.send_to_core(now, core, &outgoing, out),
+            Some(Way::Peer(peer)) => self.send_to_peer(now, peer, &outgoing),
             None => {
                 let error = format!("CLUSTERDOWN no leader of group {number} is known");
                 self.answer(origin, out, |_, reply| reply.error(&error));

@@ -2,8 +2,8 @@
 //!
 //! A core that can't execute a command itself numbers it, remembers who waits, and sends it on: over the mesh to
 //! the core of this node that leads the group, or (with `redirect = "forward"`) over the peer link to the node
-//! that does. The answer comes back as finished reply bytes under the same number. Nothing is sent on twice: a
-//! core that gets a command it doesn't lead answers with the redirection instead.
+//! that does. The answer comes back as finished reply bytes under the same number. Who gets a command doesn't hand it on further:
+//! a core that doesn't lead its group answers with the redirection, or gives it back to the node that sent it (`returned.rs`).
 
 use super::client::PackedArgs;
 use super::group::UNDECIDED_FOR_MAX;

@@ -8,6 +8,7 @@ use super::Core;
 use super::client::PackedArgs;
 use super::group::Call;
 use super::remote::{Message, Origin};
+use super::topology::Way;
 use crate::command::lookup;
 use crate::slot::slot_of_command;
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
@@ -38,7 +39,7 @@ impl Returned {
 }
 
 impl Core {
-    /// A command of a client of this core has come back from another node, or another core of this one.
+    /// A command of a client of this core has come back from another node.
     pub(super) fn take_back(
         &mut self,
         now: Now,
@@ -74,10 +75,7 @@ impl Core {
             return self.connections.fill(conn, sequence, |reply| reply.error(TRY_AGAIN));
         };
         let number = self.routes.of(slot.shard(self.config.shards));
-        let is_other = self.leaders.of(number).is_some_and(|leader| {
-            leader == self.config.node_id() || Some(self.peer_of(leader, number)) != not_to
-        });
-        if !is_other {
+        if self.way_to(number).is_none_or(|way| Some(way) == not_to.map(Way::Peer)) {
             let returned = &mut self.remote.returned;
             returned.commands.push((conn, sequence, command));
             returned.again_at.get_or_insert(now.monotonic + INTERVAL);

@@ -185,7 +185,30 @@ impl Leaders {
     }
 }
 
+/// Where a group is led, as seen from a core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// On this core.
+    Here,
+    /// On another core of this node.
+    Core(CoreId),
+    /// On a core of another node.
+    Peer(PeerId),
+}
+
 impl Core {
+    /// Where a group is led. `None` if nobody is known to lead it, or only a node that isn't in this one's file.
+    pub(super) fn way_to(&self, number: u32) -> Option<Way> {
+        let leader = self.leaders.of(number)?;
+        let entry = self.config.nodes.iter().find(|entry| entry.id == leader.0)?;
+        let core = core_of(entry.cores, number);
+        Some(match leader == self.config.node_id() {
+            true if core == self.id => Way::Here,
+            true => Way::Core(core),
+            false => Way::Peer(PeerId { node: leader, core }),
+        })
+    }
+
     /// Grows whenever a command may have to go another way than one before it: another leader, or another group.
     pub(super) fn ways_changed(&self) -> u64 {
         self.leaders.changes + self.routes.changes

@@ -34,7 +34,7 @@ mod wire;
 use super::remote::Message;
 use super::routes::Located;
 use super::shards::{Piece, Status, Taken};
-use super::topology::{CONTROLLER, core_of, id_of};
+use super::topology::{CONTROLLER, Way, id_of};
 use super::{Core, channel};
 use crate::migration::{ArchivedStepV1, DELETE, LEAVE, PIECE, SCHEMA_STEP_V1, StepV1};
 pub(super) use departing::Departing;
@@ -234,23 +234,24 @@ impl Core {
 
     /// Says something to whoever leads a group, if that is known and there is a way.
     fn say(&mut self, now: Now, word: &Word<'_>, out: &mut Effects<Message>) {
-        let Some(leader) = self.leaders.of(word.to) else { return };
-        if leader != self.config.node_id() {
-            let peer = self.peer_of(leader, word.to);
-            if self.remote.is_up(peer) {
+        let encoded = || {
+            let mut bytes = Vec::new();
+            word.encode(&mut bytes);
+            bytes
+        };
+        match self.way_to(word.to) {
+            Some(Way::Here) => {
+                self.migration.inbox.push_back(encoded());
+                self.migration.again(now.monotonic);
+            }
+            Some(Way::Core(core)) => {
+                out.push(Effect::Mesh { to: core, message: Message::Migration(encoded()) });
+            }
+            Some(Way::Peer(peer)) if self.remote.is_up(peer) => {
                 let frame = self.migration.outgoing.entry(peer).or_insert_with(|| vec![channel::MIGRATION]);
                 word.encode(frame);
             }
-            return;
-        }
-        let mut bytes = Vec::new();
-        word.encode(&mut bytes);
-        let core = core_of(self.config.me().cores, word.to);
-        if core == self.id {
-            self.migration.inbox.push_back(bytes);
-            self.migration.again(now.monotonic);
-        } else {
-            out.push(Effect::Mesh { to: core, message: Message::Migration(bytes) });
+            _ => {}
         }
     }
 

@@ -6,7 +6,7 @@ use crate::core::group::Call;
 use crate::core::held::Held;
 use crate::core::remote::{Message, Origin, Outgoing};
 use crate::core::shards::Shard;
-use crate::core::topology::{core_of, id_of};
+use crate::core::topology::{Way, id_of};
 use flotilla_consensus::Role;
 use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{Effects, Nanos, Now};
@@ -96,17 +96,11 @@ impl Core {
         let Origin::Local { conn, sequence } = call.origin else {
             return self.redirect(call.origin, call.slot, out);
         };
-        let (core, leader) = (core_of(self.config.me().cores, number), self.leaders.of(number));
         let protocol = self.connections.protocol(conn);
         let command = Outgoing { conn, sequence, protocol, spec: call.spec, args: call.args };
-        match leader {
-            Some(leader) if leader == self.config.node_id() && core != self.id => {
-                self.send_to_core(now, core, &command, out);
-            }
-            Some(leader) if leader != self.config.node_id() && self.config.redirect == Redirect::Forward => {
-                let peer = self.peer_of(leader, number);
-                self.send_to_peer(now, peer, &command);
-            }
+        match (self.way_to(number), self.config.redirect) {
+            (Some(Way::Core(core)), _) => self.send_to_core(now, core, &command, out),
+            (Some(Way::Peer(peer)), Redirect::Forward) => self.send_to_peer(now, peer, &command),
             _ => self.redirect(call.origin, call.slot, out),
         }
     }
