@@ -110,6 +110,8 @@ pub struct LogSettings {
     pub snapshot_bytes_per_second: u64,
     /// Bytes a second of shards that a core sends to other groups, at most; 0 for as many as it can.
     pub migration_bytes_per_second: u64,
+    /// Bytes of a moving shard that are sent, and logged, at once.
+    pub migration_piece_bytes: usize,
     /// Bytes of a snapshot that a turn takes, sends or receives: whole blocks of 4096.
     pub snapshot_piece_bytes: usize,
 }
@@ -123,6 +125,7 @@ impl Default for LogSettings {
             snapshot_after_bytes: 64 << 20,
             snapshot_bytes_per_second: 256 << 20,
             migration_bytes_per_second: 256 << 20,
+            migration_piece_bytes: 256 << 10,
             snapshot_piece_bytes: 256 << 10,
         }
     }
@@ -341,6 +344,10 @@ impl Config {
                 self.log.snapshot_after_bytes.to_string(),
                 "at least 4096",
             ));
+        }
+        let piece = self.log.migration_piece_bytes;
+        if !(64..=16 << 20).contains(&piece) {
+            return Err(invalid("log.migration_piece_bytes", piece.to_string(), "64 to 16777216"));
         }
         let piece = self.log.snapshot_piece_bytes;
         if !(4096..=16 << 20).contains(&piece) || !piece.is_multiple_of(4096) {

@@ -6,7 +6,7 @@
 use crate::command::by_code;
 use crate::controller::Change;
 use crate::controller::archive::SCHEMA_CHANGE_V1;
-use crate::migration::{self, ArchivedStepV1, SCHEMA_STEP_V1};
+use crate::migration::{self, ArchivedStepV2, SCHEMA_STEP_V2};
 use flotilla_consensus::membership::SCHEMA_MEMBERSHIP;
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
@@ -84,7 +84,7 @@ pub enum Content<'a> {
     /// A command.
     Command(&'a ArchivedCommandV1<'a>),
     /// A step of a shard on its way.
-    Step(&'a ArchivedStepV1<'a>),
+    Step(&'a ArchivedStepV2<'a>),
     /// A change of the cluster, in the controller's log.
     Change(Change),
 }
@@ -103,7 +103,7 @@ pub fn content(schema: u16, payload: &[u8]) -> Result<Content<'_>, Unknown> {
             let is_known = code == CODE_ADVANCE_TIME || by_code(code).is_some();
             if is_known { Ok(Content::Command(command)) } else { Err(Unknown::Code(code)) }
         }
-        SCHEMA_STEP_V1 => migration::read(payload).map(Content::Step).ok_or(unexplained),
+        SCHEMA_STEP_V2 => migration::read(payload).map(Content::Step).ok_or(unexplained),
         SCHEMA_CHANGE_V1 => Change::decode(payload).map(Content::Change).ok_or(unexplained),
         _ => Err(Unknown::Schema(schema)),
     }

@@ -95,6 +95,9 @@ impl Hazard {
                 (swarm.groups, swarm.keys, swarm.own) = (swarm.groups.min(3), 2, 50);
                 (swarm.clients, swarm.pipeline) = (swarm.clients.max(6), 12);
                 swarm.forwards |= swarm.batch.is_multiple_of(2);
+                if swarm.migration_piece > 2_000 && swarm.batch.is_multiple_of(3) {
+                    swarm.migration_piece = 100;
+                }
             }
         }
     }

@@ -139,6 +139,8 @@ pub struct Swarm {
     pub wipes: u64,
     /// Mean time between changes of who serves what, 0 for none.
     pub reshards: u64,
+    /// Bytes of a piece of a moving shard.
+    pub migration_piece: usize,
     /// Groups that have no shard at first; without any there is no controller.
     pub spare_groups: u32,
 }
@@ -221,6 +223,7 @@ impl Swarm {
             changes: maybe(40, 50, 800) * MS,
             wipes: maybe(25, 50_000, 1_000_000),
             reshards: 0,
+            migration_piece: 256 << 10,
             spare_groups: 0,
         };
         if swarm.changes > 0 {
@@ -229,6 +232,8 @@ impl Swarm {
         swarm.reshards = maybe(40, 50, 1200) * MS;
         if swarm.reshards > 0 {
             swarm.spare_groups = u32::try_from(maybe(100, 1, 3)).expect("few");
+            // Small, mostly: few shards are so large here that they would be copied first.
+            swarm.migration_piece = if maybe(75, 1, 1) == 1 { few(maybe(100, 64, 1_500)) } else { 256 << 10 };
         }
         swarm
     }

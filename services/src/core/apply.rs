@@ -35,8 +35,8 @@ impl Core {
         let (header, payload) = RecordHeader::decode(&record).expect("only whole records enter the log");
         let content = entry::content(header.schema, payload).map_err(|unknown| {
             format!(
-                "entry {index} of group {} has {unknown}: a newer version of Flotilla has written it. Nothing was \
-                 applied since; start this node with that version or a later one",
+                "entry {index} of group {} has {unknown}: a newer version of Flotilla has written it, or one before the \
+                 first release. Nothing was applied since; start this node with that version or a later one",
                 header.group
             )
         })?;

@@ -89,7 +89,8 @@ impl Core {
             let at = match shard.status {
                 Status::Serving => group.number,
                 Status::Leaving { to } => to,
-                Status::Arriving { .. } => group.number,
+                // Its source may be serving it still.
+                Status::Arriving { .. } => continue,
             };
             self.routes.learn(Located { shard: shard.number, config: shard.config, group: at });
         }

@@ -5,22 +5,28 @@
 //!
 //! ```text
 //!            source's log                                    destination's log
-//!   Serving ──── Leave(n, to) ───▶ Leaving                     (not held)
-//!                                     │  frozen, read from      │ Chunk(n), the first
-//!                                     │ ═══════════════════════▶▼
-//!                                     │                      Arriving ──┐ Chunk(n)
-//!                                     │                         │ ◀─────┘
-//!                                     │                         │ Chunk(n), the last
-//!                Delete(n) ◀──────────│◀──── "I have it" ────── ▼
-//!   (not held, fenced up to n)                               Serving
+//!   Serving                                                  (not held)
+//!      │  copied while it is served, if it is large            │ Piece(n), the first
+//!      │ ═════════════════════════════════════════════════════▶▼
+//!      │                                                    Arriving ──┐ Piece(n)
+//!      ▼                                                       │ ◀─────┘
+//!   Leave(n, to) ──▶ Leaving                                   │
+//!                       │  frozen; what is left of the copy    │ Piece(n), the last
+//!                       │ ════════════════════════════════════▶▼
+//!    Delete(n) ◀────────│◀─────────── "I have it" ────────── Serving
+//!   (not held, fenced up to n)
 //! ```
+//!
+//! A copy is its source's leader's: another leader begins another one, with a higher number, and its first piece takes the place
+//! of whatever had come. One that will never be ended, for the shard goes elsewhere or nowhere, is given up by an entry of the
+//! destination's log, `GiveUp(n)`.
 //!
 //! So at most one group serves a shard, whatever anybody believes about configurations: the destination begins to only when the
 //! source's log says that it has stopped, and the source never begins again but by a later arrival. What comes late, of a
 //! configuration that was dealt with, is known by its number: [`Shards::has_had`].
 
 use crate::kv::{Keyspace, ShardReader};
-use crate::migration::{HeldV1, MetaV1};
+use crate::migration::{HeldV2, MetaV2};
 use std::collections::BTreeMap;
 
 /// In a snapshot: a shard that isn't here any more.
@@ -47,6 +53,9 @@ pub(crate) struct Shard {
     pub(crate) keys: Keyspace,
     /// Arriving: the beginning of an entry that isn't here whole.
     pub(crate) pending: Vec<u8>,
+    /// Arriving: which copy of it, and how many pieces of that are here.
+    pub(crate) copy: u64,
+    pub(crate) pieces: u32,
     /// What a restored snapshot's part of it already holds: entries up to there are not applied to it again, nor do they
     /// change how it stands.
     pub(crate) restored: u64,
@@ -54,16 +63,12 @@ pub(crate) struct Shard {
 
 impl Shard {
     fn new(number: u16, status: Status, config: u64) -> Self {
-        Self { number, status, config, keys: Keyspace::default(), pending: Vec::new(), restored: 0 }
+        let (keys, pending) = Default::default();
+        Self { number, status, config, keys, pending, copy: 0, pieces: 0, restored: 0 }
     }
 
     pub(crate) fn is_serving(&self) -> bool {
         self.status == Status::Serving
-    }
-
-    /// Arriving: behind which key, and how many bytes behind that, the next piece begins.
-    pub(crate) fn cursor(&self) -> (Option<&[u8]>, usize) {
-        (self.keys.last_key(), self.pending.len())
     }
 }
 
@@ -138,27 +143,44 @@ impl Shards {
 
     /// A piece of a shard has come. `index` is its entry's.
     pub(crate) fn take_piece(&mut self, index: u64, piece: &Piece<'_>) -> Taken {
-        let Piece { shard: number, config, from, after, within, is_last, bytes } = *piece;
+        let Piece { shard: number, config, from, copy, piece: nth, is_last, bytes } = *piece;
         if self.has_had(number, config) {
             return Taken::Not;
         }
-        let status = Status::Arriving { from };
+        let mut former = None;
         let place = match self.place(number) {
-            Ok(place) => place,
+            Ok(place) => {
+                let shard = &self.held[place];
+                let is_later = match shard.status {
+                    Status::Arriving { from: former } if former == from => {
+                        (config, copy) > (shard.config, shard.copy)
+                    }
+                    Status::Arriving { .. } => config > shard.config,
+                    _ => false,
+                };
+                let begins = nth == 0 && is_later;
+                let goes_on = (shard.status, shard.config, shard.copy, shard.pieces)
+                    == (Status::Arriving { from }, config, copy, nth);
+                if index <= shard.restored || !(begins || goes_on) {
+                    return Taken::Not;
+                }
+                if begins {
+                    let begun = Shard::new(number, Status::Arriving { from }, config);
+                    former = Some(std::mem::replace(&mut self.held[place], begun).keys);
+                }
+                place
+            }
             // Only its first piece begins it.
-            Err(_) if after.is_some() || within > 0 => return Taken::Not,
+            Err(_) if nth > 0 => return Taken::Not,
             Err(place) => {
-                self.held.insert(place, Shard::new(number, status, config));
+                self.held.insert(place, Shard::new(number, Status::Arriving { from }, config));
                 place
             }
         };
         let shard = &mut self.held[place];
-        let is_next = (shard.status, shard.config) == (status, config) && shard.cursor() == (after, within);
-        if !is_next || index <= shard.restored {
-            return Taken::Not;
-        }
-        let keys = std::mem::take(&mut shard.keys);
-        let mut reader = ShardReader::resume(keys, std::mem::take(&mut shard.pending));
+        (shard.copy, shard.pieces) = (copy, nth + 1);
+        let mut reader =
+            ShardReader::resume(std::mem::take(&mut shard.keys), std::mem::take(&mut shard.pending));
         let is_good = reader.read(bytes).is_ok();
         (shard.keys, shard.pending) = reader.into_parts();
         if !is_good || (is_last && !shard.pending.is_empty()) {
@@ -166,11 +188,18 @@ impl Shards {
             let shard = self.held.remove(place);
             return Taken::Bad(shard.keys);
         }
-        if !is_last {
-            return Taken::Some;
+        if is_last {
+            shard.status = Status::Serving;
         }
-        shard.status = Status::Serving;
-        Taken::Whole
+        Taken::Some { is_whole: is_last, former }
+    }
+
+    /// What has come of a shard is given up, unless it is whole: what that was.
+    pub(crate) fn give_up(&mut self, index: u64, number: u16, config: u64, from: u32) -> Option<Keyspace> {
+        let place = self.place(number).ok()?;
+        let shard = &self.held[place];
+        let is_it = (shard.status, shard.config) == (Status::Arriving { from }, config);
+        (is_it && index > shard.restored).then(|| self.held.remove(place).keys)
     }
 
     /// The shard is safe where it went: what is left of it here, if it is here.
@@ -189,23 +218,24 @@ impl Shards {
     }
 
     /// A shard that is here and has been here before: how it went, for a snapshot.
-    pub(crate) fn fence_of(&self, number: u16) -> Option<HeldV1> {
+    pub(crate) fn fence_of(&self, number: u16) -> Option<HeldV2> {
         let (config, peer) = self.get(number).and_then(|_| self.fences.get(&number)).copied()?;
-        Some(HeldV1 { shard: number, status: GONE, peer, config })
+        Some(HeldV2 { shard: number, status: GONE, peer, config, copy: 0, pieces: 0 })
     }
 
     /// How one shard stands, for a snapshot: the data aside.
-    pub(crate) fn meta_of(&self, number: u16) -> HeldV1 {
+    pub(crate) fn meta_of(&self, number: u16) -> HeldV2 {
         let Some(shard) = self.get(number) else {
             let (config, peer) = self.fences.get(&number).copied().unwrap_or_default();
-            return HeldV1 { shard: number, status: GONE, peer, config };
+            return HeldV2 { shard: number, status: GONE, peer, config, copy: 0, pieces: 0 };
         };
         let (status, peer) = match shard.status {
             Status::Serving => (1, 0),
             Status::Leaving { to } => (2, to),
             Status::Arriving { from } => (3, from),
         };
-        HeldV1 { shard: number, status, peer, config: shard.config }
+        let (config, copy, pieces) = (shard.config, shard.copy, shard.pieces);
+        HeldV2 { shard: number, status, peer, config, copy, pieces }
     }
 
     /// The shards that have been here: each with the configuration with which it went, and where to.
@@ -214,13 +244,14 @@ impl Shards {
     }
 
     /// The same, for a snapshot.
-    pub(crate) fn fences(&self) -> Vec<HeldV1> {
-        self.gone().map(|(shard, config, peer)| HeldV1 { shard, status: GONE, peer, config }).collect()
+    pub(crate) fn fences(&self) -> Vec<HeldV2> {
+        let fence = |(shard, config, peer)| HeldV2 { shard, status: GONE, peer, config, copy: 0, pieces: 0 };
+        self.gone().map(fence).collect()
     }
 
     /// Puts it together again. `parts` are the shards' data, in the order of `meta.held`; each shard stands as it did at its
     /// part's index. `None` if that can't be.
-    pub(crate) fn restore(meta: &MetaV1, parts: Vec<Part>) -> Option<Self> {
+    pub(crate) fn restore(meta: &MetaV2, parts: Vec<Part>) -> Option<Self> {
         if meta.held.len() != parts.len() || !meta.held.is_sorted_by(|one, next| one.shard < next.shard) {
             return None;
         }
@@ -232,6 +263,8 @@ impl Shards {
             let Part { keys, pending, index } = part;
             shards.restored = shards.restored.max(index);
             let status = match it.status {
+                // Given up, and never here whole.
+                GONE if it.config == 0 => continue,
                 GONE => {
                     shards.fences.insert(it.shard, (it.config, it.peer));
                     continue;
@@ -241,8 +274,8 @@ impl Shards {
                 3 => Status::Arriving { from: it.peer },
                 _ => return None,
             };
-            let (number, config) = (it.shard, it.config);
-            shards.held.push(Shard { number, status, config, keys, pending, restored: index });
+            let HeldV2 { shard: number, config, copy, pieces, .. } = *it;
+            shards.held.push(Shard { number, status, config, keys, pending, copy, pieces, restored: index });
         }
         Some(shards)
     }
@@ -266,6 +299,7 @@ impl Shards {
             };
             mix(u64::from(shard.number) << 40 ^ status);
             mix(shard.config);
+            mix(shard.copy << 32 ^ u64::from(shard.pieces));
             mix(shard.keys.state_hash());
             mix(u64::from(crc32fast::hash(&shard.pending)));
         }
@@ -282,8 +316,9 @@ pub(crate) struct Piece<'a> {
     pub(crate) shard: u16,
     pub(crate) config: u64,
     pub(crate) from: u32,
-    pub(crate) after: Option<&'a [u8]>,
-    pub(crate) within: usize,
+    pub(crate) copy: u64,
+    /// Which of the copy, from 0.
+    pub(crate) piece: u32,
     pub(crate) is_last: bool,
     pub(crate) bytes: &'a [u8],
 }
@@ -294,9 +329,12 @@ pub(crate) enum Taken {
     /// Nothing: it isn't the next one.
     Not,
     /// It is in.
-    Some,
-    /// It was the last: the shard is served.
-    Whole,
+    Some {
+        /// It was the last: the shard is served.
+        is_whole: bool,
+        /// It was the first of another copy: what had come before.
+        former: Option<Keyspace>,
+    },
     /// It made no sense; what had come before it.
     Bad(Keyspace),
 }
@@ -313,14 +351,13 @@ pub(crate) struct Part {
 mod tests {
     use super::*;
 
-    fn piece(
-        config: u64,
-        after: Option<&'static [u8]>,
-        is_last: bool,
-        bytes: &'static [u8],
-    ) -> Piece<'static> {
-        Piece { shard: 5, config, from: 1, after, within: 0, is_last, bytes }
+    fn piece(config: u64, (copy, piece): (u64, u32), is_last: bool, bytes: &'static [u8]) -> Piece<'static> {
+        Piece { shard: 5, config, from: 1, copy, piece, is_last, bytes }
     }
+
+    const WHOLE: fn(Taken) -> bool = |taken| matches!(taken, Taken::Some { is_whole: true, .. });
+    const SOME: fn(Taken) -> bool = |taken| matches!(taken, Taken::Some { is_whole: false, .. });
+    const NOT: fn(Taken) -> bool = |taken| matches!(taken, Taken::Not);
 
     #[test]
     fn a_shard_goes_and_comes_back_and_nothing_late_disturbs_it() {
@@ -330,21 +367,48 @@ mod tests {
         assert!(shards.get(5).is_some_and(|shard| !shard.is_serving()));
         assert!(shards.delete(8, 5, 3).is_none(), "of another journey");
         assert!(shards.delete(8, 5, 2).is_some() && shards.get(5).is_none());
-        assert!(matches!(shards.take_piece(9, &piece(2, None, true, b"")), Taken::Not), "fenced");
-        assert!(matches!(shards.take_piece(10, &piece(4, None, true, b"")), Taken::Whole));
+        assert!(NOT(shards.take_piece(9, &piece(2, (1, 0), true, b""))), "fenced");
+        assert!(shards.leave(9, 6, 2, 2));
+        let back = Piece { shard: 6, ..piece(4, (1, 0), true, b"") };
+        assert!(NOT(shards.take_piece(10, &back)), "it comes back before it was deleted");
+        assert!(WHOLE(shards.take_piece(10, &piece(4, (1, 0), true, b""))));
         assert!(shards.has_had(5, 4) && shards.get(5).is_some_and(Shard::is_serving));
-        assert!(matches!(shards.take_piece(11, &piece(4, None, true, b"")), Taken::Not), "delivered twice");
+        assert!(NOT(shards.take_piece(11, &piece(4, (1, 0), true, b""))), "delivered twice");
+        assert!(NOT(shards.take_piece(12, &piece(4, (2, 0), true, b""))), "another copy, too late");
+        assert!(shards.give_up(13, 5, 4, 1).is_none(), "it is whole");
         assert!(shards.iter().map(|shard| shard.number).eq(4..8));
+    }
+
+    #[test]
+    fn a_later_copy_takes_the_place_of_an_earlier_one_and_never_the_other_way_round() {
+        let mut shards = Shards::default();
+        assert!(SOME(shards.take_piece(1, &piece(2, (7, 0), false, b""))));
+        assert!(NOT(shards.take_piece(2, &piece(2, (7, 0), false, b""))), "twice");
+        assert!(NOT(shards.take_piece(3, &piece(2, (7, 2), false, b""))), "one is missing");
+        assert!(SOME(shards.take_piece(4, &piece(2, (7, 1), false, b""))));
+        assert!(NOT(shards.take_piece(5, &piece(2, (8, 1), false, b""))), "not from its beginning");
+        assert!(SOME(shards.take_piece(6, &piece(2, (8, 0), false, b""))));
+        assert!(NOT(shards.take_piece(7, &piece(2, (7, 2), true, b""))), "of the former copy");
+        let other = Piece { from: 3, ..piece(2, (9, 0), true, b"") };
+        assert!(NOT(shards.take_piece(8, &other)), "from elsewhere, while it isn't given up");
+        assert!(shards.give_up(9, 5, 2, 3).is_none() && shards.give_up(9, 5, 2, 1).is_some());
+        assert!(WHOLE(shards.take_piece(10, &other)));
+    }
+
+    #[test]
+    fn a_later_configuration_begins_again() {
+        let mut shards = Shards::default();
+        assert!(SOME(shards.take_piece(1, &piece(2, (7, 0), false, b""))));
+        let other = Piece { from: 3, ..piece(4, (1, 0), true, b"") };
+        assert!(WHOLE(shards.take_piece(2, &other)));
+        assert!(NOT(shards.take_piece(3, &piece(2, (7, 1), true, b""))));
     }
 
     #[test]
     fn garbage_instead_of_a_shard_begins_it_again() {
         let mut shards = Shards::default();
-        assert!(
-            matches!(shards.take_piece(1, &piece(2, Some(b"key"), true, b"")), Taken::Not),
-            "not the first"
-        );
-        assert!(matches!(shards.take_piece(2, &piece(2, None, false, &[0xff; 40])), Taken::Bad(_)));
+        assert!(NOT(shards.take_piece(1, &piece(2, (1, 1), true, b""))), "not the first");
+        assert!(matches!(shards.take_piece(2, &piece(2, (1, 0), false, &[0xff; 40])), Taken::Bad(_)));
         assert!(shards.get(5).is_none() && !shards.has_had(5, 2));
     }
 
@@ -354,11 +418,11 @@ mod tests {
         shards.leave(1, 1, 3, 7);
         shards.leave(2, 2, 3, 7);
         shards.delete(3, 2, 3);
-        shards.take_piece(8, &piece(6, None, false, &[3, 0, 0]));
+        shards.take_piece(8, &piece(6, (1, 0), false, &[3, 0, 0]));
         let numbers: Vec<u16> = shards.iter().map(|shard| shard.number).collect();
         let held = numbers.iter().map(|number| shards.meta_of(*number)).collect();
-        let meta = MetaV1 { held, fences: shards.fences() };
-        let meta = MetaV1::decode(&meta.encode()).unwrap();
+        let meta = MetaV2 { held, fences: shards.fences() };
+        let meta = MetaV2::decode(&meta.encode()).unwrap();
         let hash = shards.state_hash(0);
         let part =
             |shard: &Shard| Part { keys: shard.keys.clone(), pending: shard.pending.clone(), index: 8 };

@@ -4,7 +4,7 @@
 //! (copy-on-write by key). So a snapshot of any size costs a turn no more than the piece that it reads, and memory only
 //! for what changes meanwhile.
 
-use super::keyspace::{Entry, Keyspace, Value};
+use super::keyspace::{Entry, Keys, Keyspace, Value};
 use flotilla_runtime::planted::{Bug, planted};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -20,10 +20,10 @@ pub(super) const TYPE_STRING_1: u8 = 1;
 pub(super) const TYPE_STRING: u8 = 2;
 /// No entry of a key: its value is the shard's sessions.
 pub(super) const TYPE_SESSIONS: u8 = 3;
+/// A key that is there no more, in a copy.
+pub(super) const TYPE_GONE: u8 = 4;
 /// Entries looked at in one piece, however small they are.
-const ENTRIES_PER_PIECE_MAX: usize = 2_000;
-
-type Keys = BTreeMap<Box<[u8]>, Entry>;
+pub(super) const ENTRIES_PER_PIECE_MAX: usize = 2_000;
 
 /// What is left to read of the frozen state.
 #[derive(Clone, Debug, Default)]
@@ -53,13 +53,18 @@ impl Frozen {
     pub(super) fn put_aside(&mut self, key: &[u8], entry: Option<Entry>) {
         self.aside.insert(key.into(), entry);
     }
+
+    /// All keys go at once: what they were.
+    pub(super) fn put_all_aside(&mut self, keys: Keys) {
+        self.emptied.get_or_insert(keys);
+    }
 }
 
 impl Keyspace {
     /// From now on [`Self::read_frozen`] reads the state as it is now.
     pub fn freeze(&mut self) {
         let head = self.head();
-        self.frozen = Some(Box::new(Frozen { head, ..Frozen::default() }));
+        self.watch.frozen = Some(Box::new(Frozen { head, ..Frozen::default() }));
     }
 
     /// The entries that come before all keys.
@@ -77,23 +82,13 @@ impl Keyspace {
 
     /// Nobody will read the frozen state on.
     pub fn thaw(&mut self) {
-        self.frozen = None;
-    }
-
-    /// A fresh keyspace, but for what is frozen.
-    pub(super) fn empty(&mut self) {
-        let frozen = self.frozen.take();
-        let keys = std::mem::take(self).keys;
-        self.frozen = frozen.map(|mut frozen| {
-            frozen.emptied.get_or_insert(keys);
-            frozen
-        });
+        self.watch.frozen = None;
     }
 
     /// Appends the next piece of the frozen state to `out`, about `bytes_max` bytes of it: a piece may end within an
     /// entry. Returns whether it was the last; then the shard is thawed.
     pub fn read_frozen(&mut self, bytes_max: usize, out: &mut Vec<u8>) -> bool {
-        let Some(mut frozen) = self.frozen.take() else { return true };
+        let Some(mut frozen) = self.watch.frozen.take() else { return true };
         let Frozen { head, head_read, passed, within, aside, emptied } = &mut *frozen;
         let end = out.len() + bytes_max;
         let rest_of_head = &head[*head_read..];
@@ -101,7 +96,7 @@ impl Keyspace {
         out.extend_from_slice(rest_of_head);
         *head_read += rest_of_head.len();
         if out.len() >= end {
-            self.frozen = Some(frozen);
+            self.watch.frozen = Some(frozen);
             return false;
         }
         let source = emptied.as_ref().unwrap_or(&self.keys);
@@ -144,69 +139,47 @@ impl Keyspace {
         if let Some(read) = last.or_else(|| last_in_source.map(Into::into)) {
             *passed = Some(read);
         }
-        self.frozen = Some(frozen);
+        self.watch.frozen = Some(frozen);
         false
     }
 }
 
-impl Keyspace {
-    /// Appends about `bytes_max` bytes of the state as it is to `out`, from the entry behind `after` on and `within` bytes into
-    /// that. Returns whether they were the last. For data that doesn't change: whoever has the bytes before says where to go on.
-    pub fn read_from(
-        &self,
-        after: Option<&[u8]>,
-        within: usize,
-        bytes_max: usize,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        if after.is_none() && within == 0 {
-            // Whole, beside the piece: who asks for the first one again gets it again, and it says the same.
-            out.extend(self.head());
-        }
-        let end = out.len() + bytes_max;
-        let mut within = within;
-        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut entries = 0;
-        for (key, entry) in self.keys.range::<[u8], _>((after, Bound::Unbounded)) {
-            let written = encode(key, entry, within, end, out);
-            entries += 1;
-            if within + written < encoded_len(key, entry) || entries >= ENTRIES_PER_PIECE_MAX {
-                return false;
-            }
-            within = 0;
-        }
-        true
-    }
-}
-
-fn encoded_len(key: &[u8], entry: &Entry) -> usize {
+/// Bytes of an entry.
+pub(super) fn encoded_len(key: &[u8], entry: &Entry) -> usize {
     let Value::String(bytes) = &entry.value;
     ENTRY_HEADER_BYTES + size_of::<u64>() + key.len() + bytes.len()
 }
 
-/// Appends an entry that is of no key.
-fn put_keyless(kind: u8, value: &[u8], out: &mut Vec<u8>) {
+/// Before an entry's key, or before its version if it has one.
+pub(super) fn header(key: usize, value: usize, deadline_ms: u64, kind: u8) -> [u8; ENTRY_HEADER_BYTES] {
     let mut header = [0; ENTRY_HEADER_BYTES];
-    let length = u32::try_from(value.len()).expect("bounded far below 4 GiB");
-    header[4..8].copy_from_slice(&length.to_le_bytes());
+    for (place, length) in [key, value].into_iter().enumerate() {
+        let length = u32::try_from(length).expect("keys and values are at most 512 MiB");
+        header[place * 4..place * 4 + 4].copy_from_slice(&length.to_le_bytes());
+    }
+    header[8..16].copy_from_slice(&deadline_ms.to_le_bytes());
     header[16] = kind;
-    out.extend_from_slice(&header);
+    header
+}
+
+/// Appends an entry that is of no key.
+pub(super) fn put_keyless(kind: u8, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&header(0, value.len(), 0, kind));
     out.extend_from_slice(value);
 }
 
 /// Appends the bytes of an entry from `from` on until `out` is `end` long; returns how many.
-fn encode(key: &[u8], entry: &Entry, from: usize, end: usize, out: &mut Vec<u8>) -> usize {
+pub(super) fn encode(key: &[u8], entry: &Entry, from: usize, end: usize, out: &mut Vec<u8>) -> usize {
     let Value::String(bytes) = &entry.value;
-    let mut header = [0; ENTRY_HEADER_BYTES];
-    for (place, length) in [key.len(), bytes.len()].into_iter().enumerate() {
-        let length = u32::try_from(length).expect("keys and values are at most 512 MiB");
-        header[place * 4..place * 4 + 4].copy_from_slice(&length.to_le_bytes());
-    }
-    header[8..16].copy_from_slice(&entry.deadline_ms().unwrap_or(0).to_le_bytes());
-    header[16] = TYPE_STRING;
+    let header = header(key.len(), bytes.len(), entry.deadline_ms().unwrap_or(0), TYPE_STRING);
+    put_parts(&[&header, &entry.version.to_le_bytes(), key, bytes], from, end, out)
+}
+
+/// Appends the bytes of these, one after the other, from `from` on until `out` is `end` long; returns how many.
+pub(super) fn put_parts(parts: &[&[u8]], from: usize, end: usize, out: &mut Vec<u8>) -> usize {
     let before = out.len();
     let mut skip = from;
-    for part in [&header[..], &entry.version.to_le_bytes(), key, bytes] {
+    for part in parts {
         let left = part.get(skip..).unwrap_or_default();
         skip = skip.saturating_sub(part.len());
         let room = end.saturating_sub(out.len());
@@ -219,6 +192,7 @@ fn encode(key: &[u8], entry: &Entry, from: usize, end: usize, out: &mut Vec<u8>)
 mod tests {
     use super::*;
     use crate::kv::ShardReader;
+    use crate::kv::testing::{change, change_keys};
     use proptest::prelude::*;
 
     fn read(keys: &mut Keyspace, piece: usize, mut between: impl FnMut(&mut Keyspace)) -> Keyspace {
@@ -235,38 +209,6 @@ mod tests {
         }
     }
 
-    #[derive(Clone, Debug)]
-    enum Change {
-        Set(u8, u16, Option<u64>),
-        Deadline(u8, Option<u64>),
-        Remove(u8),
-        Expire,
-        Empty,
-    }
-
-    fn change() -> impl Strategy<Value = Change> {
-        let deadline = proptest::option::of(1_u64..50);
-        prop_oneof![
-            8 => (any::<u8>(), 0_u16..900, deadline.clone()).prop_map(|(key, bytes, at)| Change::Set(key, bytes, at)),
-            2 => (any::<u8>(), deadline).prop_map(|(key, at)| Change::Deadline(key, at)),
-            4 => any::<u8>().prop_map(Change::Remove),
-            1 => Just(Change::Expire),
-            1 => Just(Change::Empty),
-        ]
-    }
-
-    fn apply(keys: &mut Keyspace, change: &Change) {
-        match change {
-            Change::Set(key, bytes, at) => {
-                keys.insert(&[*key], Value::String(vec![*key; usize::from(*bytes)]), *at);
-            }
-            Change::Deadline(key, at) => keys.set_deadline(&[*key], *at),
-            Change::Remove(key) => drop(keys.remove(0, &[*key])),
-            Change::Expire => drop(keys.expire(25, 3)),
-            Change::Empty => keys.clear(),
-        }
-    }
-
     proptest! {
         #[test]
         fn what_is_read_is_the_state_when_it_was_frozen(
@@ -275,38 +217,14 @@ mod tests {
             piece in 1_usize..2000,
         ) {
             let mut keys = Keyspace::default();
-            first.iter().for_each(|change| apply(&mut keys, change));
+            first.iter().for_each(|change| change_keys(&mut keys, change));
             let expected = keys.clone();
             keys.freeze();
             let mut meanwhile = meanwhile.iter();
-            let found = read(&mut keys, piece, |keys| meanwhile.by_ref().take(2).for_each(|it| apply(keys, it)));
+            let found = read(&mut keys, piece, |keys| meanwhile.by_ref().take(2).for_each(|it| change_keys(keys, it)));
             prop_assert_eq!(found.state_hash(), expected.state_hash());
             prop_assert_eq!((found.len(), found.bytes()), (expected.len(), expected.bytes()));
             prop_assert_eq!(found.next_deadline(), expected.next_deadline());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_from_where_the_reader_is_make_the_whole(
-            first in prop::collection::vec(change(), 0..60),
-            piece in 1_usize..2000,
-        ) {
-            let mut keys = Keyspace::default();
-            first.iter().for_each(|change| apply(&mut keys, change));
-            let (mut copy, mut pending) = (Keyspace::default(), Vec::new());
-            loop {
-                let mut out = Vec::new();
-                let last = keys.read_from(copy.last_key(), pending.len(), piece, &mut out);
-                prop_assert!(out.len() <= piece + keys.head().len());
-                let mut reader = ShardReader::resume(copy, pending);
-                reader.read(&out).unwrap();
-                (copy, pending) = reader.into_parts();
-                if last {
-                    break;
-                }
-            }
-            prop_assert_eq!((copy.state_hash(), pending.len()), (keys.state_hash(), 0));
         }
     }
 

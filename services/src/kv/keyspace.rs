@@ -1,7 +1,7 @@
 //! The keys of one shard, in order, with their expiry.
 
-use super::frozen::Frozen;
 use super::session::Sessions;
+use super::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::ops::Bound;
@@ -50,10 +50,13 @@ impl Entry {
     }
 }
 
+/// Keys in order.
+pub(super) type Keys = BTreeMap<Box<[u8]>, Entry>;
+
 /// The data of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct Keyspace {
-    pub(super) keys: BTreeMap<Box<[u8]>, Entry>,
+    pub(super) keys: Keys,
     deadlines: BTreeSet<(u64, Box<[u8]>)>,
     bytes: u64,
     /// No version of a key that is gone was higher: a key that is made begins above.
@@ -62,8 +65,8 @@ pub struct Keyspace {
     version_max: u64,
     /// Who must not be served twice.
     pub(super) sessions: Sessions,
-    /// A former state that is being read.
-    pub(super) frozen: Option<Box<Frozen>>,
+    /// Who reads it while it changes.
+    pub(super) watch: Watch,
 }
 
 impl Keyspace {
@@ -116,11 +119,6 @@ impl Keyspace {
         self.get(clock_ms, key).map_or(0, |entry| entry.version)
     }
 
-    /// The last key in order, whether it is over or not.
-    pub fn last_key(&self) -> Option<&[u8]> {
-        self.keys.last_key_value().map(|(key, _)| &**key)
-    }
-
     /// Sets a key.
     pub(super) fn insert(&mut self, key: &[u8], value: Value, deadline_ms: Option<u64>) {
         let deadline = deadline_ms.and_then(NonZeroU64::new);
@@ -131,8 +129,8 @@ impl Keyspace {
             self.version_max = self.version_max.max(version);
             let former = std::mem::replace(entry, Entry { value, deadline, version });
             self.move_deadline(key, former.deadline, deadline);
-            if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
-                frozen.put_aside(key, Some(former));
+            if self.watch.note(key) {
+                self.watch.put_aside(key, Some(former));
             }
             return;
         }
@@ -149,8 +147,8 @@ impl Keyspace {
     }
 
     fn insert_new(&mut self, key: &[u8], entry: Entry) {
-        if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
-            frozen.put_aside(key, None);
+        if self.watch.note(key) {
+            self.watch.put_aside(key, None);
         }
         self.bytes += key.len() as u64 + size(&entry.value);
         self.version_max = self.version_max.max(entry.version);
@@ -161,8 +159,8 @@ impl Keyspace {
     /// Changes when a key ends.
     pub(super) fn set_deadline(&mut self, key: &[u8], deadline_ms: Option<u64>) {
         let Some(entry) = self.keys.get_mut(key) else { return };
-        if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
-            frozen.put_aside(key, Some(entry.clone()));
+        if self.watch.note(key) {
+            self.watch.put_aside(key, Some(entry.clone()));
         }
         entry.version += 1;
         self.version_max = self.version_max.max(entry.version);
@@ -186,8 +184,8 @@ impl Keyspace {
     /// Removes a key; returns its entry if it wasn't over.
     pub(super) fn remove(&mut self, clock_ms: u64, key: &[u8]) -> Option<Entry> {
         let entry = self.keys.remove(key)?;
-        if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
-            frozen.put_aside(key, Some(entry.clone()));
+        if self.watch.note(key) {
+            self.watch.put_aside(key, Some(entry.clone()));
         }
         self.bytes -= key.len() as u64 + size(&entry.value);
         self.floor = self.floor.max(entry.version);
@@ -242,8 +240,8 @@ impl Keyspace {
             let entry = self.keys.remove(&key).expect("every deadline has its key");
             self.bytes -= key.len() as u64 + size(&entry.value);
             self.floor = self.floor.max(entry.version);
-            if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(&key)) {
-                frozen.put_aside(&key, Some(entry));
+            if self.watch.note(&key) {
+                self.watch.put_aside(&key, Some(entry));
             }
             removed += 1;
         }

@@ -7,6 +7,7 @@
 mod apply;
 mod bitfield;
 mod bits;
+mod copying;
 mod dump;
 mod expiry;
 mod frozen;
@@ -25,12 +26,14 @@ mod string;
 mod testing;
 mod transaction;
 mod version;
+mod watch;
 
 pub(crate) use bitfield::parse as parse_bit_field;
 pub(crate) use bits::{
     parse_bit, parse_combination as parse_bit_combination, parse_offset as parse_bit_offset,
     parse_set as parse_set_bit,
 };
+pub use copying::CopyLeft;
 pub(crate) use dump::parse_restore;
 pub use expiry::Expiry;
 pub(crate) use expiry::check_change as check_expire;

@@ -2,9 +2,9 @@
 //!
 //! An entry: key length u32, value length u32, deadline u64 (0: none), type u8, of a type 2 the version u64, then key and
 //! value, in key order. Type 2 is a string; type 1 one without a version; type 0 no key, but the floor of the versions;
-//! type 3 no key, but the sessions. All little-endian. Checksums are the container's business.
+//! type 3 no key, but the sessions; type 4, in a copy only (`copying.rs`), a key that is there no more. All little-endian. Checksums are the container's business.
 
-use super::frozen::{ENTRY_HEADER_BYTES, TYPE_FLOOR, TYPE_SESSIONS, TYPE_STRING, TYPE_STRING_1};
+use super::frozen::{ENTRY_HEADER_BYTES, TYPE_FLOOR, TYPE_GONE, TYPE_SESSIONS, TYPE_STRING, TYPE_STRING_1};
 use super::keyspace::{Keyspace, Value};
 use super::session::Sessions;
 
@@ -40,6 +40,7 @@ impl ShardReader {
                     let sessions = Sessions::decode(value);
                     self.keys.sessions = sessions.ok_or_else(|| SnapshotError(self.keys.len()))?;
                 }
+                TYPE_GONE => drop(self.keys.remove(0, key)),
                 _ => self.keys.restore(
                     key,
                     Value::String(value.to_vec()),
@@ -60,7 +61,7 @@ impl ShardReader {
         let kind = header[16];
         let mut begin = at + ENTRY_HEADER_BYTES;
         let version = match kind {
-            TYPE_FLOOR | TYPE_SESSIONS | TYPE_STRING_1 => 1,
+            TYPE_FLOOR | TYPE_SESSIONS | TYPE_STRING_1 | TYPE_GONE => 1,
             TYPE_STRING => {
                 let Some((version, _)) = rest.split_first_chunk() else { return Ok(None) };
                 begin += version.len();

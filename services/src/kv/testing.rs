@@ -1,8 +1,9 @@
 //! A shard to talk to, for tests.
 
-use super::{Keyspace, Time};
+use super::{Keyspace, Time, Value};
 use crate::command::{check, lookup};
 use crate::resp::{Protocol, ReplyWriter};
+use proptest::prelude::*;
 
 /// A shard whose time stands still unless told otherwise.
 pub(super) struct Shard {
@@ -55,4 +56,37 @@ impl Shard {
 fn shown(reply: &[u8]) -> String {
     let text = String::from_utf8_lossy(reply).replace("\r\n", " ");
     text.strip_suffix(' ').unwrap_or(&text).to_owned()
+}
+
+/// What happens to a shard of few keys.
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    Set(u8, u16, Option<u64>),
+    Deadline(u8, Option<u64>),
+    Remove(u8),
+    Expire,
+    Empty,
+}
+
+pub(super) fn change() -> impl Strategy<Value = Change> {
+    let deadline = proptest::option::of(1_u64..50);
+    prop_oneof![
+        8 => (any::<u8>(), 0_u16..900, deadline.clone()).prop_map(|(key, bytes, at)| Change::Set(key, bytes, at)),
+        2 => (any::<u8>(), deadline).prop_map(|(key, at)| Change::Deadline(key, at)),
+        4 => any::<u8>().prop_map(Change::Remove),
+        1 => Just(Change::Expire),
+        1 => Just(Change::Empty),
+    ]
+}
+
+pub(super) fn change_keys(keys: &mut Keyspace, change: &Change) {
+    match change {
+        Change::Set(key, bytes, at) => {
+            keys.insert(&[*key], Value::String(vec![*key; usize::from(*bytes)]), *at);
+        }
+        Change::Deadline(key, at) => keys.set_deadline(&[*key], *at),
+        Change::Remove(key) => drop(keys.remove(0, &[*key])),
+        Change::Expire => drop(keys.expire(25, 3)),
+        Change::Empty => keys.clear(),
+    }
 }

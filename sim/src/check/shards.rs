@@ -26,11 +26,13 @@ impl Checks {
                 }
                 // As it was founded; two of them would be seen by what they show as founders.
                 ShardStanding::Serving if config <= 1 => {}
-                ShardStanding::Serving | ShardStanding::Arriving(_) => {
+                // A copy of what its source serves still.
+                ShardStanding::Arriving(_) => {}
+                ShardStanding::Serving => {
                     let journey = self.journeys.get(&(shard, config)).copied();
                     if journey.is_none_or(|(_, to)| to != group.group) {
                         return Err(format!(
-                            "shards: {} has shard {shard} in group {} with configuration {config}, and nobody's log let it \
+                            "shards: {} serves shard {shard} in group {} with configuration {config}, and nobody's log let it \
                              go there: {journey:?}",
                             name(seat),
                             group.group

@@ -76,6 +76,7 @@ fn config(setup: &Setup, node: usize) -> Config {
          groups = {groups}\nspare_groups = {spare_groups}\nredirect = \"{redirect}\"\n\
          [limits]\nvalue_bytes_max = 400000\n\
          [log]\nsegment_bytes = 1048576\nsnapshot_after_bytes = {snapshot_after_bytes}\nsnapshot_piece_bytes = 8192\n\
+         migration_piece_bytes = 400\n\
          [raft]\nheartbeat_ms = {heartbeat_ms}\nelection_timeout_ms = {election_ms}\n{placements}{}",
         node + 1,
         (0..*nodes).map(entry).collect::<String>()

@@ -54,8 +54,8 @@ impl World {
         let unserved = self.clients.list.iter().filter(|user| user.served == 0).count();
         let (is_final, waiting) = (self.clients.is_final(), self.waiting());
         let mut text = format!(
-            "{unserved} clients were not served, final: {is_final}, shards at home: {}, {waiting} commands still wait",
-            self.shards_are_home()
+            "{unserved} clients were not served, final: {is_final}, shards astray: {:?}, {waiting} commands still wait",
+            self.shards_astray()
         );
         for this in &self.cores {
             match &this.core {

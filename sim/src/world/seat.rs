@@ -138,6 +138,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             commits_in_flight: swarm.commits_in_flight,
             snapshot_after_bytes: swarm.snapshot_bytes,
             snapshot_piece_bytes: swarm.snapshot_piece,
+            migration_piece_bytes: swarm.migration_piece,
             ..LogSettings::default()
         },
         raft: RaftSettings {

@@ -49,25 +49,37 @@ impl World {
 
     /// Whether every shard is served where the newest configuration says, and nothing is left of it anywhere else.
     pub(super) fn shards_are_home(&self) -> bool {
+        self.shards_astray().is_empty()
+    }
+
+    /// What isn't so, in words.
+    pub(super) fn shards_astray(&self) -> Vec<String> {
         if self.swarm.reshards == 0 && self.swarm.spare_groups == 0 {
-            return true;
+            return Vec::new();
         }
         let living: Vec<_> = self.cores.iter().filter_map(|this| this.core.as_ref()).collect();
         let groups: Vec<_> = living.iter().flat_map(|core| core.inspect().groups).collect();
         let newest = groups.iter().filter_map(|group| group.configuration()).max_by_key(|it| it.number);
-        let Some(newest) = newest.filter(|newest| newest.number > 0) else { return false };
+        let Some(newest) = newest.filter(|newest| newest.number > 0) else {
+            return vec!["nobody has a configuration".to_owned()];
+        };
         // Of every group, what its leader shows; that its replicas agree is seen elsewhere.
         let led = groups.iter().filter(|group| group.role == Role::Leader);
-        let mut homes = vec![None; newest.shards.len()];
+        let (mut homes, mut astray) = (vec![None; newest.shards.len()], Vec::new());
         for group in led {
-            for (shard, _, standing) in group.shards() {
+            for (shard, config, standing) in group.shards() {
                 let home = &mut homes[usize::from(shard)];
                 if standing != ShardStanding::Serving || home.is_some() {
-                    return false;
+                    astray.push(format!("{shard} in group {} is {standing:?} since {config}", group.group));
+                } else {
+                    *home = Some(group.group);
                 }
-                *home = Some(group.group);
             }
         }
-        homes == newest.shards
+        let wrong = homes.iter().zip(&newest.shards).enumerate().filter(|(_, (is, should))| is != should);
+        astray.extend(wrong.map(|(shard, (is, should))| {
+            format!("{shard} is served by {is:?}, and configuration {} says {should:?}", newest.number)
+        }));
+        astray
     }
 }

@@ -5,7 +5,7 @@
 //! ([`super::waiting`]) until the entry is applied, a commit's time, and goes on from there in its order.
 
 use super::Core;
-use crate::migration::{self, LEAVE, SCHEMA_STEP_V1};
+use crate::migration::{self, LEAVE, SCHEMA_STEP_V2};
 use flotilla_consensus::{Raft, Role};
 use flotilla_storage::RecordHeader;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ impl Departing {
         let departure = |index: u64| {
             let record = &raft.log().entry(index)?.record;
             let (header, payload) = RecordHeader::decode(record).ok()?;
-            let step = (header.schema == SCHEMA_STEP_V1).then(|| migration::read(payload)).flatten()?;
+            let step = (header.schema == SCHEMA_STEP_V2).then(|| migration::read(payload)).flatten()?;
             (step.kind == LEAVE).then(|| (step.shard.to_native(), index))
         };
         let shards = (applied + 1..=raft.log().last_index()).filter_map(departure).collect();

@@ -3,23 +3,25 @@
 //! ```text
 //!    leader of the source                             leader of the destination
 //!      Ask ───────────────────────────────────────────▶
-//!      ◀─────────────────────────────────────────────── Ready
+//!      ◀─────────────────────────────────────────────── Pull: I am there
+//!      a large shard is copied while it is served:
+//!      Piece Piece … ─────────────────────────────────▶ into the log, several at a time
+//!      ◀─────────────────────────────────────────────── Pull: I have those before this one
+//!      little is left:
 //!      Leave into the log; from here on the shard is frozen
-//!      Offer ─────────────────────────────────────────▶
-//!      ◀─────────────────────────────────────────────── Pull (behind this key)
-//!      Piece ─────────────────────────────────────────▶ into the log; when it is applied, the next Pull
-//!                         …                             the last one applied: served
+//!      Offer, Piece (what is left, the last) ─────────▶ into the log; applied: served
 //!      ◀─────────────────────────────────────────────── Have
 //!      Delete into the log
 //! ```
 //!
 //! **All that matters is in the logs.** What is kept here is only what was said last and when, so that it can be said again: a
-//! leader that restarts, or another one, looks at its shards and goes on. Every message may be lost, doubled or late.
+//! leader that restarts, or another one, looks at its shards and goes on. Every message may be lost, doubled or late. Of the copy
+//! of a shard nothing is in the source's log, so another leader begins another copy; the shard is served meanwhile.
 //!
-//! **A shard isn't frozen before its destination says that it is there**: a group without a leader blocks nobody but itself.
-//! Few shards are under way to a group at a time, so that each is away for as short as possible, and a source sends a piece only
-//! when the destination has the one before in its log: that, and the rate limit, is the back-pressure. Neither side holds more
-//! than a piece beyond the shard itself.
+//! **A shard isn't frozen before its destination has nearly all of it**: a group without a leader blocks nobody but itself.
+//! Few shards are under way to a group at a time, and of each no more pieces than [`source`] says; the destination puts into
+//! its log what comes in order and says what it has for good. That, and the rate limit, is the back-pressure. Neither side
+//! holds more than those pieces beyond the shard itself.
 //!
 //! **Commands for a shard that is coming wait at its destination**, in their order, and are executed when it is there. So do those
 //! for a shard that is about to go, at its source, for the time of a commit: see [`departing`].
@@ -36,7 +38,8 @@ use super::routes::Located;
 use super::shards::{Piece, Status, Taken};
 use super::topology::{CONTROLLER, Way, id_of};
 use super::{Core, channel};
-use crate::migration::{ArchivedStepV1, DELETE, LEAVE, PIECE, SCHEMA_STEP_V1, StepV1};
+use crate::kv::Keyspace;
+use crate::migration::{ArchivedStepV2, DELETE, GIVE_UP, LEAVE, PIECE, SCHEMA_STEP_V2, StepV2};
 pub(super) use departing::Departing;
 use destination::Pull;
 use flotilla_consensus::{Refused, Role};
@@ -55,6 +58,8 @@ const RETRY: Nanos = 50 * MILLISECOND;
 struct Talk {
     /// In which term; another one begins anew.
     term: u64,
+    /// Copies that were begun in it.
+    copies: u32,
     leaving: BTreeMap<u16, Leaving>,
     pulls: BTreeMap<u16, Pull>,
 }
@@ -73,8 +78,6 @@ pub(crate) struct Migration {
     again_at: Option<Nanos>,
     /// The rate limit: the next piece goes then.
     next_piece_at: Nanos,
-    /// Pulls that wait for that.
-    held_up: VecDeque<Vec<u8>>,
 }
 
 impl Migration {
@@ -98,7 +101,7 @@ impl Core {
         &mut self,
         place: usize,
         index: u64,
-        step: &ArchivedStepV1<'_>,
+        step: &ArchivedStepV2<'_>,
         out: &mut Effects<Message>,
     ) {
         let (shard, config, peer) = (step.shard.to_native(), step.config.to_native(), step.group.to_native());
@@ -118,19 +121,19 @@ impl Core {
                     shard,
                     config,
                     from: peer,
-                    after: (step.has_after != 0).then_some(&step.after[..]),
-                    within: step.within.to_native() as usize,
+                    copy: step.copy.to_native(),
+                    piece: step.piece.to_native(),
                     is_last: step.is_last != 0,
                     bytes: &step.bytes,
                 };
-                let taken = group.shards.take_piece(index, &piece);
-                if let Taken::Some | Taken::Whole = taken {
-                    group.moved_bytes += piece.bytes.len() as u64;
-                }
-                match taken {
-                    Taken::Whole => {
-                        group.moved_in += 1;
-                        self.routes.learn(Located { shard, config, group: me });
+                match group.shards.take_piece(index, &piece) {
+                    Taken::Some { is_whole, former } => {
+                        group.moved_bytes += piece.bytes.len() as u64;
+                        if is_whole {
+                            group.moved_in += 1;
+                            self.routes.learn(Located { shard, config, group: me });
+                        }
+                        self.put_away(place, shard, former, out);
                     }
                     Taken::Bad(keys) => {
                         tracing::error!(
@@ -138,20 +141,30 @@ impl Core {
                             from = peer,
                             "a shard that arrives makes no sense: begun again"
                         );
-                        self.bury(place, keys);
+                        self.put_away(place, shard, Some(keys), out);
                     }
-                    Taken::Not | Taken::Some => {}
+                    Taken::Not => {}
                 }
             }
             DELETE => {
-                if let Some(keys) = group.shards.delete(index, shard, config) {
-                    self.give_up_taking_of(place, shard, out);
-                    self.bury(place, keys);
-                }
+                let keys = group.shards.delete(index, shard, config);
+                self.put_away(place, shard, keys, out);
+            }
+            GIVE_UP => {
+                let keys = group.shards.give_up(index, shard, config, peer);
+                self.put_away(place, shard, keys, out);
             }
             kind => unreachable!("a step of kind {kind} was refused when it was read"),
         }
         self.groups[place].is_in_motion = true;
+    }
+
+    /// Data of a shard that nobody needs any more, and no snapshot can go on reading.
+    fn put_away(&mut self, place: usize, shard: u16, keys: Option<Keyspace>, out: &mut Effects<Message>) {
+        if let Some(keys) = keys {
+            self.give_up_taking_of(place, shard, out);
+            self.bury(place, keys);
+        }
     }
 
     /// Looks after the shards of a group: called whenever something happened to it.
@@ -167,7 +180,7 @@ impl Core {
         }
         if !leads {
             group.is_in_motion = true;
-            self.migration.talks.remove(&place);
+            self.end_talk(place);
             return self.release_all(place, out);
         }
         let is_new = self.migration.talks.get(&place).is_none_or(|talk| talk.term != term);
@@ -175,9 +188,18 @@ impl Core {
             return;
         }
         if is_new {
+            self.end_talk(place);
             self.migration.talks.insert(place, Talk { term, ..Talk::default() });
         }
         self.look_at_shards(now, place, out);
+    }
+
+    /// Nothing that was said matters any more.
+    fn end_talk(&mut self, place: usize) {
+        let Some(talk) = self.migration.talks.remove(&place) else { return };
+        for shard in talk.leaving.into_keys() {
+            self.end_copy(place, shard);
+        }
     }
 
     /// Leader: says and does what is due about every shard.
@@ -224,9 +246,6 @@ impl Core {
             return;
         }
         self.migration.again_at = None;
-        for frame in std::mem::take(&mut self.migration.held_up) {
-            self.migration_frame(now, self.config.node_id(), &frame, out);
-        }
         for place in 0..self.groups.len() {
             self.settle_migration(now, place, out);
         }
@@ -250,6 +269,11 @@ impl Core {
             Some(Way::Peer(peer)) if self.remote.is_up(peer) => {
                 let frame = self.migration.outgoing.entry(peer).or_insert_with(|| vec![channel::MIGRATION]);
                 word.encode(frame);
+                if word.kind == Kind::Piece {
+                    // One to a frame: what is short and urgent needn't wait behind several.
+                    let frame = self.migration.outgoing.remove(&peer).expect("it was put there");
+                    out.push(Effect::Send { to: peer, frame });
+                }
             }
             _ => {}
         }
@@ -279,7 +303,7 @@ impl Core {
             let term = self.multi.raft(place).term();
             self.migration.talks.entry(place).or_insert_with(|| Talk { term, ..Talk::default() });
             match word.kind {
-                Kind::Ready | Kind::Pull | Kind::Have => self.source_hears(now, place, &word, out),
+                Kind::Pull | Kind::Have => self.source_hears(now, place, &word, out),
                 _ => self.destination_hears(now, place, &word, out),
             }
         }
@@ -288,16 +312,11 @@ impl Core {
         }
     }
 
-    fn propose_step(&mut self, now: Now, place: usize, step: &StepV1<'_>) -> Result<(), Refused> {
+    fn propose_step(&mut self, now: Now, place: usize, step: &StepV2<'_>) -> Result<(), Refused> {
         let bytes_max = step.archive_bytes_max();
-        let proposed = self.multi.propose(now.monotonic, place, SCHEMA_STEP_V1, bytes_max, |writer| {
+        let proposed = self.multi.propose(now.monotonic, place, SCHEMA_STEP_V2, bytes_max, |writer| {
             step.write(writer);
         });
         proposed.map(|_| ())
-    }
-
-    fn answer_word(&mut self, now: Now, word: &Word<'_>, kind: Kind, out: &mut Effects<Message>) {
-        let answer = Word::new(kind, word.shard, word.config, (word.to, word.from));
-        self.say(now, &answer, out);
     }
 }

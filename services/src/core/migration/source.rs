@@ -1,71 +1,252 @@
 //! The leader of the group that a shard leaves.
 
-use super::{Core, Kind, LEAVE, RETRY, Status, StepV1, Word};
+use super::{Core, Kind, LEAVE, Migration, RETRY, Status, StepV2, Talk, Word};
 use crate::core::remote::Message;
+use crate::core::shards::Shard;
 use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{Effects, Nanos, Now};
-use flotilla_storage::snapshot::PART_HEADER_BYTES;
+use std::collections::VecDeque;
 
 /// Shards under way to one group at a time.
 const UNDER_WAY_MAX: usize = 2;
-/// Pulls that wait for the rate limit; who isn't among them asks again.
-const HELD_UP_MAX: usize = 64;
+/// Pieces of a shard on their way, until the destination has them for good.
+const PIECES_ON_THE_WAY: usize = 8;
+/// Pieces that are made for a group in one turn: everybody else waits meanwhile.
+const PIECES_PER_TURN: usize = 2;
+/// A shard is frozen when no more keys have changed behind its copy than pieces of so many bytes hold one each: about as many as
+/// one piece holds.
+const BYTES_PER_KEY: usize = 512;
+/// And it is frozen however many have, if they don't become fewer.
+const ROUNDS_MAX: u32 = 8;
+/// A destination that has said nothing for so long is asked whether it is there.
+const SILENCE: Nanos = 4 * RETRY;
 
-/// What was said last about a shard that leaves.
-#[derive(Clone, Copy, Debug)]
+/// A shard that goes, and how far its leader has come with it.
+#[derive(Debug)]
 pub(super) struct Leaving {
     to: u32,
     config: u64,
-    /// What was said, and when.
-    said: Kind,
+    /// When something was said or heard of it last.
     said_at: Nanos,
+    heard_at: Nanos,
+    /// The destination is there.
+    is_ready: bool,
+    copy: Option<Copying>,
     /// The kind of the last step that is in the log, applied or not.
     proposed: Option<u8>,
 }
 
+/// A copy of a shard that is being made.
+#[derive(Debug, Default)]
+struct Copying {
+    /// Grows from copy to copy of a shard, whoever leads.
+    id: u64,
+    /// Pieces that the destination has for good.
+    has: u32,
+    /// Those behind, as they were made.
+    pieces: VecDeque<Made>,
+    /// How often nothing was left to be read.
+    rounds: u32,
+    /// The last piece is made.
+    is_over: bool,
+}
+
+#[derive(Debug)]
+struct Made {
+    clock_ms: u64,
+    is_last: bool,
+    bytes: Vec<u8>,
+}
+
+impl Leaving {
+    fn new(to: u32, config: u64) -> Self {
+        Self { to, config, said_at: 0, heard_at: 0, is_ready: false, copy: None, proposed: None }
+    }
+}
+
 impl Core {
-    /// Asks for, offers and goes on offering what leaves.
+    /// Asks for, copies, offers and goes on offering what leaves.
     pub(super) fn push_out(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
-        let me = self.groups[place].number;
-        let mut due: Vec<Word<'static>> = Vec::new();
-        let Some(talk) = self.migration.talks.get_mut(&place) else { return };
+        self.note_leaving(place);
         let group = &self.groups[place];
-        let newest = self.configuration.number;
-        let configuration = &self.configuration;
-        talk.leaving.retain(|shard, it| match group.shards.get(*shard).map(|shard| shard.status) {
-            Some(Status::Leaving { to }) => to == it.to,
-            Some(Status::Serving) => configuration.group_of(*shard) == Some(it.to) && it.config == newest,
-            _ => false,
-        });
-        for shard in group.shards.iter() {
-            let (to, config, kind) = match shard.status {
-                Status::Leaving { to } => (to, shard.config, Kind::Offer),
-                Status::Serving if newest > shard.config => match self.configuration.group_of(shard.number) {
-                    Some(owner) if owner != me => (owner, newest, Kind::Ask),
-                    _ => continue,
-                },
-                _ => continue,
-            };
-            let under_way = talk.leaving.iter().filter(|(other, it)| **other != shard.number && it.to == to);
-            if kind == Kind::Ask && under_way.count() >= UNDER_WAY_MAX {
-                continue;
+        let me = group.number;
+        let Some(talk) = self.migration.talks.get_mut(&place) else { return };
+        let (mut due, mut under_way) = (Vec::new(), Vec::new());
+        for (shard, it) in &mut talk.leaving {
+            let is_frozen = group.shards.get(*shard).is_some_and(|shard| !shard.is_serving());
+            let is_silent = !it.is_ready || now.monotonic >= it.heard_at + SILENCE;
+            let is_due = it.said_at == 0 || now.monotonic >= it.said_at + RETRY;
+            if is_due && (is_frozen || is_silent) {
+                it.said_at = now.monotonic.max(1);
+                let kind = if is_frozen { Kind::Offer } else { Kind::Ask };
+                due.push(Word::new(kind, *shard, it.config, (me, it.to)));
             }
-            let new = Leaving { to, config, said: kind, said_at: 0, proposed: None };
-            let said = talk.leaving.entry(shard.number).or_insert(new);
-            if (said.to, said.config) != (to, config) {
-                *said = new;
-            }
-            if said.said != kind {
-                // It is frozen now: its clients wait for nothing else.
-                (said.said, said.said_at) = (kind, 0);
-            }
-            if said.said_at == 0 || now.monotonic >= said.said_at + RETRY {
-                said.said_at = now.monotonic.max(1);
-                due.push(Word::new(kind, shard.number, config, (me, to)));
+            if is_frozen || it.is_ready {
+                under_way.push((*shard, is_frozen));
             }
         }
         for word in due {
             self.say(now, &word, out);
+        }
+        for (shard, is_frozen) in under_way {
+            if !is_frozen {
+                self.go_on_serving(now, place, shard, out);
+            } else {
+                self.copy_on(now, place, shard, out);
+            }
+        }
+    }
+
+    /// What is to leave, by the shards and by the configuration.
+    fn note_leaving(&mut self, place: usize) {
+        let Some(talk) = self.migration.talks.get_mut(&place) else { return };
+        let group = &self.groups[place];
+        let configuration = &self.configuration;
+        // What has begun with an older configuration goes on, as long as the newest agrees.
+        let goes = |shard: u16, it: &Leaving| match group.shards.get(shard).map(|it| (it.status, it.config)) {
+            Some((Status::Leaving { to }, config)) => (to, config) == (it.to, it.config),
+            Some((Status::Serving, config)) => {
+                configuration.group_of(shard) == Some(it.to) && config < it.config
+            }
+            _ => false,
+        };
+        let stays: Vec<u16> =
+            talk.leaving.extract_if(.., |shard, it| !goes(*shard, it)).map(|(shard, _)| shard).collect();
+        for shard in group.shards.iter() {
+            let (to, config) = match shard.status {
+                Status::Leaving { to } => (to, shard.config),
+                Status::Serving if configuration.number > shard.config => {
+                    match configuration.group_of(shard.number) {
+                        Some(owner) if owner != group.number => (owner, configuration.number),
+                        _ => continue,
+                    }
+                }
+                _ => continue,
+            };
+            let others = talk.leaving.iter().filter(|(other, it)| **other != shard.number && it.to == to);
+            if shard.is_serving() && others.count() >= UNDER_WAY_MAX {
+                continue;
+            }
+            talk.leaving.entry(shard.number).or_insert_with(|| Leaving::new(to, config));
+        }
+        for shard in stays {
+            self.end_copy(place, shard);
+        }
+    }
+
+    /// A shard that is served, and for which the destination is there: it is copied if it is large, and frozen when little is left
+    /// to do.
+    fn go_on_serving(&mut self, now: Now, place: usize, shard: u16, out: &mut Effects<Message>) {
+        let piece_bytes = self.config.log.migration_piece_bytes;
+        let is_small = |it: &Shard| it.keys.bytes() + 32 * it.keys.len() < piece_bytes as u64 / 2;
+        let is_small = self.groups[place].shards.get(shard).is_some_and(is_small);
+        let Some(leaving) = self.leaving(place, shard) else { return };
+        if leaving.proposed == Some(LEAVE) {
+            return;
+        }
+        if leaving.copy.is_none() && is_small {
+            // All of it is as little as would be left of it.
+            return self.stop_serving(now, place, shard);
+        }
+        self.copy_on(now, place, shard, out);
+        let left = self.groups[place].shards.get(shard).and_then(|shard| shard.keys.copy_left());
+        let copy = self.leaving(place, shard).and_then(|leaving| leaving.copy.as_ref());
+        if let (Some(left), Some(copy)) = (left, copy)
+            && left.is_through
+            && copy.pieces.is_empty()
+            && (left.changed <= piece_bytes / BYTES_PER_KEY || copy.rounds >= ROUNDS_MAX)
+        {
+            self.stop_serving(now, place, shard);
+        }
+    }
+
+    fn leaving(&mut self, place: usize, shard: u16) -> Option<&mut Leaving> {
+        self.migration.talks.get_mut(&place)?.leaving.get_mut(&shard)
+    }
+
+    /// The destination has nearly all of it: the shard stops being served.
+    fn stop_serving(&mut self, now: Now, place: usize, shard: u16) {
+        let Some(leaving) = self.leaving(place, shard) else { return };
+        let (to, config) = (leaving.to, leaving.config);
+        self.propose_once(now, place, &StepV2::leave(shard, config, to));
+    }
+
+    /// Makes and sends more of a shard's copy.
+    fn copy_on(&mut self, now: Now, place: usize, shard: u16, out: &mut Effects<Message>) {
+        let (piece_bytes, rate) =
+            (self.config.log.migration_piece_bytes, self.config.log.migration_bytes_per_second);
+        let group = &mut self.groups[place];
+        let (me, clock_ms) = (group.number, group.clock_ms);
+        let Migration { talks, next_piece_at, again_at, .. } = &mut self.migration;
+        let Some(talk) = talks.get_mut(&place) else { return };
+        let Some(held) = group.shards.get_mut(shard) else { return };
+        let is_frozen = !held.is_serving();
+        let Talk { term, copies, leaving, .. } = talk;
+        let Some(Leaving { to, config, copy, .. }) = leaving.get_mut(&shard) else { return };
+        if copy.is_none() || held.keys.copy_left().is_none() {
+            // The first one, or what there is is good for nothing.
+            held.keys.begin_copy();
+            *copies += 1;
+            *copy = Some(Copying { id: *term << 32 | u64::from(*copies), ..Copying::default() });
+        }
+        let copy = copy.as_mut().expect("it has just been made");
+        let mut words = Vec::new();
+        while !copy.is_over && copy.pieces.len() < PIECES_ON_THE_WAY {
+            let left = held.keys.copy_left().expect("it has just been begun");
+            let is_little = left.changed <= piece_bytes / BYTES_PER_KEY || copy.rounds >= ROUNDS_MAX;
+            if !is_frozen && left.is_through && (is_little || !copy.pieces.is_empty()) {
+                // What changes all the time isn't sent all the time.
+                break;
+            }
+            if words.len() == PIECES_PER_TURN || now.monotonic < *next_piece_at {
+                let next = (*next_piece_at).max(now.monotonic);
+                *again_at = Some(again_at.map_or(next, |before| before.min(next)));
+                break;
+            }
+            let mut bytes = Vec::with_capacity(piece_bytes);
+            let is_all = held.keys.read_copy(piece_bytes, &mut bytes);
+            copy.rounds += u32::from(is_all);
+            copy.is_over = is_all && is_frozen;
+            if copy.is_over {
+                held.keys.end_of_copy(&mut bytes);
+            }
+            let takes = (bytes.len() as u64 * SECOND).checked_div(rate).unwrap_or(0);
+            *next_piece_at = (*next_piece_at).max(now.monotonic) + takes;
+            words.push(copy.pieces.len());
+            copy.pieces.push_back(Made { clock_ms, is_last: copy.is_over, bytes });
+        }
+        let ends = (me, *to, *config);
+        self.send_pieces(now, place, (shard, ends), &words, out);
+    }
+
+    /// Sends the pieces at these places among those that the destination may not have.
+    fn send_pieces(
+        &mut self,
+        now: Now,
+        place: usize,
+        (shard, (me, to, config)): (u16, (u32, u32, u64)),
+        places: &[usize],
+        out: &mut Effects<Message>,
+    ) {
+        for at in places {
+            let mut word = Word::new(Kind::Piece, shard, config, (me, to));
+            // It is put back at once: saying it needs the whole core.
+            let Some(copy) = self.leaving(place, shard).and_then(|it| it.copy.as_mut()) else { return };
+            let Some(made) = copy.pieces.get_mut(*at) else { return };
+            let bytes = std::mem::take(&mut made.bytes);
+            word.copy = copy.id;
+            word.piece = copy.has + u32::try_from(*at).expect("pieces on their way are few");
+            (word.clock_ms, word.is_last) = (made.clock_ms, made.is_last);
+            self.say(now, &Word { bytes: &bytes, ..word }, out);
+            let copy = self.leaving(place, shard).and_then(|it| it.copy.as_mut()).expect("it was there");
+            copy.pieces[*at].bytes = bytes;
+        }
+    }
+
+    /// Nobody reads a shard's copy on.
+    pub(super) fn end_copy(&mut self, place: usize, shard: u16) {
+        if let Some(shard) = self.groups[place].shards.get_mut(shard) {
+            shard.keys.end_copy();
         }
     }
 
@@ -77,83 +258,84 @@ impl Core {
         word: &Word<'_>,
         out: &mut Effects<Message>,
     ) {
-        let group = &self.groups[place];
-        let Some(shard) = group.shards.get(word.shard) else { return };
-        let (status, config) = (shard.status, shard.config);
-        let is_leaving = status == (Status::Leaving { to: word.from }) && config == word.config;
+        let (to, config) = (word.from, word.config);
+        let standing = self.groups[place].shards.get(word.shard).map(|shard| (shard.status, shard.config));
         match word.kind {
-            Kind::Ready if status == Status::Serving && config < word.config => {
-                self.stop_serving(now, place, word)
+            Kind::Have if standing == Some((Status::Leaving { to }, config)) => {
+                self.propose_once(now, place, &StepV2::delete(word.shard, config, to));
             }
-            Kind::Pull if is_leaving => self.send_piece(now, place, word, out),
-            Kind::Have if is_leaving => {
-                let step = StepV1::delete(word.shard, word.config, word.from);
-                self.propose_once(now, place, word, &step);
+            Kind::Pull => {
+                self.note_leaving(place);
+                self.catch_up_with(place, word);
+                let goes = self.leaving(place, word.shard).map(|it| (it.to, it.config));
+                if goes == Some((to, config)) {
+                    return self.pulled(now, place, word, out);
+                }
+                let is_never = match standing {
+                    // The next time that it goes it goes with the newest configuration.
+                    Some((Status::Serving, _)) => self.configuration.number > config,
+                    Some((Status::Leaving { .. }, _)) => true,
+                    // If it was ever to come from here, it has been here and has gone.
+                    Some((Status::Arriving { .. }, _)) | None => true,
+                };
+                if is_never {
+                    let me = self.groups[place].number;
+                    self.say(now, &Word::new(Kind::Never, word.shard, config, (me, to)), out);
+                }
             }
             _ => {}
         }
     }
 
-    /// The destination is there, and the configuration still says so: the shard stops being served.
-    fn stop_serving(&mut self, now: Now, place: usize, word: &Word<'_>) {
-        let is_current = self.configuration.number == word.config
-            && self.configuration.group_of(word.shard) == Some(word.from);
-        if is_current {
-            let step = StepV1::leave(word.shard, word.config, word.from);
-            self.propose_once(now, place, word, &step);
+    /// An earlier leader had begun to send a shard with a later configuration than this one has: it is sent with the newest.
+    fn catch_up_with(&mut self, place: usize, word: &Word<'_>) {
+        let newest = self.configuration.number;
+        let Some(leaving) = self.leaving(place, word.shard) else { return };
+        let is_behind = leaving.to == word.from && leaving.config < word.config && word.config <= newest;
+        let is_frozen = self.groups[place].shards.get(word.shard).is_none_or(|shard| !shard.is_serving());
+        let leaving = self.leaving(place, word.shard).expect("seen above");
+        if is_behind && !is_frozen && leaving.proposed.is_none() {
+            *leaving = Leaving::new(word.from, newest);
+            self.end_copy(place, word.shard);
         }
+    }
+
+    /// The destination is there, and says what it has.
+    fn pulled(&mut self, now: Now, place: usize, word: &Word<'_>, out: &mut Effects<Message>) {
+        let Some(leaving) = self.leaving(place, word.shard) else { return };
+        (leaving.is_ready, leaving.heard_at) = (true, now.monotonic);
+        let ends = (word.to, leaving.to, leaving.config);
+        if let Some(copy) = &mut leaving.copy {
+            if copy.id == word.copy {
+                while copy.has < word.piece && copy.pieces.pop_front().is_some() {
+                    copy.has += 1;
+                }
+            }
+            // Of another copy it has something, of this one nothing.
+            let is_of_use = if copy.id == word.copy { copy.has == word.piece } else { copy.has == 0 };
+            if word.again && is_of_use {
+                let all: Vec<usize> = (0..copy.pieces.len()).collect();
+                self.send_pieces(now, place, (word.shard, ends), &all, out);
+            }
+        }
+        self.groups[place].is_in_motion = true;
+        self.push_out(now, place, out);
     }
 
     /// Proposes the step, unless it is in the log already. It may have been lost with a log that was cut off; by then somebody
     /// else leads. Twice does no harm.
-    fn propose_once(&mut self, now: Now, place: usize, word: &Word<'_>, step: &StepV1<'_>) {
-        let talk = self.migration.talks.get_mut(&place).expect("made by the caller");
-        let new = Leaving { to: word.from, config: word.config, said: Kind::Ask, said_at: 0, proposed: None };
-        let said = talk.leaving.entry(word.shard).or_insert(new);
-        if said.proposed == Some(step.kind) {
+    fn propose_once(&mut self, now: Now, place: usize, step: &StepV2<'_>) {
+        let Some(leaving) = self.leaving(place, step.shard) else { return };
+        if leaving.proposed == Some(step.kind) {
             return;
         }
-        said.proposed = Some(step.kind);
         if self.propose_step(now, place, step).is_ok() {
+            if let Some(leaving) = self.leaving(place, step.shard) {
+                leaving.proposed = Some(step.kind);
+            }
             if step.kind == LEAVE {
-                self.departs(place, word.shard);
-            }
-        } else {
-            let talk = self.migration.talks.get_mut(&place).expect("seen above");
-            if let Some(said) = talk.leaving.get_mut(&word.shard) {
-                said.proposed = None;
+                self.departs(place, step.shard);
             }
         }
-    }
-
-    /// The destination wants the next piece.
-    fn send_piece(&mut self, now: Now, place: usize, word: &Word<'_>, out: &mut Effects<Message>) {
-        let (piece_bytes, rate) =
-            (self.config.log.snapshot_piece_bytes, self.config.log.migration_bytes_per_second);
-        if now.monotonic < self.migration.next_piece_at {
-            if self.migration.held_up.len() < HELD_UP_MAX {
-                let mut held_up = Vec::new();
-                word.encode(&mut held_up);
-                self.migration.held_up.push_back(held_up);
-                self.migration.again(self.migration.next_piece_at);
-            }
-            return;
-        }
-        let group = &self.groups[place];
-        let Some(shard) = group.shards.get(word.shard) else { return };
-        let mut bytes = Vec::new();
-        let most = piece_bytes - PART_HEADER_BYTES;
-        let is_last = shard.keys.read_from(word.after, word.within as usize, most, &mut bytes);
-        let takes = (bytes.len() as u64 * SECOND).checked_div(rate).unwrap_or(0);
-        self.migration.next_piece_at = now.monotonic + takes;
-        let answer = Word {
-            clock_ms: group.clock_ms,
-            is_last,
-            after: word.after,
-            within: word.within,
-            bytes: &bytes,
-            ..Word::new(Kind::Piece, word.shard, word.config, (word.to, word.from))
-        };
-        self.say(now, &answer, out);
     }
 }

@@ -1,22 +1,21 @@
 //! What the leaders of two groups say to each other about a shard, byte by byte; the same over the mesh and between nodes.
 //!
 //! ```text
-//! 0 kind u8 │ 1 flags u8 (1 last, 2 behind a key) │ 2 shard u16 │ 4 from u32 │ 8 to u32 │ 12 within u32 │ 16 configuration u64
-//! 24 clock u64 │ 32 bytes of the key u32 │ 36 bytes of the piece u32 │ the key │ the piece
+//! 0 kind u8 │ 1 flags u8 (1 last, 2 again) │ 2 shard u16 │ 4 from u32 │ 8 to u32 │ 12 piece u32 │ 16 configuration u64
+//! 24 clock u64 │ 32 copy u64 │ 40 bytes of the piece u32 │ the piece
 //! ```
 
-const HEADER_BYTES: usize = 40;
+const HEADER_BYTES: usize = 44;
 
 /// What is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// May I send you the shard with this configuration?
     Ask,
-    /// Do.
-    Ready,
-    /// It is frozen: fetch it.
+    /// It is frozen, and waits for nothing but you.
     Offer,
-    /// Send me what is behind this key, and so many bytes behind that.
+    /// I am there. Of this copy I have the pieces before this one for good: send me those behind, and those on their way once
+    /// more if I say "again".
     Pull,
     /// Here it is.
     Piece,
@@ -25,11 +24,13 @@ pub(super) enum Kind {
     /// To a node that has no part in the group: I lead it, in the term that stands in the configuration's place. The piece says
     /// what it serves: of each shard its number as u16 and its configuration as u64; of the controller, the newest configuration.
     Announce,
+    /// With this configuration you won't get it from me.
+    Never,
 }
 
 impl Kind {
     const ALL: [Self; 7] =
-        [Self::Ask, Self::Ready, Self::Offer, Self::Pull, Self::Piece, Self::Have, Self::Announce];
+        [Self::Ask, Self::Offer, Self::Pull, Self::Piece, Self::Have, Self::Announce, Self::Never];
 }
 
 /// One message.
@@ -43,8 +44,9 @@ pub(super) struct Word<'a> {
     pub(super) config: u64,
     pub(super) clock_ms: u64,
     pub(super) is_last: bool,
-    pub(super) after: Option<&'a [u8]>,
-    pub(super) within: u32,
+    pub(super) again: bool,
+    pub(super) copy: u64,
+    pub(super) piece: u32,
     pub(super) bytes: &'a [u8],
 }
 
@@ -59,8 +61,9 @@ impl<'a> Word<'a> {
             config,
             clock_ms: 0,
             is_last: false,
-            after: None,
-            within: 0,
+            again: false,
+            copy: 0,
+            piece: 0,
             bytes: &[],
         }
     }
@@ -68,19 +71,17 @@ impl<'a> Word<'a> {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let place = Kind::ALL.iter().position(|kind| *kind == self.kind).expect("all are listed");
         let kind = u8::try_from(place).expect("they are few") + 1;
-        let flags = u8::from(self.is_last) | u8::from(self.after.is_some()) << 1;
-        let after = self.after.unwrap_or_default();
-        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("keys and pieces are far below 4 GiB");
+        let flags = u8::from(self.is_last) | u8::from(self.again) << 1;
+        let length = u32::try_from(self.bytes.len()).expect("pieces are far below 4 GiB");
         out.extend_from_slice(&[kind, flags]);
         out.extend_from_slice(&self.shard.to_le_bytes());
-        for number in [self.from, self.to, self.within] {
+        for number in [self.from, self.to, self.piece] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.config.to_le_bytes());
         out.extend_from_slice(&self.clock_ms.to_le_bytes());
-        out.extend_from_slice(&length(after).to_le_bytes());
-        out.extend_from_slice(&length(self.bytes).to_le_bytes());
-        out.extend_from_slice(after);
+        out.extend_from_slice(&self.copy.to_le_bytes());
+        out.extend_from_slice(&length.to_le_bytes());
         out.extend_from_slice(self.bytes);
     }
 
@@ -89,22 +90,22 @@ impl<'a> Word<'a> {
         let (header, rest) = frame.split_at_checked(HEADER_BYTES)?;
         let half = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
         let word =
-            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes of forty"));
+            |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes of the header"));
         let long =
-            |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes of forty"));
+            |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes of the header"));
         let kind = *Kind::ALL.get(usize::from(header[0]).checked_sub(1)?)?;
-        let (after, rest) = rest.split_at_checked(word(32) as usize)?;
-        let (bytes, rest) = rest.split_at_checked(word(36) as usize)?;
+        let (bytes, rest) = rest.split_at_checked(word(40) as usize)?;
         let this = Self {
             kind,
             shard: half(2),
             from: word(4),
             to: word(8),
-            within: word(12),
+            piece: word(12),
             config: long(16),
             clock_ms: long(24),
             is_last: header[1] & 1 != 0,
-            after: (header[1] & 2 != 0).then_some(after),
+            again: header[1] & 2 != 0,
+            copy: long(32),
             bytes,
         };
         Some((this, rest))
@@ -119,7 +120,8 @@ mod tests {
     fn words_survive_the_wire_one_after_the_other() {
         let mut frame = Vec::new();
         let short = Word::new(Kind::Ask, 7, 9, (1, 2));
-        let long = Word { after: Some(b""), bytes: b"piece", is_last: true, within: 3, clock_ms: 4, ..short };
+        let long =
+            Word { again: true, bytes: b"piece", is_last: true, piece: 3, clock_ms: 4, copy: 5, ..short };
         short.encode(&mut frame);
         long.encode(&mut frame);
         let (first, rest) = Word::decode(&frame).unwrap();

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! 0 since u64 │ 8 the members at that entry (`consensus/src/membership.rs`) │ then:
-//! "SHD1" │ bytes of the next u32 │ an archive of MetaV1 │ bytes of the next u32 │ an archive of ControllerV1, of the controller only
+//! "SHD2" │ bytes of the next u32 │ an archive of MetaV2 │ bytes of the next u32 │ an archive of ControllerV1, of the controller only
 //! ```
 //!
-//! Older files have the members only, or nothing: their shards are those that the group was founded with.
+//! Older files have "SHD1" and an archive of MetaV1. Still older ones have the members only, or nothing: their shards are those that the group was founded with.
 
-use crate::migration::MetaV1;
+use crate::migration::MetaV2;
 use flotilla_consensus::Membership;
 
-const MAGIC: [u8; 4] = *b"SHD1";
+const MAGIC: [u8; 4] = *b"SHD2";
+/// Before [`MetaV2`] was.
+const OLDER_MAGIC: [u8; 4] = *b"SHD1";
 
 /// The payload of an end mark.
 #[derive(Default)]
@@ -18,13 +20,13 @@ pub(super) struct EndMark {
     /// The members, and the entry that brought them.
     pub(super) membership: Option<(u64, Membership)>,
     /// How the shards stood.
-    pub(super) meta: Option<MetaV1>,
+    pub(super) meta: Option<MetaV2>,
     /// The controller's state.
     pub(super) controller: Option<Vec<u8>>,
 }
 
 impl EndMark {
-    pub(super) fn encode(since: u64, membership: &[u8], meta: &MetaV1, controller: Option<&[u8]>) -> Vec<u8> {
+    pub(super) fn encode(since: u64, membership: &[u8], meta: &MetaV2, controller: Option<&[u8]>) -> Vec<u8> {
         let mut bytes = since.to_le_bytes().to_vec();
         bytes.extend_from_slice(membership);
         bytes.extend_from_slice(&MAGIC);
@@ -49,10 +51,14 @@ impl EndMark {
         if rest.is_empty() {
             return Some(Self { membership, ..Self::default() });
         }
-        let rest = rest.strip_prefix(&MAGIC)?;
+        let (magic, rest) = rest.split_first_chunk()?;
         let (meta, rest) = split(rest)?;
         let (controller, rest) = split(rest)?;
-        let meta = Some(MetaV1::decode(meta)?);
+        let meta = match *magic {
+            MAGIC => Some(MetaV2::decode(meta)?),
+            OLDER_MAGIC => Some(MetaV2::decode_older(meta)?),
+            _ => return None,
+        };
         let controller = (!controller.is_empty()).then(|| controller.to_vec());
         rest.is_empty().then_some(Self { membership, meta, controller })
     }
@@ -73,7 +79,7 @@ mod tests {
     fn end_marks_of_every_age_are_read() {
         let peer = PeerId { node: NodeId(3), core: CoreId(0) };
         let membership = Membership::of_voters([peer]).encode();
-        let whole = EndMark::encode(7, &membership, &MetaV1::default(), Some(b"state"));
+        let whole = EndMark::encode(7, &membership, &MetaV2::default(), Some(b"state"));
         let found = EndMark::decode(&whole).unwrap();
         assert!(found.membership.is_some_and(|(since, _)| since == 7) && found.meta.is_some());
         assert_eq!(found.controller.as_deref(), Some(&b"state"[..]));

@@ -29,7 +29,7 @@ use super::remote::Message;
 use super::shards::{Part, Shards, Status};
 use crate::controller::Controller;
 use crate::kv::{Keyspace, ShardReader};
-use crate::migration::MetaV1;
+use crate::migration::MetaV2;
 use end_mark::EndMark;
 use flotilla_consensus::{Kind, Membership};
 use flotilla_runtime::machine::SECOND;
@@ -270,7 +270,7 @@ impl Restoring {
     fn end(&mut self, payload: &[u8]) -> Result<(), String> {
         let mark = EndMark::decode(payload).ok_or("its end mark makes no sense")?;
         self.membership = mark.membership;
-        let meta = mark.meta.unwrap_or_else(|| MetaV1::founded(self.founded.clone()));
+        let meta = mark.meta.unwrap_or_else(|| MetaV2::founded(self.founded.clone()));
         let shards = Shards::restore(&meta, std::mem::take(&mut self.parts));
         let shards = shards.ok_or("its shards aren't those that its end mark names")?;
         if shards.iter().any(|it| !it.pending.is_empty() && !matches!(it.status, Status::Arriving { .. })) {

@@ -2,7 +2,7 @@
 
 use super::{Core, EndMark, RETRY_AFTER, SnapshotFile, Step};
 use crate::core::remote::Message;
-use crate::migration::MetaV1;
+use crate::migration::MetaV2;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Now};
 use flotilla_storage::snapshot::{PART_HEADER_BYTES, PartHeader, PartKind, encode};
@@ -16,7 +16,7 @@ pub(super) struct Taking {
     /// The shards that it will hold, ascending: those that the group had at `index`.
     shards: Vec<u16>,
     /// How they stood, those whose turn has come; and what had gone before `index`.
-    meta: MetaV1,
+    meta: MetaV2,
     /// What a shard that is arriving has of an entry that isn't whole.
     pending: Vec<u8>,
     /// What comes next: the place of a shard among those, and the piece of it.
@@ -66,7 +66,7 @@ impl Core {
             piece: 0,
             shard_state: (0, 0, 0),
             shards: Vec::new(),
-            meta: MetaV1::default(),
+            meta: MetaV2::default(),
             pending: Vec::new(),
             membership: (0, Vec::new()),
             controller: None,
