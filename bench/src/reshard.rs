@@ -1,7 +1,8 @@
 //! The `reshard` command: what a shard on its way to another group costs its clients and everybody else's.
 //!
-//! Three nodes on loopback, two groups. One shard of a given size goes to and fro between them. A client of that shard, one of
-//! a shard that stays in the same group, and a load on all shards that stay, tell what they see of it.
+//! Three nodes on loopback, two groups. One shard of a given size goes to and fro between them: first while nobody wants anything,
+//! which tells how fast it is, then under load. A client of that shard, one of a shard that stays in the same group, and a load
+//! on all shards that stay, tell what they see of it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,9 +62,12 @@ pub(crate) struct ReshardArgs {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct MoveResult {
     mib: u64,
-    /// Median of the moves: from the order to the shard's being served at the other group, and nothing being left of it.
+    /// Median of the moves while nobody wants anything: from the order to the shard's being served at the other group, and
+    /// nothing being left of it.
     seconds: f64,
     mb_per_second: f64,
+    /// The same under load.
+    loaded_seconds: f64,
     /// The longest that its client waited for a read in each move: the median of the moves, and the most.
     away_ms: [f64; 2],
     /// The same of a client of a shard that stays.
@@ -118,6 +122,18 @@ fn one_size(
     let seeds = || Seeds::from(addresses.clone());
     note(&format!("filling a shard with {mib} MiB"));
     fill(&mut Cluster::new(seeds()), mib, interrupt)?;
+    // One that doesn't count, and takes the shard to the second group: the log makes its segments.
+    let mut there = 1;
+    let mut one_move = || -> Result<f64> {
+        interrupt.check()?;
+        let clock = Instant::now();
+        move_to(&addresses[0], GROUPS[there])?;
+        settled(&addresses, GROUPS[there], interrupt)?;
+        there = 1 - there;
+        Ok(clock.elapsed().as_secs_f64())
+    };
+    one_move()?;
+    let mut seconds = (0..moves).map(|_| one_move()).collect::<Result<Vec<f64>>>()?;
     let load = Load::start(|| Cluster::new(seeds()));
     let [moving, staying] =
         [MOVES, MOVES + 1].map(|shard| Probe::start(Cluster::new(seeds()), key_of(shard, 0)));
@@ -125,17 +141,14 @@ fn one_size(
     load.done.store(0, Ordering::Relaxed);
     interrupt.sleep_until(clock + Duration::from_secs(2))?;
     let before = load.done.load(Ordering::Relaxed) as f64 / clock.elapsed().as_secs_f64();
-    let (mut seconds, mut away, mut stays, mut meanwhile) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for turn in 0..moves {
-        interrupt.check()?;
+    let (mut loaded, mut away, mut stays, mut meanwhile) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..moves {
         moving.take();
         staying.take();
         load.done.store(0, Ordering::Relaxed);
-        let clock = Instant::now();
-        move_to(&addresses[0], GROUPS[(turn as usize + 1) % 2])?;
-        settled(&addresses, GROUPS[(turn as usize + 1) % 2], interrupt)?;
-        seconds.push(clock.elapsed().as_secs_f64());
-        meanwhile.push(load.done.load(Ordering::Relaxed) as f64 / clock.elapsed().as_secs_f64());
+        let took = one_move()?;
+        loaded.push(took);
+        meanwhile.push(load.done.load(Ordering::Relaxed) as f64 / took);
         interrupt.sleep_until(Instant::now() + Duration::from_millis(100))?;
         away.push(moving.take());
         stays.push(staying.take());
@@ -143,18 +156,19 @@ fn one_size(
     load.end().map_err(failed)?;
     moving.end().map_err(failed)?;
     staying.end().map_err(failed)?;
-    let middle = |mut of: Vec<f64>| {
+    let middle = |of: &mut [f64]| {
         of.sort_by(f64::total_cmp);
         [of[of.len() / 2], of[of.len() - 1]]
     };
-    let [seconds, _] = middle(seconds);
-    let [others, _] = middle(meanwhile);
+    let [[seconds, _], [loaded_seconds, _], [others, _]] =
+        [&mut seconds, &mut loaded, &mut meanwhile].map(|of| middle(of));
     Ok(MoveResult {
         mib,
         seconds,
+        loaded_seconds,
         mb_per_second: mib as f64 * 1_048_576.0 / 1e6 / seconds,
-        away_ms: middle(away),
-        stays_ms: middle(stays),
+        away_ms: middle(&mut away),
+        stays_ms: middle(&mut stays),
         others_per_second: [before, others],
     })
 }
@@ -345,12 +359,21 @@ fn shown(results: &[MoveResult]) -> String {
             format!("{} MiB", it.mib),
             format!("{:.3} s", it.seconds),
             format!("{:.0} MB/s", it.mb_per_second),
+            format!("{:.3} s", it.loaded_seconds),
             format!("{away:.1} / {away_most:.1} ms"),
             format!("{stays:.1} / {stays_most:.1} ms"),
             format!("{before:.0} → {meanwhile:.0}"),
         ]
     };
-    let head = ["shard", "move", "speed", "its client waits", "another's client waits", "others' reads/s"];
+    let head = [
+        "shard",
+        "move",
+        "speed",
+        "under load",
+        "its client waits",
+        "another's client waits",
+        "others' reads/s",
+    ];
     table(&head, &results.iter().map(row).collect::<Vec<_>>())
 }
 

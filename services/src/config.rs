@@ -110,6 +110,8 @@ pub struct LogSettings {
     pub snapshot_bytes_per_second: u64,
     /// Bytes a second of shards that a core sends to other groups, at most; 0 for as many as it can.
     pub migration_bytes_per_second: u64,
+    /// The same while it serves clients, or the core that they go to does; 0 for no less than otherwise.
+    pub migration_bytes_per_second_under_load: u64,
     /// Bytes of a moving shard that are sent, and logged, at once.
     pub migration_piece_bytes: usize,
     /// Bytes of a snapshot that a turn takes, sends or receives: whole blocks of 4096.
@@ -125,9 +127,20 @@ impl Default for LogSettings {
             snapshot_after_bytes: 64 << 20,
             snapshot_bytes_per_second: 256 << 20,
             migration_bytes_per_second: 256 << 20,
+            migration_bytes_per_second_under_load: 32 << 20,
             migration_piece_bytes: 256 << 10,
             snapshot_piece_bytes: 256 << 10,
         }
+    }
+}
+
+impl LogSettings {
+    /// Bytes a second of shards that a core sends to other groups, at most: alone, and while clients are served. 0: no limit.
+    pub(crate) fn migration_rates(&self) -> [u64; 2] {
+        let (most, under_load) =
+            (self.migration_bytes_per_second, self.migration_bytes_per_second_under_load);
+        let lower = if most == 0 || (1..most).contains(&under_load) { under_load } else { most };
+        [most, lower]
     }
 }
 

@@ -140,7 +140,9 @@ impl Keyspace {
     /// A key as a snapshot has it.
     pub(super) fn restore(&mut self, key: &[u8], value: Value, deadline_ms: Option<u64>, version: u64) {
         let deadline = deadline_ms.and_then(NonZeroU64::new);
-        if self.keys.contains_key(key) {
+        // Mostly they come in order.
+        let is_behind = self.keys.last_key_value().is_none_or(|(last, _)| **last < *key);
+        if !is_behind && self.keys.contains_key(key) {
             self.remove(0, key);
         }
         self.insert_new(key, Entry { value, deadline, version });

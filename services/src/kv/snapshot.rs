@@ -22,63 +22,72 @@ pub struct ShardReader {
 }
 
 impl ShardReader {
-    /// Takes the next piece.
+    /// Takes the next piece. Only an entry that two pieces share is put together first.
     ///
     /// # Errors
     /// [`SnapshotError`]; what came before it is in.
     pub fn read(&mut self, piece: &[u8]) -> Result<(), SnapshotError> {
-        self.pending.extend_from_slice(piece);
-        let mut at = 0;
-        while let Some(found) = self.entry(at)? {
-            let (key, value) = (&self.pending[found.key], &self.pending[found.value]);
-            match found.kind {
-                TYPE_FLOOR => {
-                    let floor = value.try_into().map_err(|_| SnapshotError(self.keys.len()))?;
-                    self.keys.set_floor(u64::from_le_bytes(floor));
-                }
-                TYPE_SESSIONS => {
-                    let sessions = Sessions::decode(value);
-                    self.keys.sessions = sessions.ok_or_else(|| SnapshotError(self.keys.len()))?;
-                }
-                TYPE_GONE => drop(self.keys.remove(0, key)),
-                _ => self.keys.restore(
-                    key,
-                    Value::String(value.to_vec()),
-                    (found.deadline_ms != 0).then_some(found.deadline_ms),
-                    found.version,
-                ),
+        let mut rest = piece;
+        while !self.pending.is_empty() && !rest.is_empty() {
+            let length = self.entry_len(&self.pending)?.unwrap_or(ENTRY_HEADER_BYTES);
+            let missing = (length - self.pending.len()).min(rest.len());
+            self.pending.extend_from_slice(&rest[..missing]);
+            rest = &rest[missing..];
+            if self.entry_len(&self.pending)? == Some(self.pending.len()) {
+                let mut entry = std::mem::take(&mut self.pending);
+                self.take(&entry)?;
+                entry.clear();
+                self.pending = entry;
             }
-            at += found.bytes;
         }
-        self.pending.drain(..at);
+        while let Some(length) = self.entry_len(rest)?.filter(|length| *length <= rest.len()) {
+            self.take(&rest[..length])?;
+            rest = &rest[length..];
+        }
+        self.pending.extend_from_slice(rest);
         Ok(())
     }
 
-    /// Where the parts of the entry at `at` are, if it is whole.
-    fn entry(&self, at: usize) -> Result<Option<Found>, SnapshotError> {
-        let bytes = &self.pending[at..];
-        let Some((header, rest)) = bytes.split_first_chunk::<ENTRY_HEADER_BYTES>() else { return Ok(None) };
-        let kind = header[16];
-        let mut begin = at + ENTRY_HEADER_BYTES;
+    /// Bytes of the entry that begins with these, if they tell.
+    fn entry_len(&self, bytes: &[u8]) -> Result<Option<usize>, SnapshotError> {
+        let Some((header, _)) = bytes.split_first_chunk() else { return Ok(None) };
+        let Header { kind, key, value, .. } = Header::of(header);
         let version = match kind {
-            TYPE_FLOOR | TYPE_SESSIONS | TYPE_STRING_1 | TYPE_GONE => 1,
-            TYPE_STRING => {
-                let Some((version, _)) = rest.split_first_chunk() else { return Ok(None) };
-                begin += version.len();
-                u64::from_le_bytes(*version)
-            }
+            TYPE_FLOOR | TYPE_SESSIONS | TYPE_STRING_1 | TYPE_GONE => 0,
+            TYPE_STRING => size_of::<u64>(),
             _ => return Err(SnapshotError(self.keys.len())),
         };
-        let length = |i: usize| {
-            u32::from_le_bytes(header[i..i + 4].try_into().expect("four bytes of seventeen")) as usize
+        Ok(Some(ENTRY_HEADER_BYTES + version + key + value))
+    }
+
+    /// An entry that is whole.
+    fn take(&mut self, entry: &[u8]) -> Result<(), SnapshotError> {
+        let senseless = SnapshotError(self.keys.len());
+        let (header, rest) = entry.split_first_chunk().ok_or(senseless)?;
+        let Header { kind, key, deadline_ms, .. } = Header::of(header);
+        let (version, rest) = match kind {
+            TYPE_STRING => rest.split_first_chunk().ok_or(senseless)?,
+            _ => (&1_u64.to_le_bytes(), rest),
         };
-        let deadline_ms = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes of seventeen"));
-        let key = begin..begin + length(0);
-        let value = key.end..key.end + length(4);
-        if self.pending.len() < value.end {
-            return Ok(None);
+        let (key, value) = rest.split_at_checked(key).ok_or(senseless)?;
+        match kind {
+            TYPE_FLOOR => {
+                let floor = value.try_into().map_err(|_| senseless)?;
+                self.keys.set_floor(u64::from_le_bytes(floor));
+            }
+            TYPE_SESSIONS => self.keys.sessions = Sessions::decode(value).ok_or(senseless)?,
+            TYPE_GONE => drop(self.keys.remove(0, key)),
+            _ => {
+                let deadline_ms = (deadline_ms != 0).then_some(deadline_ms);
+                self.keys.restore(
+                    key,
+                    Value::String(value.to_vec()),
+                    deadline_ms,
+                    u64::from_le_bytes(*version),
+                );
+            }
         }
-        Ok(Some(Found { bytes: value.end - at, kind, version, deadline_ms, key, value }))
+        Ok(())
     }
 
     /// Goes on where another reader stopped, see [`Self::into_parts`].
@@ -100,14 +109,23 @@ impl ShardReader {
     }
 }
 
-/// An entry that is here whole.
-struct Found {
-    bytes: usize,
+/// What stands before an entry.
+struct Header {
     kind: u8,
-    version: u64,
+    /// Bytes of the key, and of the value.
+    key: usize,
+    value: usize,
     deadline_ms: u64,
-    key: std::ops::Range<usize>,
-    value: std::ops::Range<usize>,
+}
+
+impl Header {
+    fn of(bytes: &[u8; ENTRY_HEADER_BYTES]) -> Self {
+        let length = |i: usize| {
+            u32::from_le_bytes(bytes[i..i + 4].try_into().expect("four bytes of seventeen")) as usize
+        };
+        let deadline_ms = u64::from_le_bytes(bytes[8..16].try_into().expect("eight bytes of seventeen"));
+        Self { kind: bytes[16], key: length(0), value: length(4), deadline_ms }
+    }
 }
 
 #[cfg(test)]

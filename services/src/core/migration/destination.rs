@@ -56,6 +56,7 @@ fn has(group: &Group, shard: u16, config: u64, from: u32) -> (u64, u32) {
 impl Core {
     /// Says what is here of whatever is arriving.
     pub(super) fn pull_in(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        let is_busy = self.is_busy(now);
         let group = &self.groups[place];
         let Some(talk) = self.migration.talks.get_mut(&place) else { return };
         // A former leader has begun it.
@@ -86,7 +87,7 @@ impl Core {
             if has != pull.said || is_stuck || pull.said_at == 0 {
                 let again = is_stuck || (pull.is_missing && !in_log);
                 let (copy, piece) = has;
-                words.push(Word { copy, piece, again, ..word(Kind::Pull) });
+                words.push(Word { copy, piece, again, is_busy, ..word(Kind::Pull) });
                 (pull.said, pull.said_at) = (has, now.monotonic.max(1));
                 pull.is_missing &= !again;
             }
@@ -105,6 +106,7 @@ impl Core {
         word: &Word<'_>,
         out: &mut Effects<Message>,
     ) {
+        let is_busy = self.is_busy(now);
         let group = &mut self.groups[place];
         let (shard, config, from) = (word.shard, word.config, word.from);
         let (me, applied) = (group.number, group.applied);
@@ -150,7 +152,7 @@ impl Core {
                 if word.kind == Kind::Ask && (may_come || is_known) {
                     let (copy, piece) = has;
                     let pull = Word::new(Kind::Pull, shard, config, (me, from));
-                    self.say(now, &Word { copy, piece, again: is_waiting, ..pull }, out);
+                    self.say(now, &Word { copy, piece, again: is_waiting, is_busy, ..pull }, out);
                     if let Some(pull) = self.pull_of(place, shard) {
                         (pull.said, pull.said_at) = (has, now.monotonic.max(1));
                     }

@@ -29,6 +29,7 @@
 mod announce;
 mod departing;
 mod destination;
+mod pace;
 mod source;
 mod waiting;
 mod wire;
@@ -45,6 +46,7 @@ use destination::Pull;
 use flotilla_consensus::{Refused, Role};
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{Effect, Effects, Nanos, NodeId, Now, PeerId};
+use pace::Pace;
 use source::Leaving;
 use std::collections::{BTreeMap, VecDeque};
 pub(super) use waiting::Awaited;
@@ -76,8 +78,7 @@ pub(crate) struct Migration {
     is_woken: bool,
     /// When what was said is said again.
     again_at: Option<Nanos>,
-    /// The rate limit: the next piece goes then.
-    next_piece_at: Nanos,
+    pace: Pace,
 }
 
 impl Migration {
@@ -254,7 +255,7 @@ impl Core {
     /// Says something to whoever leads a group, if that is known and there is a way.
     fn say(&mut self, now: Now, word: &Word<'_>, out: &mut Effects<Message>) {
         let encoded = || {
-            let mut bytes = Vec::new();
+            let mut bytes = Vec::with_capacity(word.bytes.len() + 100);
             word.encode(&mut bytes);
             bytes
         };
@@ -268,6 +269,7 @@ impl Core {
             }
             Some(Way::Peer(peer)) if self.remote.is_up(peer) => {
                 let frame = self.migration.outgoing.entry(peer).or_insert_with(|| vec![channel::MIGRATION]);
+                frame.reserve(word.bytes.len() + 100);
                 word.encode(frame);
                 if word.kind == Kind::Piece {
                     // One to a frame: what is short and urgent needn't wait behind several.
@@ -310,6 +312,11 @@ impl Core {
         if !frame.is_empty() {
             tracing::warn!("a malformed frame about a shard was dropped");
         }
+    }
+
+    /// Whether this core serves clients, beside the shards that move.
+    fn is_busy(&mut self, now: Now) -> bool {
+        self.migration.pace.look(now.monotonic, self.connections.commands_total)
     }
 
     fn propose_step(&mut self, now: Now, place: usize, step: &StepV2<'_>) -> Result<(), Refused> {

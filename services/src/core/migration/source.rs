@@ -3,7 +3,6 @@
 use super::{Core, Kind, LEAVE, Migration, RETRY, Status, StepV2, Talk, Word};
 use crate::core::remote::Message;
 use crate::core::shards::Shard;
-use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{Effects, Nanos, Now};
 use std::collections::VecDeque;
 
@@ -31,6 +30,8 @@ pub(super) struct Leaving {
     heard_at: Nanos,
     /// The destination is there.
     is_ready: bool,
+    /// And serves clients, too.
+    is_busy: bool,
     copy: Option<Copying>,
     /// The kind of the last step that is in the log, applied or not.
     proposed: Option<u8>,
@@ -60,7 +61,8 @@ struct Made {
 
 impl Leaving {
     fn new(to: u32, config: u64) -> Self {
-        Self { to, config, said_at: 0, heard_at: 0, is_ready: false, copy: None, proposed: None }
+        let (is_ready, is_busy) = (false, false);
+        Self { to, config, said_at: 0, heard_at: 0, is_ready, is_busy, copy: None, proposed: None }
     }
 }
 
@@ -173,16 +175,19 @@ impl Core {
 
     /// Makes and sends more of a shard's copy.
     fn copy_on(&mut self, now: Now, place: usize, shard: u16, out: &mut Effects<Message>) {
-        let (piece_bytes, rate) =
-            (self.config.log.migration_piece_bytes, self.config.log.migration_bytes_per_second);
+        let is_busy = self.is_busy(now);
+        let log = &self.config.log;
+        let (piece_bytes, [at_most, under_load]) = (log.migration_piece_bytes, log.migration_rates());
         let group = &mut self.groups[place];
         let (me, clock_ms) = (group.number, group.clock_ms);
-        let Migration { talks, next_piece_at, again_at, .. } = &mut self.migration;
+        let Migration { talks, pace, again_at, .. } = &mut self.migration;
         let Some(talk) = talks.get_mut(&place) else { return };
         let Some(held) = group.shards.get_mut(shard) else { return };
         let is_frozen = !held.is_serving();
         let Talk { term, copies, leaving, .. } = talk;
-        let Some(Leaving { to, config, copy, .. }) = leaving.get_mut(&shard) else { return };
+        let Some(Leaving { to, config, copy, is_busy: is_busy_there, .. }) = leaving.get_mut(&shard) else {
+            return;
+        };
         if copy.is_none() || held.keys.copy_left().is_none() {
             // The first one, or what there is is good for nothing.
             held.keys.begin_copy();
@@ -190,6 +195,8 @@ impl Core {
             *copy = Some(Copying { id: *term << 32 | u64::from(*copies), ..Copying::default() });
         }
         let copy = copy.as_mut().expect("it has just been made");
+        // Frozen, its own clients wait.
+        let rate = if (is_busy || *is_busy_there) && !is_frozen { under_load } else { at_most };
         let mut words = Vec::new();
         while !copy.is_over && copy.pieces.len() < PIECES_ON_THE_WAY {
             let left = held.keys.copy_left().expect("it has just been begun");
@@ -198,8 +205,8 @@ impl Core {
                 // What changes all the time isn't sent all the time.
                 break;
             }
-            if words.len() == PIECES_PER_TURN || now.monotonic < *next_piece_at {
-                let next = (*next_piece_at).max(now.monotonic);
+            if words.len() == PIECES_PER_TURN || now.monotonic < pace.next_at() {
+                let next = pace.next_at().max(now.monotonic);
                 *again_at = Some(again_at.map_or(next, |before| before.min(next)));
                 break;
             }
@@ -210,8 +217,7 @@ impl Core {
             if copy.is_over {
                 held.keys.end_of_copy(&mut bytes);
             }
-            let takes = (bytes.len() as u64 * SECOND).checked_div(rate).unwrap_or(0);
-            *next_piece_at = (*next_piece_at).max(now.monotonic) + takes;
+            pace.made(now.monotonic, bytes.len(), rate);
             words.push(copy.pieces.len());
             copy.pieces.push_back(Made { clock_ms, is_last: copy.is_over, bytes });
         }
@@ -303,7 +309,7 @@ impl Core {
     /// The destination is there, and says what it has.
     fn pulled(&mut self, now: Now, place: usize, word: &Word<'_>, out: &mut Effects<Message>) {
         let Some(leaving) = self.leaving(place, word.shard) else { return };
-        (leaving.is_ready, leaving.heard_at) = (true, now.monotonic);
+        (leaving.is_ready, leaving.is_busy, leaving.heard_at) = (true, word.is_busy, now.monotonic);
         let ends = (word.to, leaving.to, leaving.config);
         if let Some(copy) = &mut leaving.copy {
             if copy.id == word.copy {

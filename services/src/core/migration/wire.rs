@@ -1,7 +1,7 @@
 //! What the leaders of two groups say to each other about a shard, byte by byte; the same over the mesh and between nodes.
 //!
 //! ```text
-//! 0 kind u8 │ 1 flags u8 (1 last, 2 again) │ 2 shard u16 │ 4 from u32 │ 8 to u32 │ 12 piece u32 │ 16 configuration u64
+//! 0 kind u8 │ 1 flags u8 (1 last, 2 again, 4 busy) │ 2 shard u16 │ 4 from u32 │ 8 to u32 │ 12 piece u32 │ 16 configuration u64
 //! 24 clock u64 │ 32 copy u64 │ 40 bytes of the piece u32 │ the piece
 //! ```
 
@@ -45,6 +45,7 @@ pub(super) struct Word<'a> {
     pub(super) clock_ms: u64,
     pub(super) is_last: bool,
     pub(super) again: bool,
+    pub(super) is_busy: bool,
     pub(super) copy: u64,
     pub(super) piece: u32,
     pub(super) bytes: &'a [u8],
@@ -62,6 +63,7 @@ impl<'a> Word<'a> {
             clock_ms: 0,
             is_last: false,
             again: false,
+            is_busy: false,
             copy: 0,
             piece: 0,
             bytes: &[],
@@ -71,7 +73,7 @@ impl<'a> Word<'a> {
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let place = Kind::ALL.iter().position(|kind| *kind == self.kind).expect("all are listed");
         let kind = u8::try_from(place).expect("they are few") + 1;
-        let flags = u8::from(self.is_last) | u8::from(self.again) << 1;
+        let flags = u8::from(self.is_last) | u8::from(self.again) << 1 | u8::from(self.is_busy) << 2;
         let length = u32::try_from(self.bytes.len()).expect("pieces are far below 4 GiB");
         out.extend_from_slice(&[kind, flags]);
         out.extend_from_slice(&self.shard.to_le_bytes());
@@ -105,6 +107,7 @@ impl<'a> Word<'a> {
             clock_ms: long(24),
             is_last: header[1] & 1 != 0,
             again: header[1] & 2 != 0,
+            is_busy: header[1] & 4 != 0,
             copy: long(32),
             bytes,
         };
@@ -120,8 +123,16 @@ mod tests {
     fn words_survive_the_wire_one_after_the_other() {
         let mut frame = Vec::new();
         let short = Word::new(Kind::Ask, 7, 9, (1, 2));
-        let long =
-            Word { again: true, bytes: b"piece", is_last: true, piece: 3, clock_ms: 4, copy: 5, ..short };
+        let long = Word {
+            again: true,
+            is_busy: true,
+            bytes: b"piece",
+            is_last: true,
+            piece: 3,
+            clock_ms: 4,
+            copy: 5,
+            ..short
+        };
         short.encode(&mut frame);
         long.encode(&mut frame);
         let (first, rest) = Word::decode(&frame).unwrap();

@@ -1,0 +1,62 @@
+//! How fast shards are copied: as fast as it goes while the cores at both ends have nothing else to do, and no faster than
+//! allowed while they serve clients. A copy harms nobody by taking long, for its shard is served.
+
+use flotilla_runtime::Nanos;
+use flotilla_runtime::machine::{MILLISECOND, SECOND};
+
+/// How often it is looked whether clients want something.
+const LOOK: Nanos = 20 * MILLISECOND;
+/// A core that is asked for something more often than so serves clients.
+const BUSY: Nanos = MILLISECOND;
+
+/// The pace of a core.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// The next piece may be made then.
+    next_at: Nanos,
+    looked_at: Nanos,
+    commands: u64,
+    is_busy: bool,
+}
+
+impl Pace {
+    /// Whether the core serves clients, by the number of commands that they have sent since it was started.
+    pub(super) fn look(&mut self, now: Nanos, commands: u64) -> bool {
+        let passed = now.saturating_sub(self.looked_at);
+        if passed >= LOOK {
+            self.is_busy = (commands - self.commands).saturating_mul(BUSY) > passed;
+            (self.looked_at, self.commands) = (now, commands);
+        }
+        self.is_busy
+    }
+
+    /// When the next piece may be made.
+    pub(super) fn next_at(&self) -> Nanos {
+        self.next_at
+    }
+
+    /// A piece is made, at a rate of so many bytes a second; 0: there is none.
+    pub(super) fn made(&mut self, now: Nanos, bytes: usize, rate: u64) {
+        let takes = (bytes as u64 * SECOND).checked_div(rate).unwrap_or(0);
+        self.next_at = self.next_at.max(now) + takes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_busy_when_it_is_asked_often_and_pieces_keep_to_the_rate() {
+        let mut pace = Pace::default();
+        assert!(!pace.look(SECOND, 500), "one in two milliseconds");
+        assert!(!pace.look(SECOND + LOOK / 2, 10_000), "it isn't looked so often");
+        assert!(pace.look(SECOND + LOOK, 10_000) && pace.look(SECOND + LOOK + 1, 10_000));
+        assert!(!pace.look(SECOND + 2 * LOOK, 10_001));
+        pace.made(SECOND, 1_000, 0);
+        assert_eq!(pace.next_at(), SECOND, "no limit");
+        pace.made(SECOND, 1_000, 10_000);
+        pace.made(SECOND, 1_000, 10_000);
+        assert_eq!(pace.next_at(), SECOND + 200 * MILLISECOND);
+    }
+}
