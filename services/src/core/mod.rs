@@ -185,7 +185,8 @@ impl Core {
         let mut multi = Multi::open(multi_config, pool.clone(), recovered, seed, now.monotonic);
         topology::introduce_everybody(config, &mut multi);
         for place in 0..multi.len() {
-            let order = topology::preference(config, multi.raft(place).group());
+            let raft = multi.raft(place);
+            let order = topology::preference_among(config, raft.group(), raft.membership().1);
             multi.prefer(now.monotonic, place, order);
         }
         let mut groups: Vec<Group> =
