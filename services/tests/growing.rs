@@ -152,6 +152,33 @@ fn a_dead_node_is_replaced_by_one_command() {
 }
 
 #[test]
+fn a_node_that_left_forgets_what_it_had_at_its_next_start_and_may_come_back() {
+    let mut cluster = cluster();
+    fill(&cluster);
+    cluster.nodes.restart(4).unwrap();
+    order(&cluster, 1, &["replace", "3", "4"]);
+    let outside = |info: &str, has_keys: bool| {
+        let outside = info.lines().filter(|line| line.contains(":role=outside"));
+        outside.filter(|line| line.trim_end().ends_with("keys=0") != has_keys).count()
+    };
+    let clock = Stopwatch::start();
+    while outside(&cluster.info(3), true) < 4 {
+        assert!(clock.elapsed() < PATIENCE, "it still has its keys: {}", cluster.info(3));
+    }
+    stop(&mut cluster, 3);
+    cluster.nodes.restart(3).unwrap();
+    let info = cluster.info(3);
+    assert!(outside(&info, false) == GROUPS && info.contains("groups_repairing:0"), "{info}");
+    let histories = Histories::start(&cluster, 4);
+    order(&cluster, 1, &["replace", "4", "3"]);
+    assert_spread(&cluster, &[1, 2, 3]);
+    cluster.nodes.kill(1);
+    histories.wait_for_more(200);
+    histories.stop();
+    assert_kept(&cluster);
+}
+
+#[test]
 fn what_was_cut_off_goes_on() {
     let mut cluster = cluster();
     fill(&cluster);
@@ -223,6 +250,11 @@ fn mistakes_get_one_clear_line_each_and_change_nothing() {
     assert!(plan.contains("9 replicas would move"), "{plan}");
     cluster.nodes.kill(2);
     cluster.nodes.kill(3);
+    // A leader that nobody answers any more doesn't know it yet.
+    let clock = Stopwatch::start();
+    while cluster.info(1).contains("role=leader") {
+        assert!(clock.elapsed() < PATIENCE, "{}", cluster.info(1));
+    }
     refused(&cluster, 1, &["rebalance", "--nodes", "1"], "has no leader, and can't be changed without");
 }
 
