@@ -292,6 +292,14 @@ impl<'a> Operator<'a> {
         loop {
             let known = &picture.groups[&number];
             let Some(led) = members::look_at(known, &self.security) else {
+                let seconds = self.options.timeout;
+                if since.elapsed() > Duration::from_secs(seconds) {
+                    let name = name(number);
+                    return Err(Failure::Failed(format!(
+                        "no step in {seconds} s: {name} keeps no leader for long"
+                    )));
+                }
+                pause(AGAIN);
                 *picture = self.look()?;
                 continue;
             };
