@@ -31,7 +31,7 @@ pub mod raft;
 
 pub use membership::Membership;
 pub use message::{GroupId, Header, Kind, WireError};
-pub use multi::{Multi, MultiConfig, Replica, SnapshotMail};
+pub use multi::{Multi, MultiConfig, Replica, SnapshotMail, has_left};
 pub use raft::{
     Change, ChangeRefused, Proposal, Raft, RaftConfig, ReadState, ReadTicket, Refused, Role, TransferError,
     Transition,

@@ -23,6 +23,7 @@ use flotilla_runtime::{
 use flotilla_storage::{
     Damage, Log, LogConfig, LostFrames, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered,
 };
+pub use restoring::has_left;
 use restoring::{give_up_rest, incarnation_of, is_blank, log_damage, restore};
 use std::collections::BTreeSet;
 use timers::Timers;

@@ -10,6 +10,7 @@
 //! | [`entry`], [`migration`] | what a group's log holds: commands, and shards on their way |
 //! | [`controller`] | which group serves which shard: the numbered history of configurations |
 //! | [`mapreduce`] | jobs over many files: engine, coordinator, workers |
+//! | [`placement`] | which nodes are to have which groups, and the steps there |
 //! | [`slot`], [`topology`] | where a key is, and who serves it |
 //! | [`config`], [`node`] | one node as a process |
 //! | [`client`], [`local`], [`cli`] | clients, local clusters and the command line: hands, not machines |
@@ -30,6 +31,7 @@ pub mod local;
 pub mod mapreduce;
 pub mod migration;
 pub mod node;
+pub mod placement;
 pub mod resp;
 pub mod slot;
 pub mod topology;

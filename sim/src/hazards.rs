@@ -24,6 +24,9 @@ pub enum Hazard {
     FullDisks,
     /// Shards move between groups all the time, under long pipelines.
     Moves,
+    /// Nodes come and go: every group's replicas, the controller's too, are on their way to other nodes all the time, and shards
+    /// between the groups.
+    Grows,
 }
 
 impl Hazard {
@@ -36,6 +39,7 @@ impl Hazard {
         Self::TornWrites,
         Self::FullDisks,
         Self::Moves,
+        Self::Grows,
     ];
 
     /// As the command line names it.
@@ -48,6 +52,7 @@ impl Hazard {
             Self::TornWrites => "torn-writes",
             Self::FullDisks => "full-disks",
             Self::Moves => "moves",
+            Self::Grows => "grows",
         }
     }
 
@@ -98,6 +103,12 @@ impl Hazard {
                 if swarm.migration_piece > 2_000 && swarm.batch.is_multiple_of(3) {
                     swarm.migration_piece = 100;
                 }
+            }
+            Self::Grows => {
+                (swarm.nodes, swarm.founders) = (6, 3);
+                (swarm.changes, swarm.plans) = (20 * MS, true);
+                (swarm.groups, swarm.spare_groups) = (swarm.groups.min(3), swarm.spare_groups.max(1));
+                (swarm.reshards, swarm.safety) = (150 * MS, swarm.safety.max(4_000 * MS));
             }
         }
     }

@@ -135,6 +135,8 @@ pub struct Swarm {
     pub transfers: u64,
     /// Mean time between changes of the groups' members, 0 for none.
     pub changes: u64,
+    /// They are changed by a plan, as an operator's command does it, from one set of nodes to another.
+    pub plans: bool,
     /// Chance that a node that crashes comes back with an empty disk.
     pub wipes: u64,
     /// Mean time between changes of who serves what, 0 for none.
@@ -221,6 +223,7 @@ impl Swarm {
             leases: maybe(40, 1, 1) == 1,
             transfers: maybe(40, 50, 1500) * MS,
             changes: maybe(40, 50, 800) * MS,
+            plans: false,
             wipes: maybe(25, 50_000, 1_000_000),
             reshards: 0,
             migration_piece: 256 << 10,

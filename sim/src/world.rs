@@ -13,6 +13,7 @@
 //! | `faults.rs` | what goes wrong, and the healing of it |
 //! | `death.rs` | crashes, what disks lose, restarts |
 //! | `members.rs` | groups that change, disks that are replaced, and who must agree in the end |
+//! | `operator.rs` | groups whose replicas are spread over other nodes, by a plan |
 //! | `shards.rs` | groups that join and leave, shards that move |
 //! | `ending.rs` | whether all is well at last |
 
@@ -22,6 +23,7 @@ mod ending;
 mod faults;
 mod members;
 mod network;
+mod operator;
 mod seat;
 mod shards;
 mod turns;
@@ -128,6 +130,8 @@ pub struct Outcome {
     pub elections: u64,
     /// Histories that couldn't be decided.
     pub undecided: u64,
+    /// How often every group came to have its replicas where an operator's plan wanted them.
+    pub spreads: u64,
     /// How often what went wrong.
     pub tally: Tally,
     /// The last lines of the trace.
@@ -161,6 +165,9 @@ pub struct World {
     stopping: bool,
     /// The node whose disk is slow, if one is.
     slow: usize,
+    /// The nodes that an operator wants the groups spread over.
+    goal: BTreeSet<u32>,
+    spreads: u64,
 }
 
 /// Runs one plan. A panic anywhere in it is a failure like others.
@@ -192,6 +199,7 @@ fn run_world(mut world: World) -> Outcome {
         committed: world.checks.entries,
         elections: world.checks.elections,
         undecided: world.clients.undecided,
+        spreads: world.spreads,
         tally: world.tally.clone(),
         tail: world.trace.tail(),
     }
@@ -242,6 +250,8 @@ impl World {
             healed: false,
             stopping: false,
             slow,
+            goal: BTreeSet::new(),
+            spreads: 0,
             cores,
             swarm,
         }

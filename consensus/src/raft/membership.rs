@@ -281,26 +281,29 @@ impl Raft {
         }
     }
 
-    fn has_caught_up(&self, node: NodeId) -> bool {
-        // A voter is one already; promoting it again changes nothing.
+    /// Leader: whether a member may vote: it does already, or is a learner that lacks little, and none of what it may have lost.
+    pub fn has_caught_up(&self, node: NodeId) -> bool {
         let Some(place) = self.place_of(node) else { return false };
         if self.membership().1.is_voter(node) {
             return true;
         }
-        let progress = &self.progress[place];
+        let Some(progress) = self.progress.get(place) else { return false };
         let is_near = progress.matched + CAUGHT_UP_WITHIN >= self.commit && progress.matched > 0;
         self.group_of.others.has(place) && progress.counts && progress.mode != Mode::Snapshot && is_near
     }
 
+    /// Leader: whether a member spoke lately and what it says counts.
+    pub fn is_well(&self, now: flotilla_runtime::Nanos, node: NodeId) -> bool {
+        let since = now.saturating_sub(self.config.election_timeout);
+        let Some(place) = self.place_of(node) else { return false };
+        let lives = |progress: &Progress| progress.counts && progress.last_heard() >= since;
+        place == self.me || self.progress.get(place).is_some_and(lives)
+    }
+
     /// Whether those who would decide can: the ones that spoke lately and whose acknowledgements count.
     fn is_healthy(&self, cx: &Context<'_>, configuration: &Configuration) -> bool {
-        let since = cx.now.saturating_sub(self.config.election_timeout);
-        let lives = |id: u64| {
-            let place = self.members.iter().position(|member| u64::from(member.peer.node.0) == id)?;
-            let progress = &self.progress[place];
-            Some(place == self.me || (progress.counts && progress.last_heard() >= since))
-        };
-        configuration.voters.vote_result(|id| lives(id).or(Some(false))) == VoteResult::Won
+        let node = |id: u64| NodeId(u32::try_from(id).expect("the numbers are nodes'"));
+        configuration.voters.vote_result(|id| Some(self.is_well(cx.now, node(id)))) == VoteResult::Won
     }
 
     fn propose_membership(

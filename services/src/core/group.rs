@@ -80,6 +80,8 @@ pub(crate) struct Group {
     stamped_ms: u64,
     /// The (term, leads) of the last look.
     standing: (u64, bool),
+    /// The entry that brought the members which the order of preference is for.
+    pub(super) members_at: u64,
     pub(super) writers: VecDeque<Writer>,
     pub(super) admission: Admission,
     pub(super) undecided: BTreeMap<(u64, u64), (Origin, Option<Slot>, Nanos)>,
@@ -115,6 +117,7 @@ impl Group {
             clock_ms: 0,
             stamped_ms: 0,
             standing: (0, false),
+            members_at: raft.membership().0,
             writers: VecDeque::new(),
             admission: Admission::new(config.limits.write_wait_ms_max),
             undecided: BTreeMap::new(),
@@ -296,6 +299,7 @@ impl Core {
             group.clock_ms = group.clock_ms.max(now.unix_ms);
         }
         self.settle_handover(now, place, out);
+        self.settle_members(now, place);
         while self.groups[place].applied < self.multi.raft(place).commit() {
             if let Err(reason) = self.apply_next(now, place, out) {
                 return out.push(Effect::Halt { reason });

@@ -7,7 +7,7 @@ use super::Core;
 use super::group::Call;
 use super::held::Held;
 use super::remote::{Message, Origin, Outgoing};
-use super::topology::Way;
+use super::topology::{CONTROLLER, Way};
 use crate::command::Spec;
 use crate::kv::number;
 use flotilla_consensus::{Role, TransferError};
@@ -47,7 +47,8 @@ impl Handover {
 /// The group and the node that a `FLOTILLA.TRANSFER` names.
 fn parse(args: &[&[u8]]) -> Option<(u32, NodeId)> {
     let number = |place: usize| number::integer(args[place]).and_then(|value| u32::try_from(value).ok());
-    Some((number(1)?, NodeId(number(2)?)))
+    let is_controller = args[1].eq_ignore_ascii_case(b"CONTROLLER");
+    Some((if is_controller { CONTROLLER } else { number(1)? }, NodeId(number(2)?)))
 }
 
 impl Core {
@@ -63,7 +64,11 @@ impl Core {
         let sequence = self.connections.promise(conn, super::connections::Does::Read);
         let origin = Origin::Local { conn, sequence };
         let known = parse(args).filter(|(group, node)| {
-            *group < self.config.groups_total() && self.config.nodes.iter().any(|entry| entry.id == node.0)
+            let is_group = match *group {
+                CONTROLLER => self.config.controller,
+                number => number < self.config.groups_total(),
+            };
+            is_group && self.config.nodes.iter().any(|entry| entry.id == node.0)
         });
         let Some((group, _)) = known else {
             let error =
@@ -77,7 +82,8 @@ impl Core {
             Some(Way::Core(core)) => self.send_to_core(now, core, &outgoing, out),
             Some(Way::Peer(peer)) => self.send_to_peer(now, peer, &outgoing),
             None => {
-                let error = format!("CLUSTERDOWN no leader of group {group} is known");
+                let name = super::topology::name_of(group);
+                let error = format!("CLUSTERDOWN no leader of {name} is known");
                 self.answer(origin, out, |_, reply| reply.error(&error));
             }
         }

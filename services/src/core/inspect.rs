@@ -185,8 +185,11 @@ fn line(key: &str, value: impl ToString) -> (String, String) {
 
 impl View<'_> {
     fn replication(&self) -> Vec<(String, String)> {
-        let places = 0..self.core.groups.len();
-        let repairing = places.filter(|place| self.core.multi.raft(*place).is_repairing()).count();
+        let is_member = |raft: &flotilla_consensus::Raft| {
+            raft.membership().1.peers.contains_key(&u64::from(self.core.config.node))
+        };
+        let rafts = (0..self.core.groups.len()).map(|place| self.core.multi.raft(place));
+        let repairing = rafts.filter(|raft| raft.is_repairing() && is_member(raft)).count();
         let mut lines = vec![line("groups", self.core.groups.len()), line("groups_repairing", repairing)];
         // The controller last.
         let mut groups: Vec<_> = self.core.groups.iter().enumerate().collect();
@@ -195,6 +198,8 @@ impl View<'_> {
             let raft = self.core.multi.raft(place);
             let role = match raft.role() {
                 Role::Leader => "leader",
+                // It has no part in the group.
+                Role::Follower if !is_member(raft) => "outside",
                 // It lost part of its log, and doesn't vote until the others have given it back.
                 Role::Follower if raft.is_repairing() => "repairing",
                 Role::Follower => "follower",

@@ -66,7 +66,7 @@ use crate::config::Config;
 use crate::controller::Configuration;
 use connections::Connections;
 use flotilla_consensus::{
-    GroupId, Membership, Multi, MultiConfig, RaftConfig, raft::LeaseConfig, raft::Member,
+    GroupId, Membership, Multi, MultiConfig, RaftConfig, has_left, raft::LeaseConfig, raft::Member,
 };
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{
@@ -185,7 +185,8 @@ impl Core {
         let mut multi = Multi::open(multi_config, pool.clone(), recovered, seed, now.monotonic);
         topology::introduce_everybody(config, &mut multi);
         for place in 0..multi.len() {
-            let order = topology::preference(config, multi.raft(place).group());
+            let raft = multi.raft(place);
+            let order = topology::preference_among(config, raft.group(), raft.membership().1);
             multi.prefer(now.monotonic, place, order);
         }
         let mut groups: Vec<Group> =
@@ -293,6 +294,13 @@ fn restore(
     recovered: &mut Recovered,
     config: &Config,
 ) -> Result<(Snapshots, Vec<Option<Restored>>), StorageError> {
+    // Where something was lost, it may be what took the replica in again.
+    let candidates = hosted.iter().filter(|_| recovered.holes.is_empty());
+    for (group, _) in candidates.collect::<Vec<_>>() {
+        if recovered.groups.get(&group.0).is_some_and(|found| has_left(found, config.node_id())) {
+            recovered.forget(group.0);
+        }
+    }
     let number_of = |payload: &Slice| (**payload).try_into().map_or(0, u64::from_le_bytes);
     let mark_of = |(group, _): &(GroupId, Vec<Member>)| {
         let mark = recovered.groups.get(&group.0).and_then(|found| found.snapshot.as_ref());

@@ -9,8 +9,8 @@ use super::remote::Message;
 use crate::config::Config;
 use crate::slot::Slot;
 use crate::topology::{Member as TopologyMember, Range, Topology, member_id};
-use flotilla_consensus::GroupId;
 use flotilla_consensus::raft::Member;
+use flotilla_consensus::{GroupId, Membership};
 use flotilla_runtime::{CoreId, Effect, Effects, NodeId, PeerId};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -63,17 +63,41 @@ pub(crate) fn groups_of(config: &Config, core: CoreId) -> Vec<(GroupId, Vec<Memb
     here.map(|number| (id_of(number), members(number))).collect()
 }
 
-/// In which order the nodes should lead a group: by their priority; among equals the groups take turns, so that the
-/// leaderships are spread evenly, and go back to where they were when nodes have been away.
+/// In which order the nodes should lead a group: by their priority; among equals the groups take turns, the controller before the
+/// first, so that the leaderships are spread evenly, and go back to where they were when nodes have been away.
 pub(crate) fn preference(config: &Config, group: GroupId) -> Vec<NodeId> {
+    let turns = turns(config, group);
+    turns.into_iter().flat_map(|(nodes, _)| nodes).map(NodeId).collect()
+}
+
+/// The same among the members of the group. Where it is the turn of a node that isn't one, the groups take turns among those that
+/// are: or whoever comes next in the order would lead all of that node's groups.
+pub(crate) fn preference_among(config: &Config, group: GroupId, members: &Membership) -> Vec<NodeId> {
+    let mut order = Vec::new();
+    for (mut nodes, turn) in turns(config, group) {
+        let is_first_in = nodes.first().is_some_and(|node| members.peers.contains_key(&u64::from(*node)));
+        nodes.retain(|node| members.peers.contains_key(&u64::from(*node)));
+        if !is_first_in && !nodes.is_empty() {
+            nodes.sort_unstable();
+            let turn = turn % nodes.len() as u64;
+            nodes.rotate_left(usize::try_from(turn).expect("less than the number of nodes"));
+        }
+        order.extend(nodes.into_iter().map(NodeId));
+    }
+    order
+}
+
+/// The nodes of each priority, the highest first, beginning with the one whose turn it is in this group; and the number of the turn.
+fn turns(config: &Config, group: GroupId) -> Vec<(Vec<u32>, u64)> {
     let mut nodes: Vec<_> = config.nodes.iter().map(|node| (Reverse(node.priority), node.id)).collect();
     nodes.sort_unstable();
-    for equals in nodes.chunk_by_mut(|one, other| one.0 == other.0) {
-        // The controller begins anywhere.
-        let turn = group.0.saturating_sub(1) % equals.len() as u64;
+    let of_equals = nodes.chunk_by(|one, other| one.0 == other.0).map(|equals| {
+        let mut equals: Vec<u32> = equals.iter().map(|(_, id)| *id).collect();
+        let turn = (group.0 + equals.len() as u64 - 1) % equals.len() as u64;
         equals.rotate_left(usize::try_from(turn).expect("less than the number of nodes"));
-    }
-    nodes.into_iter().map(|(_, id)| NodeId(id)).collect()
+        (equals, turn)
+    });
+    of_equals.collect()
 }
 
 /// Every group hears of the nodes that it may take in one day.
@@ -283,6 +307,25 @@ mod tests {
         let config: Config = toml::from_str(&format!("cluster='c'\nnode=1\ndata='/d'\n{nodes}")).unwrap();
         let order = |group| preference(&config, GroupId(group)).iter().map(|node| node.0).collect::<Vec<_>>();
         assert_eq!([1, 2, 3, 4].map(order), [[1, 3, 4, 2], [3, 4, 1, 2], [4, 1, 3, 2], [1, 3, 4, 2]]);
+        assert_eq!(order(0), [4, 1, 3, 2], "the controller's turn is before the first group's");
+    }
+
+    #[test]
+    fn groups_on_some_of_the_nodes_take_turns_among_those() {
+        let node = |id| format!("[[nodes]]\nid={id}\nhost='h'\nport=1\npeer_port=2\n");
+        let nodes: String = (1..=6).map(node).collect();
+        let config: Config = toml::from_str(&format!("cluster='c'\nnode=1\ndata='/d'\n{nodes}")).unwrap();
+        let peer = |node| PeerId { node: NodeId(node), core: CoreId(0) };
+        for members in [[1, 2, 3], [4, 5, 6], [1, 3, 5], [2, 3, 4]] {
+            let members = Membership::of_voters(members.map(peer));
+            let mut leaders = BTreeMap::new();
+            for group in 0..6 {
+                let order = preference_among(&config, GroupId(group), &members);
+                assert_eq!(order.len(), 3, "{order:?}");
+                *leaders.entry(order[0].0).or_insert(0) += 1;
+            }
+            assert_eq!(leaders.values().copied().collect::<Vec<_>>(), [2, 2, 2], "{members:?}: {leaders:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as they do")]
 
 pub(crate) mod cutter;
+pub(crate) mod history;
 pub(crate) mod load;
 
 use flotilla_services::client::{Connection, Reply};

@@ -120,7 +120,13 @@ impl Checks {
     /// The rule that is broken, in words.
     pub fn started(&mut self, seat: Seat, inspection: &Inspection<'_>) -> Result<(), String> {
         self.seen.retain(|(place, _), _| *place != seat.place);
-        self.shadows[seat.place].started(&name(seat), inspection)
+        let configurations = &self.configurations;
+        self.shadows[seat.place].started((&name(seat), seat.node), inspection, |group| {
+            let (index, membership) = group.membership();
+            let known = configurations.get(&(group.group, index));
+            let is_known = known.is_some_and(|known| *known == membership.configuration);
+            (is_known && !membership.peers.contains_key(&u64::from(seat.node))).then_some(index)
+        })
     }
 
     /// A write to a segment has become durable.

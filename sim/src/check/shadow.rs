@@ -3,6 +3,8 @@
 //! This is the witness against which claims are checked: a vote, an acknowledgement, a commit are true only if the disks
 //! say so. It knows the log's format and nothing of what the core believes.
 
+use flotilla_consensus::Membership;
+use flotilla_consensus::membership::SCHEMA_MEMBERSHIP;
 use flotilla_services::core::{GroupInspection, Inspection};
 use flotilla_storage::frame::FrameHeader;
 use flotilla_storage::segment::{FirstBlock, SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -23,12 +25,16 @@ pub(super) struct Kept {
     entries: VecDeque<Print>,
     /// It holds what was lost, too: after the repair the core knows better.
     is_doubtful: bool,
+    /// The members as of an entry, by the newest record that says so.
+    recorded: Option<(u64, Vec<u32>)>,
+    /// The members that entries of the log bring.
+    brought: BTreeMap<u64, Vec<u32>>,
     /// A core has started with it and known it to be whole. A log that was created anew isn't, until its replica is mended.
     is_whole: bool,
 }
 
 /// A record of a frame, as far as it matters here.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Said {
     Entry {
         group: u32,
@@ -44,6 +50,13 @@ pub(super) enum Said {
         group: u32,
         index: u64,
         term: u64,
+    },
+    /// Who is in the group as of an entry: in a record of its own, or in that entry.
+    Members {
+        group: u32,
+        index: u64,
+        nodes: Vec<u32>,
+        is_recorded: bool,
     },
     /// The frame is in a segment of this epoch, and needs none before the other.
     Space {
@@ -93,7 +106,19 @@ impl Kept {
         }
     }
 
+    /// Whether a node isn't in the group any more, nor about to be again. A record that wasn't durable may have been found
+    /// none the less: `known` is an entry that is known to have brought members without it.
+    fn has_left(&self, node: u32, known: Option<u64>) -> bool {
+        let recorded = self.recorded.as_ref().filter(|(_, nodes)| !nodes.contains(&node)).map(|(at, _)| *at);
+        let Some(at) = recorded.max(known) else { return false };
+        let came_later =
+            self.recorded.as_ref().is_some_and(|(later, nodes)| *later > at && nodes.contains(&node));
+        let comes_back = self.brought.range(at + 1..).any(|(_, nodes)| nodes.contains(&node));
+        !came_later && !comes_back
+    }
+
     fn push(&mut self, index: u64, print: Print) {
+        drop(self.brought.split_off(&index));
         let next = self.first + self.entries.len() as u64;
         if self.entries.is_empty() || index < self.first || index > next {
             self.entries.clear();
@@ -168,6 +193,13 @@ impl Shadow {
                 self.epochs.insert(epoch);
                 self.oldest_live = self.oldest_live.max(oldest_live);
             }
+            Said::Members { group, index, nodes, is_recorded } => {
+                let kept = self.groups.entry(group).or_default();
+                match is_recorded {
+                    true => kept.recorded = Some((index, nodes)),
+                    false => drop(kept.brought.insert(index, nodes)),
+                }
+            }
             Said::Snapshot { group, index, term } => self.groups.entry(group).or_default().cover(index, term),
         }
         None
@@ -190,12 +222,30 @@ impl Shadow {
     }
 
     /// The core has started again: it must know everything that was durable, unless it says that it is damaged, and it
-    /// may say so only if it is.
+    /// may say so only if it is, or if it has left the group (by an entry that `without` names).
     ///
     /// # Errors
     /// What it has forgotten.
-    pub(super) fn started(&mut self, name: &str, inspection: &Inspection<'_>) -> Result<(), String> {
+    pub(super) fn started(
+        &mut self,
+        (name, node): (&str, u32),
+        inspection: &Inspection<'_>,
+        without: impl Fn(&GroupInspection<'_>) -> Option<u64>,
+    ) -> Result<(), String> {
         for group in &inspection.groups {
+            let kept = self.groups.entry(group.group).or_default();
+            let is_empty = group.repairing && group.last_index == 0;
+            if is_empty && kept.has_left(node, without(group)) {
+                // It is forgotten, but for its promises. What it acknowledged still counts.
+                let left = Kept {
+                    term: kept.term,
+                    vote: kept.vote,
+                    recorded: kept.recorded.clone(),
+                    ..Kept::default()
+                };
+                let forgotten = std::mem::replace(kept, left);
+                self.lost.push(BTreeMap::from([(group.group, forgotten)]));
+            }
             let kept = self.groups.entry(group.group).or_default();
             if group.repairing {
                 if !self.is_rotten && kept.is_whole {
@@ -262,10 +312,17 @@ impl Kept {
         self.vote = group.vote.map(|node| node.0);
         self.snapshot = group.first_index - 1;
         self.first = group.first_index;
+        self.brought.retain(|index, _| *index <= group.last_index);
         let indices = group.first_index..=group.last_index;
         let entries = indices.map_while(|index| group.entry(index));
         self.entries = entries.map(|(term, record)| (term, crc32fast::hash(record))).collect();
     }
+}
+
+fn members(group: u32, index: u64, payload: &[u8], is_recorded: bool) -> Option<Said> {
+    let members = Membership::decode(payload)?.peers;
+    let nodes = members.into_values().map(|peer| peer.node.0).collect();
+    Some(Said::Members { group, index, nodes, is_recorded })
 }
 
 /// The records of a frame.
@@ -280,6 +337,9 @@ fn said(frame: &FrameHeader, bytes: &[u8]) -> Vec<Said> {
                 let record = &bytes[at..at + RECORD_HEADER_BYTES + payload.len()];
                 let print = (header.term, crc32fast::hash(record));
                 said.push(Said::Entry { group, index: header.index, print });
+                if header.schema == SCHEMA_MEMBERSHIP {
+                    said.extend(members(group, header.index, payload, false));
+                }
             }
             RecordKind::HardState => {
                 let state = HardState::from_record(&header, payload);
@@ -288,7 +348,11 @@ fn said(frame: &FrameHeader, bytes: &[u8]) -> Vec<Said> {
             RecordKind::SnapshotMark => {
                 said.push(Said::Snapshot { group, index: header.index, term: header.term });
             }
-            RecordKind::Repair | RecordKind::Membership => {}
+            RecordKind::Membership => {
+                let payload = payload.get(8..).unwrap_or_default();
+                said.extend(members(group, header.index, payload, true));
+            }
+            RecordKind::Repair => {}
         }
         at += header.padded_len();
     }

@@ -53,6 +53,7 @@ impl World {
             Happening::Clog => self.clog(),
             Happening::Pause => self.pause(),
             Happening::Full => self.fill_disk(),
+            Happening::Change if self.swarm.plans => self.follow_plan(),
             Happening::Change => self.change_members(),
             Happening::Reshard => self.reshard(),
             Happening::Transfer => self.transfer_fault(),
@@ -75,16 +76,21 @@ impl World {
                 self.trace.line(self.now, || format!("{} is told to stop", self.cores[at]));
                 self.step(at, Event::Shutdown);
             } else {
-                self.trace.line(self.now, || format!("{} hands group {group} to {to}", self.cores[at]));
-                // An operator who doesn't wait for the answer.
-                let conn = ConnId(u64::MAX);
-                let command = format!("FLOTILLA.TRANSFER {group} {to}\r\n");
-                let mut taken = Taken::default();
-                self.step(at, Event::Opened { conn, is_local: true });
-                self.step(at, Event::Client { conn, bytes: command.as_bytes(), taken: &mut taken });
-                self.step(at, Event::Closed { conn });
+                let to = u32::try_from(to).expect("few nodes");
+                self.hand_over(at, &group.to_string(), to);
             }
         }
+    }
+
+    /// An operator who doesn't wait for the answer.
+    pub(super) fn hand_over(&mut self, at: usize, group: &str, to: u32) {
+        self.trace.line(self.now, || format!("{} hands group {group} to {to}", self.cores[at]));
+        let conn = ConnId(u64::MAX);
+        let command = format!("FLOTILLA.TRANSFER {group} {to}\r\n");
+        let mut taken = Taken::default();
+        self.step(at, Event::Opened { conn, is_local: true });
+        self.step(at, Event::Client { conn, bytes: command.as_bytes(), taken: &mut taken });
+        self.step(at, Event::Closed { conn });
     }
 
     /// Two sides don't hear each other: one node and the others, or as the dice fall; sometimes in one direction only, and

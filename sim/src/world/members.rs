@@ -33,7 +33,7 @@ impl World {
         let Some(change) = self.some_change(&membership) else { return };
         let this = &mut self.cores[at];
         let now = this.clock(self.now);
-        let answer = this.core.as_mut().expect("it leads").change_group(now, place, change);
+        let answer = this.core.as_mut().expect("it leads").change_group(now, place, change.clone());
         if answer.is_ok() {
             self.tally.note(Fault::Change);
         }
@@ -54,12 +54,12 @@ impl World {
         let (voter, learner, stranger) = (pick(voters.clone()), pick(learners), pick(outside.collect()));
         let may_shrink = voters.len() > VOTERS_MIN;
         match self.rng.between(0, 5) {
-            0 => voter.filter(|_| may_shrink).map(MemberChange::Remove),
-            1 => voter.filter(|_| may_shrink).map(MemberChange::Add),
-            2 => learner.map(MemberChange::Remove),
-            3 => learner.map(MemberChange::Promote),
+            0 => voter.filter(|_| may_shrink).map(|node| MemberChange::Remove(vec![node])),
+            1 => voter.filter(|_| may_shrink).map(|node| MemberChange::Add(vec![node])),
+            2 => learner.map(|node| MemberChange::Remove(vec![node])),
+            3 => learner.map(|node| MemberChange::Promote(vec![node])),
             4 => Some(MemberChange::Replace(voter?, learner?)),
-            _ => stranger.map(MemberChange::Add),
+            _ => stranger.map(|node| MemberChange::Add(vec![node])),
         }
     }
 

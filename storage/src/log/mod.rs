@@ -278,6 +278,11 @@ impl Log {
         self.space.release(group, index);
     }
 
+    /// No entry of `group` so far is needed any more: the mark that gives them up was appended before.
+    pub fn forget(&mut self, group: u64) {
+        self.space.forget_places(group);
+    }
+
     /// Whether more segments are in use than there should be.
     pub fn is_over_full(&self) -> bool {
         self.live_segments() > self.config.live_segments_max

@@ -142,6 +142,8 @@ pub struct Recovered {
     pub bytes: u64,
     /// Snapshots that can't be read.
     snapshots: Vec<String>,
+    /// Groups that have no replica here any more, and whether something of it was still there.
+    left: BTreeMap<u64, bool>,
 }
 
 impl Recovered {
@@ -156,6 +158,16 @@ impl Recovered {
     pub fn lose_snapshot(&mut self, group: u64, why: &StorageError) {
         self.groups.entry(group).or_default().lose_all();
         self.snapshots.push(why.to_string());
+    }
+
+    /// This node has no part in a group: what is here of it isn't needed. It begins like one that lost everything.
+    pub fn forget(&mut self, group: u64) {
+        let found = self.groups.entry(group).or_default();
+        let has_any = found.snapshot.is_some() || !found.entries.is_empty();
+        if has_any {
+            found.lose_all();
+        }
+        self.left.insert(group, has_any);
     }
 
     /// No other node has a replica of the group: what is left is taken for all there is, if the operator gave up the rest.
@@ -184,8 +196,12 @@ impl Recovered {
             ),
             None => String::new(),
         };
+        let dropped = match self.left.values().filter(|has_any| **has_any).count() {
+            0 => String::new(),
+            count => format!("; {count} replicas of groups that this node has left are dropped"),
+        };
         format!(
-            "{} frames, {} bytes, {} groups, {entries} entries, last frame {}{cut}",
+            "{} frames, {} bytes, {} groups, {entries} entries, last frame {}{cut}{dropped}",
             self.frames,
             self.bytes,
             self.groups.len(),
@@ -196,7 +212,8 @@ impl Recovered {
     /// What is damaged and whom it concerns, a line each. Empty if nothing is.
     pub fn damage(&self) -> Vec<String> {
         let holes = self.holes.iter().map(Hole::to_string);
-        let groups = self.groups.iter().filter_map(|(group, found)| {
+        let missed = self.groups.iter().filter(|(group, _)| !self.left.contains_key(group));
+        let groups = missed.filter_map(|(group, found)| {
             let damage = found.damage?;
             let upto = match damage.seen {
                 Some(seen) if seen > damage.from => format!("to {} are lost", seen - 1),
@@ -290,7 +307,16 @@ impl Recovery {
             next_file: self.next_file,
             latest,
         };
-        Ok(Recovered { groups, tail, cut, holes, frames, bytes, snapshots: Vec::new() })
+        Ok(Recovered {
+            groups,
+            tail,
+            cut,
+            holes,
+            frames,
+            bytes,
+            snapshots: Vec::new(),
+            left: BTreeMap::new(),
+        })
     }
 
     /// An epoch such that all before it aren't needed: the newest segment knew it when it was taken into use, its frames may know

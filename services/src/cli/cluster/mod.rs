@@ -1,5 +1,9 @@
 //! `flotilla cluster`: what an operator tells a running cluster.
 
+mod members;
+mod nodes;
+mod rebalance;
+
 use super::Failure;
 use super::login::Login;
 use super::progress::{self, Progress};
@@ -26,6 +30,14 @@ pub(super) enum Command {
     Query(Query),
     /// Show where the shards are and what is on its way.
     Status(Common),
+    /// Show which node has which groups' replicas, and which it leads.
+    Nodes(Common),
+    /// Spread the groups' replicas evenly over nodes, with the fewest moves, while the cluster serves.
+    Rebalance(rebalance::Rebalance),
+    /// Let a node take the place of another, which may be dead.
+    Replace(rebalance::Replace),
+    /// Let a node have no replica any more; the others get its own.
+    Remove(rebalance::Remove),
     /// Make a node the leader of a group; clients notice nothing.
     TransferLeader(TransferLeader),
 }
@@ -105,6 +117,10 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         Command::Move(it) => change(&it.common, "MOVE", &[it.shard.to_string(), it.group.to_string()]),
         Command::Query(it) => query(it),
         Command::Status(common) => status(common),
+        Command::Nodes(common) => nodes::run(common),
+        Command::Rebalance(it) => rebalance::rebalance(it),
+        Command::Replace(it) => rebalance::replace(it),
+        Command::Remove(it) => rebalance::remove(it),
         Command::TransferLeader(it) => transfer(it),
     }
 }
