@@ -80,6 +80,11 @@ impl Keyspace {
         self.frozen = None;
     }
 
+    /// Whether there is a frozen state of which something is left to read.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
     /// A fresh keyspace, but for what is frozen.
     pub(super) fn empty(&mut self) {
         let frozen = self.frozen.take();

@@ -1,6 +1,7 @@
 //! The keys of one shard, in order, with their expiry.
 
 use super::frozen::Frozen;
+use super::load::next_version;
 use super::session::Sessions;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -127,7 +128,7 @@ impl Keyspace {
         if let Some(entry) = self.keys.get_mut(key) {
             let (old, new) = (size(&entry.value), size(&value));
             self.bytes = self.bytes - old + new;
-            let version = entry.version + 1;
+            let version = next_version(entry.version, self.floor);
             self.version_max = self.version_max.max(version);
             let former = std::mem::replace(entry, Entry { value, deadline, version });
             self.move_deadline(key, former.deadline, deadline);
@@ -164,7 +165,7 @@ impl Keyspace {
         if let Some(frozen) = self.frozen.as_mut().filter(|frozen| frozen.needs(key)) {
             frozen.put_aside(key, Some(entry.clone()));
         }
-        entry.version += 1;
+        entry.version = next_version(entry.version, self.floor);
         self.version_max = self.version_max.max(entry.version);
         let deadline = deadline_ms.and_then(NonZeroU64::new);
         let former = std::mem::replace(&mut entry.deadline, deadline);
