@@ -162,11 +162,16 @@ impl<R: Read> ShardFileReader<R> {
         self.moment
     }
 
+    /// What it was read from.
+    pub fn into_inner(self) -> R {
+        self.from
+    }
+
     /// The next piece, or `None` at the end, behind which nothing may be.
     ///
     /// # Errors
     /// [`FileError`].
-    pub fn next(&mut self) -> Result<Option<&[u8]>, FileError> {
+    pub fn next_piece(&mut self) -> Result<Option<&[u8]>, FileError> {
         let (offset, number) = (self.offset, self.pieces);
         let bad = |what| FileError::Piece { offset, number, what };
         let mut header = [0; PIECE_HEADER_BYTES];
@@ -223,7 +228,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<(Moment, Vec<u8>), FileError> {
         let mut reader = ShardFileReader::begin(bytes)?;
         let mut all = Vec::new();
-        while let Some(piece) = reader.next()? {
+        while let Some(piece) = reader.next_piece()? {
             all.extend_from_slice(piece);
         }
         Ok((reader.moment(), all))

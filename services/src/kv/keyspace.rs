@@ -60,7 +60,7 @@ pub struct Keyspace {
     /// No version of a key that is gone was higher: a key that is made begins above.
     pub(super) floor: u64,
     /// No version of any key was higher.
-    version_max: u64,
+    pub(super) version_max: u64,
     /// Who must not be served twice.
     pub(super) sessions: Sessions,
     /// A former state that is being read.

@@ -4,8 +4,8 @@
 //! it would give out again, for other values. So every restore has an **era**, the second in which it began: from its first
 //! load on, a shard gives out no version and no session's number that any cluster gave out before that second, if none of its keys
 //! was written more than a million times a second from 1970 on. A restored key keeps the version of the backup, which stands
-//! for the very value that it stood for there, if the shard is new: a shard that had keys of its own may have given that version
-//! to another value, and gives a new one.
+//! for the very value that it stood for there, unless this shard has given out such a version itself before, perhaps for another
+//! value of the key: then it gives a new one.
 
 use super::keyspace::{Keyspace, Value};
 use super::number;
@@ -13,11 +13,11 @@ use crate::command::Rejected;
 use crate::resp::ReplyWriter;
 
 /// Versions of one second.
-const VERSIONS_PER_SECOND_BITS: u32 = 20;
+const VERSIONS_PER_SECOND: u64 = 1 << 20;
 /// Eras are of this time: 2004 to 2242. Numbers that are made of them stay far below 2^63.
 const ERAS_S: std::ops::Range<u64> = 1 << 30..1 << 33;
 /// A floor that only an era can have brought: 119 years of 300 000 changes a second.
-const ERA_FLOOR: u64 = ERAS_S.start << VERSIONS_PER_SECOND_BITS;
+const ERA_FLOOR: u64 = ERAS_S.start * VERSIONS_PER_SECOND;
 
 /// `FLOTILLA.LOAD key value era version deadline KEEP|REPLACE`, and
 /// `FLOTILLA.LOADFROM key staged era version deadline KEEP|REPLACE length`.
@@ -59,7 +59,7 @@ pub(super) fn next_version(version: u64, floor: u64) -> u64 {
 
 impl Load {
     fn floor(&self) -> u64 {
-        self.era_s << VERSIONS_PER_SECOND_BITS
+        self.era_s * VERSIONS_PER_SECOND
     }
 }
 
@@ -109,8 +109,11 @@ impl Keyspace {
             return false;
         }
         let value = Value::String(value());
-        let is_new = self.floor == load.floor() && !self.keys.contains_key(key);
-        if is_new && (1..=self.floor).contains(&load.version) {
+        let own = self.floor & (VERSIONS_PER_SECOND - 1);
+        let is_unused = self.floor - own == load.floor()
+            && own < VERSIONS_PER_SECOND - 1
+            && (own + 1..=load.floor()).contains(&load.version);
+        if is_unused && !self.keys.contains_key(key) {
             self.restore(key, value, deadline_ms, load.version);
         } else {
             self.insert(key, value, deadline_ms);
@@ -118,11 +121,11 @@ impl Keyspace {
         true
     }
 
-    /// The first load of an era. An even floor says that the shard never had a key before.
+    /// The first load of an era. The last bits of the floor say which versions the shard had given out by then; all ones: too many.
+    /// Keys that are removed later raise it, and no version that it excludes was given out by this shard before the era.
     fn begin_era(&mut self, load: &Load) {
         if self.floor < load.floor() {
-            let had_keys = self.floor > 0 || !self.keys.is_empty();
-            self.set_floor(load.floor() | u64::from(had_keys));
+            self.set_floor(load.floor() + self.version_max.min(VERSIONS_PER_SECOND - 1));
             self.sessions.begin_era(load.era_s);
         }
     }
@@ -134,7 +137,7 @@ mod tests {
     use super::*;
     use crate::kv::ShardReader;
 
-    const FLOOR: u64 = 1_700_000_000 << VERSIONS_PER_SECOND_BITS;
+    const FLOOR: u64 = 1_700_000_000 * VERSIONS_PER_SECOND;
 
     #[test]
     fn a_new_shard_gets_the_keys_as_they_were() {
@@ -166,24 +169,29 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_with_a_history_of_its_own_gives_new_versions() {
-        for before in [&["set other v"][..], &["set k x", "del k"], &["set k x", "flushall"]] {
-            let mut shard = Shard::default();
-            before.iter().for_each(|line| drop(shard.say(line)));
-            assert_eq!(shard.say("flotilla.load k v 1700000000 7 0 keep"), ":1");
-            assert_eq!(shard.version("k"), FLOOR + 2, "{before:?}");
+    fn versions_that_the_shard_has_given_out_itself_are_not_given_out_again() {
+        for (before, used) in [
+            (&["set other v"][..], 1),
+            (&["set k x", "set k y", "del k"], 2),
+            (&["set k x", "append k y", "expire k 9", "flushall"], 3),
+        ] {
+            for version in 1..6 {
+                let mut shard = Shard::default();
+                before.iter().for_each(|line| drop(shard.say(line)));
+                assert_eq!(shard.say(&format!("flotilla.load k v 1700000000 {version} 0 keep")), ":1");
+                let expected = if version > used { version } else { FLOOR + used + 1 };
+                assert_eq!(shard.version("k"), expected, "{before:?} {version}");
+            }
         }
+        // Of those of an earlier restore nobody knows any more.
+        let mut shard = Shard::default();
+        shard.say("flotilla.load k v 1700000000 7 0 keep");
+        shard.say("flotilla.load l v 1700000001 7 0 keep");
+        assert_eq!(shard.version("l"), FLOOR + (2 << 20));
         // Nor is the version of an era to come believed.
         let mut shard = Shard::default();
-        shard.execute(&[
-            b"flotilla.load",
-            b"k",
-            b"v",
-            b"1700000000",
-            (FLOOR + 9).to_string().as_bytes(),
-            b"0",
-            b"keep",
-        ]);
+        let version = (FLOOR + 9).to_string();
+        shard.execute(&[b"flotilla.load", b"k", b"v", b"1700000000", version.as_bytes(), b"0", b"keep"]);
         assert_eq!(shard.version("k"), FLOOR + 1);
     }
 
