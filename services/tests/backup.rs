@@ -465,6 +465,7 @@ fn who_may_not_read_everything_may_not_back_up() {
     let secret = Secret::new("secret");
     let source = start(|options| {
         options.nodes = 1;
+        options.controller = false;
         options.requirepass_sha256 = Some(PasswordHash::of(b"secret"));
         options.security.password = Some(secret.clone());
     });
@@ -473,6 +474,19 @@ fn who_may_not_read_everything_may_not_back_up() {
         ("reader", &["~*", "+@read", "+cluster"][..]),
         ("some", &["~a*", "+@all"]),
         ("keeper", &["~*", "+flotilla.backup", "+cluster"]),
+        (
+            "filler",
+            &[
+                "~*",
+                "+flotilla.backup",
+                "+cluster",
+                "+flotilla.load",
+                "+flotilla.loadfrom",
+                "+setrange",
+                "+expire",
+                "+del",
+            ],
+        ),
     ] {
         let command: Vec<&[u8]> = [&b"ACL"[..], b"SETUSER", user.as_bytes(), b"on", b">word"]
             .into_iter()
@@ -481,6 +495,7 @@ fn who_may_not_read_everything_may_not_back_up() {
         assert_eq!(client.execute(b"k", &command, PATIENCE).unwrap(), Reply::Status("OK".to_owned()));
     }
     ask(&mut client, &[b"SET", b"key", b"value"]);
+    ask(&mut client, &[b"SET", b"long", &vec![b'l'; LONG_BYTES]]);
     let folder = source.folder.path().join("backup");
     let backup = |user: Option<&str>, password: Option<&str>| {
         let mut command = flotilla(&["backup", "--nodes", &nodes(&source)]);
@@ -505,6 +520,17 @@ fn who_may_not_read_everything_may_not_back_up() {
     }
     assert!(!folder.exists());
     output(&mut backup(Some("keeper"), Some("word")));
+    let restore = |user: &str| {
+        let mut command =
+            flotilla(&["restore", "--existing", "replace", "--user", user, "--nodes", &nodes(&source)]);
+        command.env("FLOTILLA_PASSWORD", "word").arg(&folder);
+        command
+    };
+    let (status, said) = fails(&mut restore("keeper"));
+    assert!(status == 1 && said.contains("NOPERM"), "{said}");
+    ask(&mut client, &[b"DEL", b"long"]);
+    output(&mut restore("filler"));
+    assert_eq!(ask(&mut client, &[b"STRLEN", b"long"]), Reply::Integer(LONG_BYTES as i64));
 }
 
 #[test]

@@ -26,6 +26,12 @@ pub enum EntriesError {
         /// Its type.
         kind: u8,
     },
+    /// An entry of no key, with other lengths than such an entry has.
+    #[error("after {keys} keys there is an entry that makes no sense")]
+    Malformed {
+        /// Keys before it.
+        keys: u64,
+    },
     /// A key that can't be where it is.
     #[error("after {keys} keys there is one that {what}")]
     Misplaced {
@@ -153,6 +159,14 @@ impl Entries {
         let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes of 17"));
         let (key_bytes, value_bytes) = (word(0) as usize, word(4) as usize);
         let deadline_ms = u64::from_le_bytes(header[8..16].try_into().expect("eight bytes of 17"));
+        let lengths_fit = match header[16] {
+            FLOOR => (key_bytes, value_bytes) == (0, VERSION_BYTES),
+            SESSIONS => key_bytes == 0,
+            _ => true,
+        };
+        if !lengths_fit {
+            return Err(EntriesError::Malformed { keys: self.totals.keys }.into());
+        }
         let (version, rest) = match header[16] {
             FLOOR => {
                 let Some((floor, rest)) = rest.split_first_chunk() else { return Ok(None) };
