@@ -139,6 +139,8 @@ pub struct Swarm {
     pub wipes: u64,
     /// Mean time between changes of who serves what, 0 for none.
     pub reshards: u64,
+    /// Mean time between steps of somebody who backs up, 0 for nobody.
+    pub backups: u64,
     /// Groups that have no shard at first; without any there is no controller.
     pub spare_groups: u32,
 }
@@ -221,6 +223,7 @@ impl Swarm {
             changes: maybe(40, 50, 800) * MS,
             wipes: maybe(25, 50_000, 1_000_000),
             reshards: 0,
+            backups: 0,
             spare_groups: 0,
         };
         if swarm.changes > 0 {

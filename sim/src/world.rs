@@ -14,8 +14,10 @@
 //! | `death.rs` | crashes, what disks lose, restarts |
 //! | `members.rs` | groups that change, disks that are replaced, and who must agree in the end |
 //! | `shards.rs` | groups that join and leave, shards that move |
+//! | `backups.rs` | somebody who backs up, and what was read |
 //! | `ending.rs` | whether all is well at last |
 
+pub(crate) mod backups;
 mod conversation;
 mod death;
 mod ending;
@@ -34,6 +36,7 @@ use crate::rng::Rng;
 use crate::run::last_panic;
 use crate::swarm::Swarm;
 use crate::trace::{Detail, Trace};
+use backups::Backups;
 use flotilla_consensus::RaftConfig;
 use flotilla_runtime::OpId;
 use flotilla_services::core::Message;
@@ -77,6 +80,7 @@ enum Happening {
     Transfer,
     Change,
     Reshard,
+    BackUp,
     Heal,
     Stop,
 }
@@ -128,6 +132,8 @@ pub struct Outcome {
     pub elections: u64,
     /// Histories that couldn't be decided.
     pub undecided: u64,
+    /// Shards that were read whole for a backup, and readings that had to be begun again.
+    pub readings: (u64, u64),
     /// How often what went wrong.
     pub tally: Tally,
     /// The last lines of the trace.
@@ -161,6 +167,7 @@ pub struct World {
     stopping: bool,
     /// The node whose disk is slow, if one is.
     slow: usize,
+    backups: Backups,
 }
 
 /// Runs one plan. A panic anywhere in it is a failure like others.
@@ -192,6 +199,7 @@ fn run_world(mut world: World) -> Outcome {
         committed: world.checks.entries,
         elections: world.checks.elections,
         undecided: world.clients.undecided,
+        readings: (world.backups.whole, world.backups.lost),
         tally: world.tally.clone(),
         tail: world.trace.tail(),
     }
@@ -242,6 +250,7 @@ impl World {
             healed: false,
             stopping: false,
             slow,
+            backups: Backups::new(plan.seed),
             cores,
             swarm,
         }
@@ -313,6 +322,7 @@ impl World {
                 return self.impatient(client);
             }
             Happening::Restart { node } => return self.restart(node),
+            Happening::BackUp => return self.back_up(),
             Happening::Heal => self.heal(),
             Happening::Stop => {
                 self.stopping = self.clients.list.iter().all(|user| user.served > 0);

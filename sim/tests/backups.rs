@@ -5,7 +5,10 @@
 use flotilla_services::backup::{Entries, EntriesError, Found};
 use flotilla_services::client::Reply;
 use flotilla_services::slot::Slot;
+use flotilla_sim::hazards::Hazard;
 use flotilla_sim::script::{Answer, SHARDS, Script, Setup, is_for_another};
+use flotilla_sim::trace::Detail;
+use flotilla_sim::world::{Plan, simulate};
 use std::collections::BTreeMap;
 
 /// Shards of a script without a controller.
@@ -266,4 +269,17 @@ fn shards_that_move_are_read_whole_and_at_one_moment() {
     }
     eprintln!("{readings_lost} readings were lost and begun again");
     assert!(readings_lost > 0, "shards went while they were read");
+}
+
+#[test]
+fn whatever_goes_wrong_a_shard_that_was_read_whole_is_one_that_was() {
+    let (mut whole, mut lost) = (0, 0);
+    for seed in 0..12 {
+        let plan = Plan { hazard: Some(Hazard::Moves), ..Plan::new(seed) };
+        let outcome = simulate(&plan, Detail::Faults);
+        assert!(outcome.failure.is_none(), "seed {seed}: {:?}", outcome.failure);
+        (whole, lost) = (whole + outcome.readings.0, lost + outcome.readings.1);
+    }
+    eprintln!("{whole} shards were read whole, {lost} had to be begun again");
+    assert!(whole > 100 && lost > 0, "{whole}, {lost}");
 }
