@@ -75,6 +75,7 @@ bugs! {
     WaiterByIndexOnly: "A waiting writer is answered by the index of its entry, whatever its term.",
     ForksNotSeen: "A command takes another way than one that the same client sent before it, and overtakes it.",
     ReadsAsLeader: "A node that no longer leads serves a read without waiting for what the leader said it must have applied.",
+    ReadingNotAwaited: "A snapshot comes to a shard that is read for a backup, and freezes it anew.",
     WaitersLost: "Of the writers whose entries are applied together, one is never answered.",
 }
 

@@ -77,7 +77,7 @@ pub fn hazard(bug: Bug) -> Option<Hazard> {
         }
         Bug::TornAccepted | Bug::EpochIgnored => Some(Hazard::TornWrites),
         Bug::SegmentReusedEarly => Some(Hazard::FullDisks),
-        Bug::ForksNotSeen | Bug::ReadsAsLeader => Some(Hazard::Moves),
+        Bug::ForksNotSeen | Bug::ReadsAsLeader | Bug::ReadingNotAwaited => Some(Hazard::Moves),
         _ => None,
     }
 }
