@@ -202,7 +202,7 @@ fn a_cluster_under_load_whose_shards_move_is_restored_into_one_of_another_shape(
     let checked = json(&mut flotilla(&["backup", "verify", "--json", dir]));
     assert_eq!(checked["keys"].as_u64(), Some(keys.len() as u64 + 2 * PAIRS));
 
-    let target = start(|options| (options.nodes, options.groups) = (1, 2));
+    let target = start(|options| (options.nodes, options.groups, options.shards) = (1, 2, 7));
     let done = json(&mut flotilla(&["restore", "--json", "--nodes", &nodes(&target), dir]));
     assert_eq!(
         (done["loaded"].as_u64(), done["kept"].as_u64()),
