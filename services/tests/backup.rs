@@ -549,3 +549,53 @@ fn a_full_disk_ends_a_backup_with_one_line() {
     assert!(done.status.code() == Some(1) && said.contains("No space left"), "{said}");
     assert_eq!((said.lines().count(), left), (1, 0), "{said}");
 }
+
+/// The most memory that a command held, in KiB, and what it said.
+fn peak(command: &mut Command) -> (u64, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut most, clock) = (0, Stopwatch::start());
+    let status = format!("/proc/{}/status", child.id());
+    while child.try_wait().unwrap().is_none() {
+        assert!(clock.elapsed() < PATIENCE, "{command:?} doesn't end");
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
+        most = line.and_then(|kib| kib.trim().parse().ok()).unwrap_or(0).max(most);
+        pause(Duration::from_millis(2));
+    }
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "{command:?}: {}", text(&done.stderr));
+    (most, text(&done.stdout))
+}
+
+#[test]
+fn memory_is_bounded_however_much_there_is_and_two_may_back_up_at_a_time() {
+    const VALUE_BYTES: usize = 8 << 20;
+    let source = start(|options| options.nodes = 1);
+    let mut client = source.nodes.client();
+    for number in 0..16_u8 {
+        ask(&mut client, &[b"SET", &[b'k', number], &vec![number; VALUE_BYTES]]);
+    }
+    let backup = |name: &str| {
+        let mut command = flotilla(&["backup", "--json", "--nodes", &nodes(&source)]);
+        command.arg(source.folder.path().join(name));
+        command
+    };
+    let mut first = backup("first");
+    let other = spawn(move || peak(&mut first));
+    let (most, said) = peak(&mut backup("second"));
+    assert!(said.contains("\"keys\":16,"), "{said}");
+    let target = start(|options| options.nodes = 1);
+    let mut restore = flotilla(&["restore", "--json", "--nodes", &nodes(&target)]);
+    let (restored, said) = peak(restore.arg(source.folder.path().join("second")));
+    assert!(said.contains("\"loaded\":16,"), "{said}");
+    for most in [most, other.join().unwrap().0, restored] {
+        // Half of what there is.
+        assert!((1..(VALUE_BYTES as u64) * 16 / 2048).contains(&most), "{most} KiB");
+        eprintln!("{most} KiB at most, for {} KiB", 16 * VALUE_BYTES / 1024);
+    }
+    let mut other = target.nodes.client();
+    for number in [0, 15] {
+        let found = ask(&mut other, &[b"GET", &[b'k', number]]);
+        assert!(found == Reply::Bulk(vec![number; VALUE_BYTES]), "value {number}");
+    }
+}
