@@ -83,23 +83,22 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
 
 /// Says how far shards are on their way, and when all are where a new configuration says.
 fn watch(address: &str, over: &AtomicBool) {
-    let mut settled: Option<u64> = None;
+    // A cluster is founded with the first.
+    let mut settled = 1;
     let mut under_way: Option<(Progress, Stopwatch)> = None;
     while !over.load(Ordering::Relaxed) {
         pause(LOOK_EVERY);
         // Somebody is being elected, perhaps.
         let Ok(seen) = progress::look(address, &Security::default()) else { continue };
-        if !seen.is_complete() {
-            // Until the first configuration is there, none are under way.
-            if settled.is_some() {
-                let (first, clock) = under_way.get_or_insert_with(|| (seen.clone(), Stopwatch::start()));
-                println!("  {}", seen.line(first, clock.elapsed()));
-            }
+        if seen.configuration <= settled {
             continue;
         }
-        under_way = None;
-        if settled.replace(seen.configuration).is_some_and(|before| before < seen.configuration) {
+        if seen.is_complete() {
             println!("configuration {}: {}", seen.configuration, seen.summary());
+            (settled, under_way) = (seen.configuration, None);
+        } else {
+            let (first, clock) = under_way.get_or_insert_with(|| (seen.clone(), Stopwatch::start()));
+            println!("  {}", seen.line(first, clock.elapsed()));
         }
     }
 }

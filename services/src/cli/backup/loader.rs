@@ -1,6 +1,6 @@
 //! Keys on their way to their leaders: many at a time over one connection to each, and again whatever wasn't done.
 
-use super::peer::{Peer, words};
+use super::peer::{Peer, shown, words};
 use crate::cli::Failure;
 use crate::client::{ClientError, Cluster, Connection, Reply};
 use crate::hands::{Stopwatch, pause};
@@ -31,10 +31,6 @@ pub(super) struct Load {
 impl Load {
     fn bytes(&self) -> usize {
         self.args.iter().map(Vec::len).sum()
-    }
-
-    fn key(&self) -> String {
-        self.args[1].escape_ascii().to_string()
     }
 }
 
@@ -224,7 +220,10 @@ impl<'a> Loader<'a> {
                 self.put_back([load], &error);
                 Ok(())
             }
-            other => Err(Failure::Failed(format!("key \"{}\": {}: {address}", load.key(), words(&other)))),
+            other => {
+                let (key, why) = (shown(&load.args[1]), words(&other));
+                Err(Failure::Failed(format!("{address}: {key}: {why}")))
+            }
         }
     }
 

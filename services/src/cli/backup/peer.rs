@@ -101,6 +101,13 @@ pub(super) fn numbers(reply: &Reply) -> Vec<u64> {
     parts.iter().map_while(number).collect()
 }
 
+/// A key, for people: its beginning, if it is long.
+pub(super) fn shown(key: &[u8]) -> String {
+    let beginning = &key[..key.len().min(100)];
+    let more = if beginning.len() < key.len() { "…" } else { "" };
+    format!("key \"{}{more}\"", beginning.escape_ascii())
+}
+
 /// What a node said that it shouldn't have.
 pub(super) fn words(reply: &Reply) -> String {
     match reply {

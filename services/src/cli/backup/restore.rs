@@ -1,7 +1,7 @@
 //! `flotilla restore`: a backup is loaded into a cluster.
 
 use super::loader::{Load, Loaded, Loader};
-use super::peer::{Peer, words};
+use super::peer::{Peer, shown, words};
 use super::verify::{check, read, summary};
 use super::work::{Progress, on_all};
 use super::{Common, Existing};
@@ -208,6 +208,6 @@ impl Task {
     }
 
     fn refused(&self, it: &Staged, why: &dyn ToString) -> Failure {
-        Failure::Failed(format!("key \"{}\": {}", it.key.escape_ascii(), why.to_string()))
+        Failure::Failed(format!("{}: {}", shown(&it.key), why.to_string()))
     }
 }

@@ -7,7 +7,7 @@ use super::verify::{Ended, summary};
 use super::work::{Progress, on_all};
 use crate::backup::{Entries, Found, Manifest, Moment, ShardRecord, file_name};
 use crate::cli::{Failure, interrupted};
-use crate::client::{Connection, Reply};
+use crate::client::{ClientError, Connection, Reply};
 use crate::hands::{pause, unix_ms};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,7 +87,11 @@ fn try_shard(peer: &Peer, folder: &Path, shard: u16, progress: &Progress) -> Res
     let (number, slot) = (shard.to_string(), peer.slot(shard));
     let command: [&[u8]; 3] = [b"FLOTILLA.BACKUP", b"OPEN", number.as_bytes()];
     let (reply, _) = client.execute_in(slot, &command, peer.timeout);
-    let reply = reply.map_err(|error| failed(&error))?;
+    let reply = match reply {
+        // A snapshot of a large shard takes its time, and so does somebody else's backup.
+        Err(ClientError::TimedOut { last, .. }) if last.starts_with("BUSY ") => return Ok(Tried::Lost(last)),
+        reply => reply.map_err(|error| failed(&error))?,
+    };
     let [reading, group, index, term, clock_ms, keys, _bytes] = numbers(&reply)[..] else {
         return Err(failed(&words(&reply)));
     };
