@@ -3,6 +3,7 @@
 
 use flotilla_consensus::message;
 use flotilla_runtime::{BlockPool, FileId, FileKind};
+use flotilla_services::backup::{Entries, EntriesError, Manifest, Moment, ShardFileReader, ShardFileWriter};
 use flotilla_services::entry::{self, Args};
 use flotilla_services::kv::ShardReader;
 use flotilla_services::resp as request;
@@ -55,6 +56,40 @@ pub(crate) fn record(data: &[u8]) {
             assert!(bytes <= payload.len() * command.args.len().max(1));
         }
         rest = rest.get(header.padded_len()..).unwrap_or_default();
+    }
+}
+
+/// A shard's file in a backup, a manifest, and a shard's keys as whoever restores them reads them.
+pub(crate) fn backup(data: &[u8]) {
+    let _ = Manifest::decode(data, data);
+    if let Ok(mut file) = ShardFileReader::begin(data) {
+        let moment = file.moment();
+        while let Ok(Some(piece)) = file.next_piece() {
+            assert!(piece.len() <= data.len() && moment == file.moment());
+        }
+    }
+    // As a file's content, in pieces that end anywhere: what is shown is at most what came.
+    let length = 1 + data.first().map_or(0, |byte| usize::from(*byte));
+    let mut writer = ShardFileWriter::begin(Vec::new(), &Moment::default()).expect("memory takes everything");
+    data.chunks(length).for_each(|piece| writer.piece(piece).expect("memory takes everything"));
+    let written = writer.finish().expect("memory takes everything");
+    let mut file = ShardFileReader::begin(&written[..]).expect("just written");
+    let (mut entries, mut whole, mut bad) = (Entries::new(0, 1), Vec::new(), None);
+    while let Some(piece) = file.next_piece().expect("just written") {
+        whole.extend_from_slice(piece);
+        if bad.is_none() {
+            bad = entries.read(piece, |_| Ok::<(), EntriesError>(())).err();
+        }
+    }
+    assert_eq!(whole, data, "what was written is read");
+    if let (None, Ok(totals)) = (bad, entries.finish()) {
+        assert!(totals.bytes + 17 * totals.keys <= data.len() as u64);
+        // A node's own reader, which holds everything, finds the same keys.
+        let mut shard = ShardReader::default();
+        if shard.read(data).is_ok() {
+            let keys = shard.finish().expect("it ended there for the other, too");
+            assert_eq!((keys.len(), keys.bytes()), (totals.keys, totals.bytes));
+        }
     }
 }
 

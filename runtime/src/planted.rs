@@ -76,6 +76,7 @@ bugs! {
     ForksNotSeen: "A command takes another way than one that the same client sent before it, and overtakes it.",
     ReadsAsLeader: "A node that no longer leads serves a read without waiting for what the leader said it must have applied.",
     CopyMissesChanges: "What changes behind the copy of a shard that is served doesn't travel with it.",
+    ReadingNotAwaited: "A snapshot comes to a shard that is read for a backup, and freezes it anew.",
     WaitersLost: "Of the writers whose entries are applied together, one is never answered.",
 }
 

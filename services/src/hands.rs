@@ -19,6 +19,13 @@ impl Stopwatch {
     }
 }
 
+/// The calendar's time: milliseconds since 1970, 0 for anything earlier.
+#[allow(clippy::disallowed_methods, reason = "hands: a tool's calendar, no machine uses it")]
+pub fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Waits a little between two looks at something that announces itself in no other way.
 pub fn pause(time: Duration) {
     std::thread::sleep(time);

@@ -32,6 +32,8 @@ pub struct LocalOptions {
     pub groups: u32,
     /// Groups without a shard, that may join.
     pub spare_groups: u32,
+    /// Shards.
+    pub shards: u16,
     /// Whether groups can join and leave at all.
     pub controller: bool,
     /// The first client port; 0: any that are free.
@@ -65,6 +67,7 @@ impl LocalOptions {
             cores: 1,
             groups: 1,
             spare_groups: 0,
+            shards: 64,
             controller: true,
             port: 0,
             redirect: Redirect::Moved,
@@ -178,7 +181,7 @@ impl LocalCluster {
             requirepass_sha256: self.options.requirepass_sha256,
             tls: self.options.tls.clone(),
             users: self.options.users.clone(),
-            shards: 64,
+            shards: self.options.shards,
             redirect: self.options.redirect,
             cpus: Vec::new(),
             limits: self.options.limits,

@@ -85,6 +85,11 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut SplitMix64) {
 }
 
 #[test]
+fn backups() {
+    replay("backup", bodies::backup, 40_000);
+}
+
+#[test]
 fn frames() {
     replay("frame", bodies::frame, 16_000);
 }

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
 
 use flotilla_runtime::{BlockPool, DiskReply, Effect, Effects, FileId, FileKind, NodeId};
+use flotilla_services::backup::{
+    Entries, EntriesError, Found, Moment, ShardFileReader, ShardFileWriter, Totals,
+};
 use flotilla_services::command::lookup;
 use flotilla_services::entry::{self, SCHEMA_COMMAND_V1, SCHEMA_EMPTY};
 use flotilla_services::kv::{Keyspace, ShardReader};
@@ -160,6 +163,40 @@ fn golden_sessions() -> Vec<u8> {
     bytes
 }
 
+const MOMENT: Moment = Moment { shard: 48, shards: 64, group: 1, index: 2, term: 1, clock_ms: UNIX_MS };
+
+/// A shard's file in a backup: the state behind that command, in two pieces.
+fn golden_backup() -> Vec<u8> {
+    let mut keys = Keyspace::default();
+    keys.write(UNIX_MS, lookup(b"set").unwrap().code, &SET, &mut ReplyWriter::discard());
+    let mut file = ShardFileWriter::begin(Vec::new(), &MOMENT).unwrap();
+    keys.freeze();
+    for length in [25, 100] {
+        let mut bytes = Vec::new();
+        keys.read_frozen(length, &mut bytes);
+        file.piece(&bytes).unwrap();
+    }
+    file.finish().unwrap()
+}
+
+#[test]
+fn the_golden_backup_is_read() {
+    let bytes = std::fs::read(docs("format/golden.backup")).unwrap();
+    let mut file = ShardFileReader::begin(&bytes[..]).unwrap();
+    assert_eq!(file.moment(), MOMENT);
+    let (mut entries, mut found) = (Entries::new(48, 64), Vec::new());
+    while let Some(piece) = file.next_piece().unwrap() {
+        let read = entries.read(piece, |it| {
+            let Found::Whole(head, value) = it else { panic!("{it:?}") };
+            found.push((head.key.to_vec(), value.to_vec(), head.version, head.deadline_ms));
+            Ok::<(), EntriesError>(())
+        });
+        read.unwrap();
+    }
+    assert_eq!(found, [(b"key".to_vec(), b"value".to_vec(), 1, 0)]);
+    assert_eq!(entries.finish().unwrap(), Totals { keys: 1, bytes: 8, version_max: 1 });
+}
+
 #[test]
 fn today_s_code_writes_the_golden_bytes() {
     for (name, written) in [
@@ -167,6 +204,7 @@ fn today_s_code_writes_the_golden_bytes() {
         ("format/golden.snap", golden_snapshot()),
         ("format/golden.exec", golden_transaction()),
         ("format/golden.sessions", golden_sessions()),
+        ("format/golden.backup", golden_backup()),
     ] {
         if std::env::var_os("FLOTILLA_WRITE_GOLDEN").is_some() {
             std::fs::write(docs(name), &written).unwrap();
@@ -254,10 +292,9 @@ fn read_snapshot(name: &str) {
 fn the_page_shows_the_golden_bytes() {
     let page = std::fs::read_to_string(docs("format.md")).unwrap();
     let mut lines = 0;
-    for line in page
-        .lines()
-        .filter(|line| ["log ", "snap ", "exec ", "sessions "].iter().any(|name| line.starts_with(name)))
-    {
+    for line in page.lines().filter(|line| {
+        ["log ", "snap ", "exec ", "sessions ", "backup "].iter().any(|name| line.starts_with(name))
+    }) {
         let (place, rest) = line.split_once(": ").unwrap();
         let (name, offset) = place.split_once(' ').unwrap();
         let hex = rest.split("  ").next().unwrap();

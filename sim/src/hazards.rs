@@ -22,7 +22,7 @@ pub enum Hazard {
     TornWrites,
     /// There is no room for another segment when the last one is full.
     FullDisks,
-    /// Shards move between groups all the time, under long pipelines.
+    /// Shards move between groups all the time, under long pipelines, and are read for a backup.
     Moves,
     /// Nodes come and go: every group's replicas, the controller's too, are on their way to other nodes all the time, and shards
     /// between the groups.
@@ -99,6 +99,7 @@ impl Hazard {
                 (swarm.reshards, swarm.spare_groups) = (40 * MS, swarm.spare_groups.max(1));
                 (swarm.groups, swarm.keys, swarm.own) = (swarm.groups.min(3), 2, 50);
                 (swarm.clients, swarm.pipeline) = (swarm.clients.max(6), 12);
+                swarm.backups = crate::world::backups::STEP;
                 swarm.forwards |= swarm.batch.is_multiple_of(2);
                 if swarm.migration_piece > 2_000 && swarm.batch.is_multiple_of(3) {
                     swarm.migration_piece = 100;

@@ -77,7 +77,9 @@ pub fn hazard(bug: Bug) -> Option<Hazard> {
         }
         Bug::TornAccepted | Bug::EpochIgnored => Some(Hazard::TornWrites),
         Bug::SegmentReusedEarly => Some(Hazard::FullDisks),
-        Bug::ForksNotSeen | Bug::ReadsAsLeader | Bug::CopyMissesChanges => Some(Hazard::Moves),
+        Bug::ForksNotSeen | Bug::ReadsAsLeader | Bug::CopyMissesChanges | Bug::ReadingNotAwaited => {
+            Some(Hazard::Moves)
+        }
         _ => None,
     }
 }

@@ -143,6 +143,8 @@ pub struct Swarm {
     pub reshards: u64,
     /// Bytes of a piece of a moving shard.
     pub migration_piece: usize,
+    /// Mean time between steps of somebody who backs up, 0 for nobody.
+    pub backups: u64,
     /// Groups that have no shard at first; without any there is no controller.
     pub spare_groups: u32,
 }
@@ -227,6 +229,7 @@ impl Swarm {
             wipes: maybe(25, 50_000, 1_000_000),
             reshards: 0,
             migration_piece: 256 << 10,
+            backups: 0,
             spare_groups: 0,
         };
         if swarm.changes > 0 {

@@ -15,8 +15,10 @@
 //! | `members.rs` | groups that change, disks that are replaced, and who must agree in the end |
 //! | `operator.rs` | groups whose replicas are spread over other nodes, by a plan |
 //! | `shards.rs` | groups that join and leave, shards that move |
+//! | `backups.rs` | somebody who backs up, and what was read |
 //! | `ending.rs` | whether all is well at last |
 
+pub(crate) mod backups;
 mod conversation;
 mod death;
 mod ending;
@@ -36,6 +38,7 @@ use crate::rng::Rng;
 use crate::run::last_panic;
 use crate::swarm::Swarm;
 use crate::trace::{Detail, Trace};
+use backups::Backups;
 use flotilla_consensus::RaftConfig;
 use flotilla_runtime::OpId;
 use flotilla_services::core::Message;
@@ -79,6 +82,7 @@ enum Happening {
     Transfer,
     Change,
     Reshard,
+    BackUp,
     Heal,
     Stop,
 }
@@ -132,6 +136,8 @@ pub struct Outcome {
     pub undecided: u64,
     /// How often every group came to have its replicas where an operator's plan wanted them.
     pub spreads: u64,
+    /// Shards that were read whole for a backup, and readings that had to be begun again.
+    pub readings: (u64, u64),
     /// How often what went wrong.
     pub tally: Tally,
     /// The last lines of the trace.
@@ -168,6 +174,7 @@ pub struct World {
     /// The nodes that an operator wants the groups spread over.
     goal: BTreeSet<u32>,
     spreads: u64,
+    backups: Backups,
 }
 
 /// Runs one plan. A panic anywhere in it is a failure like others.
@@ -200,6 +207,7 @@ fn run_world(mut world: World) -> Outcome {
         elections: world.checks.elections,
         undecided: world.clients.undecided,
         spreads: world.spreads,
+        readings: (world.backups.whole, world.backups.lost),
         tally: world.tally.clone(),
         tail: world.trace.tail(),
     }
@@ -252,6 +260,7 @@ impl World {
             slow,
             goal: BTreeSet::new(),
             spreads: 0,
+            backups: Backups::new(plan.seed),
             cores,
             swarm,
         }
@@ -323,6 +332,7 @@ impl World {
                 return self.impatient(client);
             }
             Happening::Restart { node } => return self.restart(node),
+            Happening::BackUp => return self.back_up(),
             Happening::Heal => self.heal(),
             Happening::Stop => {
                 self.stopping = self.clients.list.iter().all(|user| user.served > 0);

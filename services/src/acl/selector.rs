@@ -198,8 +198,8 @@ impl Selector {
         if self.all_keys {
             return Ok(());
         }
-        if spec.code == code::FLOTILLA_RANGE && !self.reads_all_keys() {
-            // It tells names and values of whatever is between two keys.
+        if matches!(spec.code, code::FLOTILLA_RANGE | code::FLOTILLA_BACKUP) && !self.reads_all_keys() {
+            // They tell names and values of whatever is between two keys, or in a shard.
             return Err(Denied::Key(1));
         }
         let places = spec.key_places(args.len()).enumerate();
@@ -277,6 +277,7 @@ fn access_of(spec: &Spec, args: &[&[u8]], number: usize) -> KeyAccess {
             | code::DEL
             | code::EXPIRE
             | code::EXPIREAT
+            | code::FLOTILLA_LOAD
             | code::FLOTILLA_SESSION
             | code::MSET
             | code::MSETNX

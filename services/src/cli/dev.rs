@@ -1,13 +1,18 @@
 //! `flotilla dev`: a local cluster that stays up.
 
+use super::progress::{self, Progress};
 use super::{Failure, interrupted};
+use crate::client::Security;
 use crate::config::Redirect;
-use crate::hands::pause;
+use crate::hands::{Stopwatch, pause, spawn};
 use crate::local::{LocalCluster, LocalOptions};
 use clap::Args;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// How often it is looked whether shards move.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// Options of `flotilla dev`.
 #[derive(Debug, Args)]
@@ -56,6 +61,9 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         println!("  redis-cli -c -p {}", address.rsplit(':').next().unwrap_or_default());
     }
     println!("Ctrl-C stops them.");
+    let (address, over) = (cluster.address(1), std::sync::Arc::clone(&stop));
+    // Nobody waits for it: a cluster that is being stopped may keep it waiting.
+    spawn(move || watch(&address, &over));
     while !stop.load(Ordering::Relaxed) {
         for node in 1..=options.nodes {
             if !cluster.is_running(node) {
@@ -71,4 +79,26 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         cluster.stop(node, Duration::from_secs(5));
     }
     Ok(())
+}
+
+/// Says how far shards are on their way, and when all are where a new configuration says.
+fn watch(address: &str, over: &AtomicBool) {
+    // A cluster is founded with the first.
+    let mut settled = 1;
+    let mut under_way: Option<(Progress, Stopwatch)> = None;
+    while !over.load(Ordering::Relaxed) {
+        pause(LOOK_EVERY);
+        // Somebody is being elected, perhaps.
+        let Ok(seen) = progress::look(address, &Security::default()) else { continue };
+        if seen.configuration <= settled {
+            continue;
+        }
+        if seen.is_complete() {
+            println!("configuration {}: {}", seen.configuration, seen.summary());
+            (settled, under_way) = (seen.configuration, None);
+        } else {
+            let (first, clock) = under_way.get_or_insert_with(|| (seen.clone(), Stopwatch::start()));
+            println!("  {}", seen.line(first, clock.elapsed()));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Exit status: 0 done, 1 failed, 2 usage (a wrong flag, a configuration that can't be). Every error is one line
 //! on standard error: what, where, what to do.
 
+mod backup;
 mod cluster;
 mod demo;
 mod demo_shards;
@@ -41,6 +42,10 @@ enum Command {
     /// Tell a running cluster something.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    /// Write a whole cluster to a folder, consistent shard by shard, while it serves.
+    Backup(backup::BackupOptions),
+    /// Load a backup into a cluster, with any number of groups and shards.
+    Restore(backup::RestoreOptions),
     /// MapReduce jobs.
     #[command(subcommand)]
     Mr(mr::Command),
@@ -72,6 +77,8 @@ pub fn main() -> ExitCode {
         Command::Serve(options) => serve::run(&options),
         Command::Exec(options) => exec::run(&options),
         Command::Cluster(command) => cluster::run(&command),
+        Command::Backup(options) => backup::run(&options),
+        Command::Restore(options) => backup::restore(&options),
         Command::Mr(command) => mr::run(&command),
         Command::Wal(command) => wal::run(&command),
     };

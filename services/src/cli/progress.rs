@@ -120,7 +120,7 @@ pub(super) fn execute(address: &str, security: &Security, command: &[&[u8]]) -> 
 }
 
 /// The addresses of all cores, as one of them says.
-fn cores(address: &str, security: &Security) -> Result<Vec<String>, ClientError> {
+pub(super) fn cores(address: &str, security: &Security) -> Result<Vec<String>, ClientError> {
     let nodes = execute(address, security, &[b"CLUSTER", b"NODES"])?;
     let Reply::Bulk(text) = nodes else { return Ok(Vec::new()) };
     let text = String::from_utf8_lossy(&text).into_owned();

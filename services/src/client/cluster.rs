@@ -66,10 +66,20 @@ impl Cluster {
         command: &[&[u8]],
         timeout: Duration,
     ) -> (Result<Reply, ClientError>, bool) {
+        self.execute_in(Slot::of_key(key), command, timeout)
+    }
+
+    /// As [`Self::execute_telling`], for whoever leads a slot.
+    pub fn execute_in(
+        &mut self,
+        slot: Slot,
+        command: &[&[u8]],
+        timeout: Duration,
+    ) -> (Result<Reply, ClientError>, bool) {
         let clock = crate::hands::Stopwatch::start();
         let (mut last, mut was_lost) = (String::from("nothing was tried"), false);
         while clock.elapsed() < timeout {
-            let address = self.address_of(Slot::of_key(key));
+            let address = self.address_of(slot);
             let tried = match &address {
                 Some(address) => self.try_at(address, command),
                 None => self.refresh().map(|()| None),
@@ -82,7 +92,7 @@ impl Cluster {
                     last = error;
                 }
                 Ok(Some(reply)) => return (Ok(reply), was_lost),
-                Ok(None) if self.address_of(Slot::of_key(key)).is_some() => continue,
+                Ok(None) if self.address_of(slot).is_some() => continue,
                 // Asking on without a pause would keep the nodes from electing one.
                 Ok(None) => last = "no leader is known".to_owned(),
                 // Who it says that it is, it isn't.
@@ -102,6 +112,11 @@ impl Cluster {
     pub fn address_of(&self, slot: Slot) -> Option<String> {
         let range = self.ranges.iter().find(|(first, last, _)| (*first..=*last).contains(&slot.0));
         range.map(|(.., address)| address.clone())
+    }
+
+    /// Forgets who leads what: it may be different now.
+    pub fn forget(&mut self) {
+        self.ranges.clear();
     }
 
     /// Learns anew who leads what, from the next node that answers.
@@ -132,7 +147,7 @@ impl Cluster {
     }
 
     /// Whether an error says "somewhere else" or "later"; learns from it where.
-    fn may_retry(&mut self, error: &str) -> bool {
+    pub(crate) fn may_retry(&mut self, error: &str) -> bool {
         let mut words = error.split(' ');
         match words.next() {
             Some("MOVED") => {

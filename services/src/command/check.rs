@@ -62,6 +62,7 @@ pub fn check(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
         code::OBJECT => kv::check_object(args),
         code::RESTORE => kv::parse_restore(args).map(|_| ()),
         code::FLOTILLA_CAS => kv::parse_cas(args, 0).map(|_| ()),
+        code::FLOTILLA_LOAD | code::FLOTILLA_LOADFROM => kv::parse_load(args).map(|_| ()),
         code::FLOTILLA_ONCE => kv::Once::parse(args).map(|_| ()),
         code::FLOTILLA_RANGE => kv::RangeOptions::parse(args).map(|_| ()),
         code::SCAN => scan(args),

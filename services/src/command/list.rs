@@ -55,9 +55,12 @@ commands! {
     EXPIRE 5 "expire" -3 WRITE_FAST 1 1 1 W, "Sets the time to live of a key in seconds.";
     EXPIREAT 6 "expireat" -3 WRITE_FAST 1 1 1 W, "Sets when a key expires, in seconds since 1970.";
     EXPIRETIME 62 "expiretime" 2 READ_FAST 1 1 1 R, "When a key expires, in seconds since 1970.";
+    FLOTILLA_BACKUP 136 "flotilla.backup" -2 PLAIN 0 0 0 Kind::Server, "Reads a whole shard as it is at one moment.";
     FLOTILLA_CAS 33 "flotilla.cas" -4 WRITE_FAST 1 1 1 W, "Sets the string value of a key that has a version; its new version.";
     FLOTILLA_CLUSTER 130 "flotilla.cluster" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes which groups serve the shards.";
     FLOTILLA_GETV 83 "flotilla.getv" 2 READ_FAST 1 1 1 R, "The version and the string value of a key.";
+    FLOTILLA_LOAD 38 "flotilla.load" 7 WRITE_FAST 1 1 1 W, "Makes a key from a backup.";
+    FLOTILLA_LOADFROM 39 "flotilla.loadfrom" 8 WRITE_FAST 1 2 1 W, "Makes a key from a backup, with the value of another one in its slot.";
     FLOTILLA_MEMBER 119 "flotilla.member" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes who has replicas of the groups on this core.";
     FLOTILLA_ONCE 36 "flotilla.once" -5 WRITE 0 0 0 W, "Executes a write of a session, unless it has been executed.";
     FLOTILLA_RANGE 84 "flotilla.range" -3 READ 0 0 0 R, "Keys in their order, and their values.";

@@ -163,6 +163,7 @@ impl Core {
                 self.connections.reply(conn, |reply| reply.raw(&bytes));
             }
             (code::ACL, _) => self.acl_command(now, conn, spec, args, out),
+            (code::FLOTILLA_BACKUP, _) => self.backup_command(now, conn, spec, args, out),
             (code::FLOTILLA_CLUSTER, _) => self.cluster_command(now, conn, spec, args, out),
             (code::FLOTILLA_TRANSFER, _) => self.transfer_command(now, conn, spec, args, out),
             _ => self.plain_command(now, conn, spec, args),

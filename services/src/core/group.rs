@@ -399,6 +399,9 @@ impl Core {
             // The shard went while the read waited: somebody else may have changed it since.
             return reader.command.call(|call| self.reroute(now, call, out));
         }
+        if spec.code == code::FLOTILLA_BACKUP {
+            return self.serve_backup(now, place, &reader.command, out);
+        }
         self.answer(origin, out, |groups, reply| match slot {
             Some(slot) => {
                 let group = &groups[place];

@@ -15,6 +15,7 @@
 //! | `admission.rs` | which writes are taken: those that won't wait for too long |
 //! | `group.rs` | shard.propose: the state of one group, its waiting writers and readers |
 //! | `apply.rs` | kv.apply: what a committed entry does |
+//! | `backup.rs` | shards that are read as they were at one moment |
 //! | `follower_read.rs` | reads of groups that another node leads |
 //! | `handover.rs` | leaderships on their way to other nodes, and who waits meanwhile |
 //! | `held.rs` | commands that wait, as copies |
@@ -35,6 +36,7 @@
 mod access;
 mod admission;
 mod apply;
+mod backup;
 mod client;
 mod connections;
 mod control;
@@ -64,6 +66,7 @@ pub use routes::Located;
 use crate::acl::Acl;
 use crate::config::Config;
 use crate::controller::Configuration;
+use backup::Backups;
 use connections::Connections;
 use flotilla_consensus::{
     GroupId, Membership, Multi, MultiConfig, RaftConfig, has_left, raft::LeaseConfig, raft::Member,
@@ -128,6 +131,7 @@ pub struct Core {
     pub(crate) recovered: String,
     damage: Vec<String>,
     snapshots: Snapshots,
+    backups: Backups,
     pool: BlockPool,
     /// When the first client that waits for a verdict or a peer will have waited for too long; perhaps earlier.
     pub(crate) cut_off_at: Option<Nanos>,
@@ -212,6 +216,7 @@ impl Core {
             recovered: summary,
             damage,
             snapshots,
+            backups: Backups::default(),
             pool,
             cut_off_at: None,
             draining: None,
@@ -355,6 +360,7 @@ impl Machine for Core {
                 self.multi.tick(now.monotonic, out);
                 self.tick_groups(now, out);
                 self.tick_snapshots(now, out);
+                self.tick_backups(now, out);
                 self.tick_migration(now, out);
                 self.tick_returned(now, out);
             }
@@ -405,6 +411,7 @@ impl Machine for Core {
             self.multi.deadline(),
             self.draining,
             self.snapshots.deadline(),
+            self.backups.deadline(),
             self.migration.deadline(),
             self.remote.returned.deadline(),
             self.cut_off_at,

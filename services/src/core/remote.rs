@@ -344,6 +344,7 @@ impl Core {
             Some(spec) if spec.code == code::FLOTILLA_CLUSTER => {
                 self.cluster_for(now, origin, spec, &args, out)
             }
+            Some(spec) if spec.code == code::FLOTILLA_BACKUP => self.refuse_backup(origin, out),
             Some(spec) if spec.code == code::FLOTILLA_TRANSFER => self.transfer_for(now, origin, &args, out),
             Some(spec) if spec.code == code::ACL => self.acl_for(now, origin, &args, out),
             Some(spec) if spec.code == code::EXEC => {

@@ -127,7 +127,8 @@ impl Core {
         if let Err(rejected) = check_arity(spec, args) {
             return Some(rejected.to_string());
         }
-        let is_of_operators = matches!(spec.code, code::FLOTILLA_MEMBER | code::FLOTILLA_TRANSFER);
+        let is_of_operators =
+            matches!(spec.code, code::FLOTILLA_BACKUP | code::FLOTILLA_MEMBER | code::FLOTILLA_TRANSFER);
         if matches!(spec.code, code::ACL | code::FLOTILLA_ONCE | code::FLOTILLA_SESSION) {
             let name = spec.name.to_uppercase();
             return Some(format!("ERR Command not allowed inside a transaction: {name}"));

@@ -51,6 +51,8 @@ impl Keyspace {
             code::EXEC => self.execute_all(clock_ms, args, reply),
             code::FLOTILLA_SESSION => self.open_session(args[1], reply),
             code::FLOTILLA_ONCE => self.once(clock_ms, args, reply),
+            code::FLOTILLA_LOAD => self.load(clock_ms, args, reply),
+            code::FLOTILLA_LOADFROM => self.load_from(clock_ms, args, reply),
             code::FLOTILLA_CAS => self.compare_and_set(clock_ms, args, reply),
             code::FLUSHALL | code::FLUSHDB => {
                 self.clear();
@@ -120,6 +122,8 @@ mod tests {
             "expiretime k",
             "flotilla.cas c 0 v",
             "flotilla.getv k",
+            "flotilla.load l v 1700000000 1 0 keep",
+            "flotilla.loadfrom l k 1700000000 1 0 keep 1",
             "flotilla.session k",
             "get k",
             "getbit k 1",

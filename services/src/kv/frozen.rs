@@ -85,6 +85,11 @@ impl Keyspace {
         self.watch.frozen = None;
     }
 
+    /// Whether there is a frozen state of which something is left to read.
+    pub fn is_frozen(&self) -> bool {
+        self.watch.frozen.is_some()
+    }
+
     /// Appends the next piece of the frozen state to `out`, about `bytes_max` bytes of it: a piece may end within an
     /// entry. Returns whether it was the last; then the shard is thawed.
     pub fn read_frozen(&mut self, bytes_max: usize, out: &mut Vec<u8>) -> bool {

@@ -1,5 +1,6 @@
 //! The keys of one shard, in order, with their expiry.
 
+use super::load::next_version;
 use super::session::Sessions;
 use super::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,7 +63,7 @@ pub struct Keyspace {
     /// No version of a key that is gone was higher: a key that is made begins above.
     pub(super) floor: u64,
     /// No version of any key was higher.
-    version_max: u64,
+    pub(super) version_max: u64,
     /// Who must not be served twice.
     pub(super) sessions: Sessions,
     /// Who reads it while it changes.
@@ -125,7 +126,7 @@ impl Keyspace {
         if let Some(entry) = self.keys.get_mut(key) {
             let (old, new) = (size(&entry.value), size(&value));
             self.bytes = self.bytes - old + new;
-            let version = entry.version + 1;
+            let version = next_version(entry.version, self.floor);
             self.version_max = self.version_max.max(version);
             let former = std::mem::replace(entry, Entry { value, deadline, version });
             self.move_deadline(key, former.deadline, deadline);
@@ -164,7 +165,7 @@ impl Keyspace {
         if self.watch.note(key) {
             self.watch.put_aside(key, Some(entry.clone()));
         }
-        entry.version += 1;
+        entry.version = next_version(entry.version, self.floor);
         self.version_max = self.version_max.max(entry.version);
         let deadline = deadline_ms.and_then(NonZeroU64::new);
         let former = std::mem::replace(&mut entry.deadline, deadline);

@@ -140,6 +140,12 @@ impl Sessions {
         self.by_number.len()
     }
 
+    /// Numbers begin above any of the clusters that a backup may have come from: a session of theirs isn't taken for one of
+    /// this shard's.
+    pub(super) fn begin_era(&mut self, era_s: u64) {
+        self.opened = self.opened.max(era_s << SLOT_BITS);
+    }
+
     fn open(&mut self, slot: Slot) -> u64 {
         self.opened += 1;
         let number = self.opened << SLOT_BITS | u64::from(slot.0);

@@ -71,6 +71,19 @@ fn clients_that_people_use_speak_tls() {
     let told = run(plain.args(["exec", "--addr", &cluster.nodes.address(2), "PING"]));
     assert!(text(&told.stderr).contains("speaks TLS only"), "{}", text(&told.stderr));
 
+    for (words, dir) in [(&["backup"][..], "backup"), (&["restore", "--existing", "replace"], "backup")] {
+        let tool = || {
+            let mut command = Command::new(program());
+            command.args(words).args(["--nodes", &cluster.nodes.address(2)]).arg(folder.path().join(dir));
+            command
+        };
+        let told = run(&mut tool());
+        assert!(told.status.code() == Some(1) && text(&told.stderr).contains("speaks TLS only"), "{told:?}");
+        output(tool().arg("--tls-ca").arg(&authority.cert));
+    }
+    let back = whole.execute(b"big", &[b"GET", b"big"], PATIENCE).unwrap();
+    assert!(matches!(back, flotilla_services::client::Reply::Bulk(bytes) if bytes == big));
+
     if let Some(redis_cli) = client("redis-cli") {
         let cli = |args: &[&str]| {
             let mut command = Command::new(&redis_cli);

@@ -144,6 +144,6 @@ impl Clients {
     }
 }
 
-fn halves(tag: u64) -> (String, String) {
+pub(super) fn halves(tag: u64) -> (String, String) {
     (format!("one:{{{tag}}}"), format!("other:{{{tag}}}"))
 }

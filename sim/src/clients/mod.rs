@@ -6,8 +6,10 @@ mod sessions;
 
 use crate::rng::Rng;
 use crate::swarm::Swarm;
+use crate::world::backups::ShardData;
 use atomics::both;
 use flotilla_services::client::{Reply, parse_reply};
+use flotilla_services::slot::Slot;
 use memory::Memory;
 use sessions::Sessions;
 use std::collections::{BTreeSet, VecDeque};
@@ -345,6 +347,39 @@ impl Clients {
                 _ => {}
             }
         }
+    }
+
+    /// The shards of all shared keys.
+    pub fn shards(&self, shards: u16) -> Vec<u16> {
+        (0..self.keys).map(|tag| Slot::of_key(Key::Counter(tag).name().as_bytes()).shard(shards)).collect()
+    }
+
+    /// A shard was read as a whole: as if every key that belongs there had been read at that time.
+    ///
+    /// # Errors
+    /// What must not be in it.
+    pub fn backed_up(
+        &mut self,
+        data: &ShardData,
+        (shard, shards): (u16, u16),
+        when: (u64, Option<u64>),
+    ) -> Result<(), String> {
+        let value = |name: &str| data.get(name).map_or(Reply::Null, |(value, _)| Reply::Bulk(value.clone()));
+        let all = self.shards(shards);
+        for tag in (0..self.keys).zip(all).filter(|(_, of)| *of == shard).map(|(tag, _)| tag) {
+            for key in [Key::Register(tag), Key::List(tag), Key::Counter(tag), Key::Once(tag)] {
+                self.memory.read(key, &value(&key.name()), when)?;
+            }
+            let (one, other) = atomics::halves(tag);
+            self.memory.read(Key::Pair(tag), &Reply::Array(vec![value(&one), value(&other)]), when)?;
+            let name = Key::Version(tag).name();
+            let versioned = data.get(&name).map_or(Reply::Null, |(value, version)| {
+                let version = i64::try_from(*version).unwrap_or(i64::MAX);
+                Reply::Array(vec![Reply::Integer(version), Reply::Bulk(value.clone())])
+            });
+            self.memory.read(Key::Version(tag), &versioned, when)?;
+        }
+        Ok(())
     }
 
     /// Judges everything remembered.

@@ -12,6 +12,11 @@ impl Script {
         core.inspect().groups.into_iter().next()
     }
 
+    /// Shards that are being read on a node for a backup, 0 if it is down.
+    pub fn readings(&self, node: usize) -> usize {
+        self.nodes[node].core.as_ref().map_or(0, flotilla_services::core::Core::readings)
+    }
+
     /// What a node is in the group.
     pub fn role(&self, node: usize) -> Option<Role> {
         self.group(node).map(|group| group.role)

@@ -11,6 +11,9 @@ const PATIENCE_AT_LAST: u64 = 12 * SECOND;
 
 impl World {
     pub(super) fn reply(&mut self, at: usize, conn: u64, bytes: Option<Vec<u8>>) {
+        if self.backups.is_mine(conn) {
+            return self.backup_answered(conn, bytes.as_deref());
+        }
         let delay = self.swarm.delay / 4 + self.net_rng.around(self.swarm.delay) + 1;
         let Some(connection) = self.cores[at].conns.get_mut(&conn) else { return };
         let time = (self.now + delay).max(connection.last + 1);

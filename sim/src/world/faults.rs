@@ -39,6 +39,9 @@ impl World {
                 self.after(mean, fault);
             }
         }
+        if self.swarm.backups > 0 {
+            self.at(self.swarm.backups, Happening::BackUp);
+        }
     }
 
     pub(super) fn fault(&mut self, fault: &Happening) {

@@ -191,6 +191,7 @@ impl Core {
             }
             let lsn = self.mark(place, SnapshotFile { number, index, term, bytes });
             self.multi.install_snapshot(now.monotonic, place, index, term, lsn);
+            self.forget_readings_of(place, None);
             let restored = restoring.finish().expect("the end mark is in, or the file wouldn't be whole");
             replaced.extend(self.groups[place].restore(restored, index));
             self.learn_routes(place);

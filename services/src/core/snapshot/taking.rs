@@ -79,7 +79,8 @@ impl Core {
     /// Gives up the snapshot being taken.
     pub(super) fn give_up_taking(&mut self, place: usize, out: &mut Effects<Message>) {
         let Some(taking) = self.snapshots.groups[place].taking.take() else { return };
-        let number = taking.shards.get(taking.shard as usize);
+        // A shard whose turn hasn't begun may be frozen for somebody else.
+        let number = taking.shards.get(taking.shard as usize).filter(|_| taking.piece > 0);
         if let Some(shard) = number.and_then(|number| self.groups[place].shards.get_mut(*number)) {
             shard.keys.thaw();
         }
@@ -88,18 +89,23 @@ impl Core {
         }
     }
 
-    /// A shard is deleted: if the snapshot has read a part of it, there will be no rest.
+    /// Whether the snapshot being taken has read a part of a shard, and will read the rest.
+    pub(in crate::core) fn is_snapshot_reading(&self, place: usize, number: u16) -> bool {
+        let taking = self.snapshots.groups[place].taking.as_ref();
+        taking.is_some_and(|taking| {
+            taking.piece > 0 && taking.shards.get(taking.shard as usize) == Some(&number)
+        })
+    }
+
+    /// A shard is deleted: if the snapshot has read a part of it, or somebody else has, there will be no rest.
     pub(in crate::core) fn give_up_taking_of(
         &mut self,
         place: usize,
         number: u16,
         out: &mut Effects<Message>,
     ) {
-        let taking = self.snapshots.groups[place].taking.as_ref();
-        let is_reading = taking.is_some_and(|taking| {
-            taking.piece > 0 && taking.shards.get(taking.shard as usize) == Some(&number)
-        });
-        if is_reading {
+        self.forget_readings_of(place, Some(number));
+        if self.is_snapshot_reading(place, number) {
             self.give_up_taking(place, out);
         }
     }
@@ -141,10 +147,12 @@ impl Core {
     /// Writes the next piece, or the end mark, if nothing is under way and the rate limit allows.
     pub(super) fn continue_taking(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         let Some(taking) = &self.snapshots.groups[place].taking else { return };
+        let is_busy = taking.is_busy;
+        if is_busy || self.begun_next(place).is_some_and(|shard| self.waits_for_reading(place, shard)) {
+            return;
+        }
         let rate = self.config.log.snapshot_bytes_per_second;
-        if taking.is_busy
-            || !self.snapshots.may_move(now.monotonic, self.config.log.snapshot_piece_bytes, rate)
-        {
+        if !self.snapshots.may_move(now.monotonic, self.config.log.snapshot_piece_bytes, rate) {
             return;
         }
         let (header, payload) = self.next_part(place);
@@ -163,6 +171,16 @@ impl Core {
         let op = self.snapshots.op_of(place, number, Step::Make);
         let file = FileId { kind: FileKind::Unfinished, number };
         out.push(Effect::Write { op, file, offset, block, sync });
+    }
+
+    /// The shard whose turn begins with the next part.
+    fn begun_next(&self, place: usize) -> Option<u16> {
+        let taking = self.snapshots.groups[place].taking.as_ref().filter(|taking| taking.piece == 0)?;
+        match taking.shard {
+            // It isn't known yet which there are.
+            0 => self.groups[place].shards.iter().next().map(|shard| shard.number),
+            turn => taking.shards.get(turn as usize).copied(),
+        }
     }
 
     fn next_part(&mut self, place: usize) -> (PartHeader, Vec<u8>) {
