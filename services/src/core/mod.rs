@@ -24,6 +24,7 @@
 //! | `member.rs` | who has replicas of the groups, and how an operator changes that |
 //! | `control.rs` | the controller's group: who serves what |
 //! | `migration/` | shards on their way between groups |
+//! | `graveyard.rs` | data that nobody needs goes back to the memory |
 //! | `snapshot/` | a group's state as a file, so that its log can be forgotten, and for followers that are far behind |
 //! | `shards.rs` | the shards in a group's hands, and how each stands |
 //! | `routes.rs` | where every shard is |
@@ -42,6 +43,7 @@ mod connections;
 mod control;
 mod follower_read;
 mod gather;
+mod graveyard;
 mod group;
 mod handover;
 mod held;
@@ -77,6 +79,7 @@ use flotilla_runtime::{
     PeerId, Slice,
 };
 use flotilla_storage::{Identity, LogConfig, Recovered, Recovery, StorageError};
+use graveyard::Graveyard;
 use group::Group;
 use migration::Migration;
 use remote::Remote;
@@ -127,6 +130,7 @@ pub struct Core {
     /// The term in which this replica of the controller has proposed the first configuration.
     founded_in: Option<u64>,
     migration: Migration,
+    graveyard: Graveyard,
     pub(crate) started: Nanos,
     pub(crate) recovered: String,
     damage: Vec<String>,
@@ -212,6 +216,7 @@ impl Core {
             is_configuration_news: false,
             founded_in: None,
             migration: Migration::default(),
+            graveyard: Graveyard::default(),
             started: now.monotonic,
             recovered: summary,
             damage,
@@ -360,6 +365,7 @@ impl Machine for Core {
                 self.multi.tick(now.monotonic, out);
                 self.tick_groups(now, out);
                 self.tick_snapshots(now, out);
+                self.graveyard.tick(now.monotonic);
                 self.tick_backups(now, out);
                 self.tick_migration(now, out);
                 self.tick_returned(now, out);
@@ -411,6 +417,7 @@ impl Machine for Core {
             self.multi.deadline(),
             self.draining,
             self.snapshots.deadline(),
+            self.graveyard.deadline(),
             self.backups.deadline(),
             self.migration.deadline(),
             self.remote.returned.deadline(),

@@ -54,11 +54,14 @@ impl Entry {
 /// Keys in order.
 pub(super) type Keys = BTreeMap<Box<[u8]>, Entry>;
 
+/// When keys end, the first first.
+pub(super) type Ends = BTreeSet<(u64, Box<[u8]>)>;
+
 /// The data of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct Keyspace {
     pub(super) keys: Keys,
-    deadlines: BTreeSet<(u64, Box<[u8]>)>,
+    deadlines: Ends,
     bytes: u64,
     /// No version of a key that is gone was higher: a key that is made begins above.
     pub(super) floor: u64,
@@ -220,14 +223,9 @@ impl Keyspace {
         range.filter(move |(_, entry)| entry.is_live(clock_ms)).map(|(key, entry)| (&**key, entry))
     }
 
-    /// Gives up to `most` entries of data that nobody needs back to the memory; returns whether that was all.
-    pub fn bury(&mut self, most: usize) -> bool {
-        for _ in 0..most {
-            if self.deadlines.pop_first().is_none() && self.keys.pop_first().is_none() {
-                return true;
-            }
-        }
-        false
+    /// The keys and their ends, for [`super::Grave`].
+    pub(super) fn into_trees(self) -> (Keys, Ends) {
+        (self.keys, self.deadlines)
     }
 
     /// The earliest end of any key.

@@ -164,7 +164,7 @@ impl Core {
     fn put_away(&mut self, place: usize, shard: u16, keys: Option<Keyspace>, out: &mut Effects<Message>) {
         if let Some(keys) = keys {
             self.give_up_taking_of(place, shard, out);
-            self.bury(place, keys);
+            self.graveyard.put(keys);
         }
     }
 

@@ -51,8 +51,6 @@ const RETRY_AFTER: Nanos = SECOND;
 const OP_TAG: u64 = 0x02 << 56;
 /// A follower that was heard of within this time isn't made to need a snapshot by forgetting the log.
 const ALIVE_WITHIN: Nanos = 10 * SECOND;
-/// Entries of replaced data that a turn gives back to the memory.
-const BURIED_PER_TURN: usize = 5_000;
 
 /// A mark that isn't durable yet, and what follows when it is.
 struct Marked {
@@ -85,8 +83,6 @@ pub(super) struct GroupSnapshots {
     newest: Option<SnapshotFile>,
     /// Older ones that a follower is still being sent.
     old: Vec<u64>,
-    /// Data that an installed snapshot has replaced.
-    replaced: Vec<Keyspace>,
 }
 
 impl GroupSnapshots {
@@ -364,7 +360,6 @@ impl Core {
         for file in std::mem::take(&mut self.snapshots.leftover) {
             self.snapshots.remove(file.kind, file.number, out);
         }
-        self.bury_replaced(place);
         self.finish_mark(place, out);
         self.remove_old(place, out);
         self.forget_log(now, place);
@@ -372,11 +367,6 @@ impl Core {
         self.take_if_due(now, place, out);
         self.continue_taking(now, place, out);
         self.serve_followers(now, place, out);
-    }
-
-    /// Data that nobody needs goes back to the memory, a little at a time.
-    pub(super) fn bury(&mut self, place: usize, keys: Keyspace) {
-        self.snapshots.groups[place].replaced.push(keys);
     }
 
     /// Time has passed: whoever was held up by the rate limit goes on.
@@ -388,13 +378,6 @@ impl Core {
                 self.continue_taking(now, place, out);
                 self.serve_followers(now, place, out);
             }
-        }
-    }
-
-    fn bury_replaced(&mut self, place: usize) {
-        let replaced = &mut self.snapshots.groups[place].replaced;
-        if replaced.last_mut().is_some_and(|shard| shard.bury(BURIED_PER_TURN)) {
-            replaced.pop();
         }
     }
 

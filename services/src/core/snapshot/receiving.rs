@@ -110,7 +110,7 @@ impl Core {
         if receiving.is_idle {
             self.snapshots.remove(FileKind::Unfinished, receiving.number, out);
         }
-        self.snapshots.groups[place].replaced.extend(receiving.restoring.into_keys());
+        receiving.restoring.into_keys().for_each(|keys| self.graveyard.put(keys));
     }
 
     /// Writes the bytes that come next, and puts together what they hold.
@@ -207,6 +207,6 @@ impl Core {
                 "a snapshot was installed"
             );
         }
-        self.snapshots.groups[place].replaced.extend(replaced);
+        replaced.into_iter().for_each(|keys| self.graveyard.put(keys));
     }
 }
