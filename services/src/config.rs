@@ -362,6 +362,10 @@ impl Config {
         if !(64..=16 << 20).contains(&piece) {
             return Err(invalid("log.migration_piece_bytes", piece.to_string(), "64 to 16777216"));
         }
+        if piece as u64 > self.log.segment_bytes / 4 {
+            let what = "at most a quarter of log.segment_bytes: a piece is an entry of the log";
+            return Err(invalid("log.migration_piece_bytes", piece.to_string(), what));
+        }
         let piece = self.log.snapshot_piece_bytes;
         if !(4096..=16 << 20).contains(&piece) || !piece.is_multiple_of(4096) {
             let what = "a multiple of 4096, at most 16 MiB";

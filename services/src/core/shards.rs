@@ -79,6 +79,8 @@ pub(crate) struct Shards {
     held: Vec<Shard>,
     /// Shards that have been here and were deleted: the configuration with which they went, and where to.
     fences: BTreeMap<u16, (u64, u32)>,
+    /// Shards that a restored snapshot names and that were gone by their turn: what happened to them up to there isn't done again.
+    gone_at: BTreeMap<u16, u64>,
     /// The newest part of a restored snapshot: until everything up to there is applied, some shards are ahead of others.
     restored: u64,
 }
@@ -170,8 +172,10 @@ impl Shards {
                 }
                 place
             }
-            // Only its first piece begins it.
-            Err(_) if nth > 0 => return Taken::Not,
+            // Only its first piece begins it, unless that has come to nothing already.
+            Err(_) if nth > 0 || self.gone_at.get(&number).is_some_and(|at| index <= *at) => {
+                return Taken::Not;
+            }
             Err(place) => {
                 self.held.insert(place, Shard::new(number, Status::Arriving { from }, config));
                 place
@@ -262,6 +266,9 @@ impl Shards {
         for (it, part) in meta.held.iter().zip(parts) {
             let Part { keys, pending, index } = part;
             shards.restored = shards.restored.max(index);
+            if it.status == GONE {
+                shards.gone_at.insert(it.shard, index);
+            }
             let status = match it.status {
                 // Given up, and never here whole.
                 GONE if it.config == 0 => continue,
@@ -410,6 +417,16 @@ mod tests {
         assert!(NOT(shards.take_piece(1, &piece(2, (1, 1), true, b""))), "not the first");
         assert!(matches!(shards.take_piece(2, &piece(2, (1, 0), false, &[0xff; 40])), Taken::Bad(_)));
         assert!(shards.get(5).is_none() && !shards.has_had(5, 2));
+    }
+
+    #[test]
+    fn what_had_come_to_nothing_by_its_turn_in_a_snapshot_isn_t_begun_again() {
+        let gone = HeldV2 { shard: 5, status: GONE, peer: 0, config: 0, copy: 0, pieces: 0 };
+        let meta = MetaV2 { held: vec![gone], fences: Vec::new() };
+        let part = Part { keys: Keyspace::default(), pending: Vec::new(), index: 8 };
+        let mut shards = Shards::restore(&meta, vec![part]).unwrap();
+        assert!(NOT(shards.take_piece(8, &piece(2, (1, 0), true, b""))));
+        assert!(WHOLE(shards.take_piece(9, &piece(2, (1, 0), true, b""))));
     }
 
     #[test]

@@ -177,12 +177,14 @@ impl Keyspace {
     }
 
     /// What ends a copy, when nothing is left of it and the shard stands still: all that isn't of any key.
-    pub fn end_of_copy(&self, out: &mut Vec<u8>) {
-        frozen::put_keyless(frozen::TYPE_FLOOR, &self.floor.to_le_bytes(), out);
+    pub fn end_of_copy(&self) -> Vec<u8> {
+        let mut end = Vec::new();
+        frozen::put_keyless(frozen::TYPE_FLOOR, &self.floor.to_le_bytes(), &mut end);
         let sessions = self.sessions.encode();
         if !sessions.is_empty() {
-            frozen::put_keyless(frozen::TYPE_SESSIONS, &sessions, out);
+            frozen::put_keyless(frozen::TYPE_SESSIONS, &sessions, &mut end);
         }
+        end
     }
 }
 
@@ -203,9 +205,7 @@ mod tests {
             assert!(out.len() <= piece, "a piece is as long as it may be");
             reader.read(&out).unwrap();
             if is_all {
-                let mut end = Vec::new();
-                keys.end_of_copy(&mut end);
-                reader.read(&end).unwrap();
+                reader.read(&keys.end_of_copy()).unwrap();
                 return Some(reader.finish().unwrap());
             }
             between(keys);

@@ -161,7 +161,8 @@ impl Core {
                 self.migration.again(now.monotonic + RETRY);
             }
             Kind::Piece if is_known => self.piece_came(now, place, word),
-            Kind::Never if is_known => {
+            // Said of what is here, and not of what another leader has begun since.
+            Kind::Never if is_known && has.0 == word.copy => {
                 if has == (0, 0) {
                     talk.pulls.remove(&shard);
                     return;

@@ -12,8 +12,8 @@ const BUSY: Nanos = MILLISECOND;
 /// The pace of a core.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// The next piece may be made then.
-    next_at: Nanos,
+    /// The next piece may be made then: of a shard that is served, and of one that is frozen.
+    next_at: [Nanos; 2],
     looked_at: Nanos,
     commands: u64,
     is_busy: bool,
@@ -30,15 +30,17 @@ impl Pace {
         self.is_busy
     }
 
-    /// When the next piece may be made.
-    pub(super) fn next_at(&self) -> Nanos {
-        self.next_at
+    /// When the next piece may be made. One of a frozen shard waits for no other, since clients wait for it.
+    pub(super) fn next_at(&self, is_frozen: bool) -> Nanos {
+        self.next_at[usize::from(is_frozen)]
     }
 
     /// A piece is made, at a rate of so many bytes a second; 0: there is none.
-    pub(super) fn made(&mut self, now: Nanos, bytes: usize, rate: u64) {
+    pub(super) fn made(&mut self, now: Nanos, bytes: usize, rate: u64, is_frozen: bool) {
         let takes = (bytes as u64 * SECOND).checked_div(rate).unwrap_or(0);
-        self.next_at = self.next_at.max(now) + takes;
+        for at in &mut self.next_at[..=usize::from(is_frozen)] {
+            *at = (*at).max(now) + takes;
+        }
     }
 }
 
@@ -53,10 +55,13 @@ mod tests {
         assert!(!pace.look(SECOND + LOOK / 2, 10_000), "it isn't looked so often");
         assert!(pace.look(SECOND + LOOK, 10_000) && pace.look(SECOND + LOOK + 1, 10_000));
         assert!(!pace.look(SECOND + 2 * LOOK, 10_001));
-        pace.made(SECOND, 1_000, 0);
-        assert_eq!(pace.next_at(), SECOND, "no limit");
-        pace.made(SECOND, 1_000, 10_000);
-        pace.made(SECOND, 1_000, 10_000);
-        assert_eq!(pace.next_at(), SECOND + 200 * MILLISECOND);
+        pace.made(SECOND, 1_000, 0, false);
+        assert_eq!(pace.next_at(false), SECOND, "no limit");
+        pace.made(SECOND, 1_000, 10_000, false);
+        pace.made(SECOND, 1_000, 10_000, false);
+        assert_eq!([false, true].map(|is_frozen| pace.next_at(is_frozen)), [SECOND + 200 * MILLISECOND, 0]);
+        pace.made(SECOND, 1_000, 10_000, true);
+        let waits = [false, true].map(|is_frozen| pace.next_at(is_frozen) - SECOND);
+        assert_eq!(waits, [300 * MILLISECOND, 100 * MILLISECOND], "it goes before the others");
     }
 }

@@ -15,8 +15,10 @@ const PIECES_PER_TURN: usize = 2;
 /// A shard is frozen when no more keys have changed behind its copy than pieces of so many bytes hold one each: about as many as
 /// one piece holds.
 const BYTES_PER_KEY: usize = 512;
-/// And it is frozen however many have, if they don't become fewer.
+/// And it is frozen however many have, if so many rounds didn't make them fewer.
 const ROUNDS_MAX: u32 = 8;
+/// A copy of which the destination has said nothing for so long is given up: keys that change behind it cost memory.
+const GIVEN_UP_AFTER: Nanos = 40 * RETRY;
 /// A destination that has said nothing for so long is asked whether it is there.
 const SILENCE: Nanos = 4 * RETRY;
 
@@ -33,6 +35,8 @@ pub(super) struct Leaving {
     /// And serves clients, too.
     is_busy: bool,
     copy: Option<Copying>,
+    /// How often it lacked, one time after the other, what it had had.
+    lost: u32,
     /// The kind of the last step that is in the log, applied or not.
     proposed: Option<u8>,
 }
@@ -46,8 +50,12 @@ struct Copying {
     has: u32,
     /// Those behind, as they were made.
     pieces: VecDeque<Made>,
-    /// How often nothing was left to be read.
+    /// All keys were passed: pieces that are left to make in this round, and keys that had changed when it began.
+    round: (usize, usize),
+    /// Rounds that began with no fewer than the one before.
     rounds: u32,
+    /// What is of no key, to the end of the copy.
+    ending: Option<Vec<u8>>,
     /// The last piece is made.
     is_over: bool,
 }
@@ -59,10 +67,25 @@ struct Made {
     bytes: Vec<u8>,
 }
 
+impl Copying {
+    /// All keys were passed: whether another piece of what has changed since is made now. A round is a window of pieces, and ends when
+    /// the destination has them.
+    fn may_go_on(&mut self, changed: usize, piece_bytes: usize) -> bool {
+        if changed <= piece_bytes / BYTES_PER_KEY || self.rounds >= ROUNDS_MAX {
+            return false;
+        }
+        if self.round.0 == 0 && self.pieces.is_empty() {
+            let before = std::mem::replace(&mut self.round, (PIECES_ON_THE_WAY, changed)).1;
+            self.rounds += u32::from(before > 0 && changed >= before - before / 10);
+        }
+        self.round.0 > 0 && self.rounds < ROUNDS_MAX
+    }
+}
+
 impl Leaving {
     fn new(to: u32, config: u64) -> Self {
         let (is_ready, is_busy) = (false, false);
-        Self { to, config, said_at: 0, heard_at: 0, is_ready, is_busy, copy: None, proposed: None }
+        Self { to, config, said_at: 0, heard_at: 0, is_ready, is_busy, copy: None, lost: 0, proposed: None }
     }
 }
 
@@ -73,9 +96,13 @@ impl Core {
         let group = &self.groups[place];
         let me = group.number;
         let Some(talk) = self.migration.talks.get_mut(&place) else { return };
-        let (mut due, mut under_way) = (Vec::new(), Vec::new());
+        let (mut due, mut under_way, mut given_up) = (Vec::new(), Vec::new(), Vec::new());
         for (shard, it) in &mut talk.leaving {
             let is_frozen = group.shards.get(*shard).is_some_and(|shard| !shard.is_serving());
+            if !is_frozen && it.copy.is_some() && now.monotonic >= it.heard_at + GIVEN_UP_AFTER {
+                (it.copy, it.is_ready) = (None, false);
+                given_up.push(*shard);
+            }
             let is_silent = !it.is_ready || now.monotonic >= it.heard_at + SILENCE;
             let is_due = it.said_at == 0 || now.monotonic >= it.said_at + RETRY;
             if is_due && (is_frozen || is_silent) {
@@ -90,11 +117,16 @@ impl Core {
         for word in due {
             self.say(now, &word, out);
         }
+        for shard in given_up {
+            self.end_copy(place, shard);
+        }
+        // Those that clients wait for come first.
+        under_way.sort_by_key(|(_, is_frozen)| !is_frozen);
         for (shard, is_frozen) in under_way {
-            if !is_frozen {
-                self.go_on_serving(now, place, shard, out);
-            } else {
+            if is_frozen {
                 self.copy_on(now, place, shard, out);
+            } else {
+                self.go_on_serving(now, place, shard, out);
             }
         }
     }
@@ -195,29 +227,30 @@ impl Core {
             *copy = Some(Copying { id: *term << 32 | u64::from(*copies), ..Copying::default() });
         }
         let copy = copy.as_mut().expect("it has just been made");
-        // Frozen, its own clients wait.
-        let rate = if (is_busy || *is_busy_there) && !is_frozen { under_load } else { at_most };
         let mut words = Vec::new();
         while !copy.is_over && copy.pieces.len() < PIECES_ON_THE_WAY {
             let left = held.keys.copy_left().expect("it has just been begun");
-            let is_little = left.changed <= piece_bytes / BYTES_PER_KEY || copy.rounds >= ROUNDS_MAX;
-            if !is_frozen && left.is_through && (is_little || !copy.pieces.is_empty()) {
-                // What changes all the time isn't sent all the time.
+            // What changes all the time isn't sent all the time.
+            if !is_frozen && left.is_through && !copy.may_go_on(left.changed, piece_bytes) {
                 break;
             }
-            if words.len() == PIECES_PER_TURN || now.monotonic < pace.next_at() {
-                let next = pace.next_at().max(now.monotonic);
+            if words.len() == PIECES_PER_TURN || now.monotonic < pace.next_at(is_frozen) {
+                let next = pace.next_at(is_frozen).max(now.monotonic);
                 *again_at = Some(again_at.map_or(next, |before| before.min(next)));
                 break;
             }
             let mut bytes = Vec::with_capacity(piece_bytes);
             let is_all = held.keys.read_copy(piece_bytes, &mut bytes);
-            copy.rounds += u32::from(is_all);
-            copy.is_over = is_all && is_frozen;
-            if copy.is_over {
-                held.keys.end_of_copy(&mut bytes);
+            copy.round.0 = if is_all { 0 } else { copy.round.0.saturating_sub(1) };
+            if is_all && is_frozen {
+                let ending = copy.ending.get_or_insert_with(|| held.keys.end_of_copy());
+                let room = piece_bytes.saturating_sub(bytes.len()).min(ending.len());
+                bytes.extend(ending.drain(..room));
+                copy.is_over = ending.is_empty();
             }
-            pace.made(now.monotonic, bytes.len(), rate);
+            // Its own clients wait if it is frozen, and for ever if it changes faster than it is copied.
+            let is_slow = (is_busy || *is_busy_there) && !is_frozen && copy.rounds == 0;
+            pace.made(now.monotonic, bytes.len(), if is_slow { under_load } else { at_most }, is_frozen);
             words.push(copy.pieces.len());
             copy.pieces.push_back(Made { clock_ms, is_last: copy.is_over, bytes });
         }
@@ -286,7 +319,8 @@ impl Core {
                 };
                 if is_never {
                     let me = self.groups[place].number;
-                    self.say(now, &Word::new(Kind::Never, word.shard, config, (me, to)), out);
+                    let never = Word::new(Kind::Never, word.shard, config, (me, to));
+                    self.say(now, &Word { copy: word.copy, ..never }, out);
                 }
             }
             _ => {}
@@ -319,7 +353,11 @@ impl Core {
             }
             // Of another copy it has something, of this one nothing.
             let is_of_use = if copy.id == word.copy { copy.has == word.piece } else { copy.has == 0 };
-            if word.again && is_of_use {
+            leaving.lost = if is_of_use { 0 } else { leaving.lost + u32::from(word.again) };
+            if leaving.lost > 1 {
+                // It isn't one that came late: what it had is gone, and is made anew.
+                (leaving.copy, leaving.lost) = (None, 0);
+            } else if word.again && is_of_use {
                 let all: Vec<usize> = (0..copy.pieces.len()).collect();
                 self.send_pieces(now, place, (word.shard, ends), &all, out);
             }
@@ -342,6 +380,34 @@ impl Core {
             if step.kind == LEAVE {
                 self.departs(place, step.shard);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_faster_than_it_is_sent_is_frozen_after_some_rounds() {
+        let mut copy = Copying::default();
+        assert!(!copy.may_go_on(512, 512 * BYTES_PER_KEY), "little is left");
+        let mut pieces = 0;
+        while copy.may_go_on(100_000, 256 << 10) && pieces < 1_000 {
+            // The destination has each at once.
+            copy.round.0 -= 1;
+            pieces += 1;
+        }
+        assert_eq!((copy.rounds, pieces), (ROUNDS_MAX, ROUNDS_MAX as usize * PIECES_ON_THE_WAY));
+    }
+
+    #[test]
+    fn rounds_go_on_as_long_as_less_is_left_in_each() {
+        let mut copy = Copying::default();
+        let mut changed = 1_000_000;
+        while changed > 600 {
+            assert!(copy.may_go_on(changed, 256 << 10), "{changed} after {} rounds", copy.rounds);
+            (copy.round.0, changed) = (0, changed * 4 / 5);
         }
     }
 }
