@@ -25,6 +25,7 @@
 //! | `wire.rs` | a connection, plain or under TLS |
 //! | `complaints.rs` | warnings that others can provoke |
 //! | `guardian.rs` | the cure for glommio's lost wake-ups |
+//! | `memory.rs` | what the allocator is told |
 //! | `fd.rs` | the few conversions of descriptors that the standard library calls unsafe |
 //! | `floor.rs` | what the disk can do by itself, for comparison |
 //!
@@ -38,6 +39,7 @@ mod disk;
 mod fd;
 pub mod floor;
 mod guardian;
+mod memory;
 mod outlet;
 mod peers;
 mod poller;

@@ -107,7 +107,7 @@ pub fn run<M: Machine + 'static>(
     ready: impl FnOnce(),
 ) -> Result<(), NodeError> {
     die_of_panics();
-    keep_freed_memory();
+    super::memory::keep_what_is_freed();
     let shared = Arc::new(NodeShared { stop, over: AtomicBool::new(false), wakers: Mutex::default() });
     let (reports, inbox) = mpsc::channel();
     let mut options = options;
@@ -143,16 +143,6 @@ pub fn run<M: Machine + 'static>(
     let _ = watchdog.join();
     shared.forget_wakers();
     Ok(())
-}
-
-/// What is freed stays with the process, for what comes next. The allocator gives pages back to the kernel 10 ms after they were freed,
-/// and in one go: after a shard of 256 MiB had gone, cores stood still for up to 80 ms in `madvise`.
-#[allow(unsafe_code)]
-fn keep_freed_memory() {
-    /// `mi_option_purge_delay`, which the crate doesn't name: milliseconds, or -1 for never.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: it isn't thread-safe, and no other thread of this node has been started. The option is one of the allocator's.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
 }
 
 /// A panic of a core's thread is the node's death: half a node would hold the others up.
