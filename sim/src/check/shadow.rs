@@ -258,6 +258,7 @@ impl Shadow {
                 kept.is_doubtful |= self.is_rotten;
             }
             if self.is_rotten && group.repairing {
+                kept.learn_more(group);
                 continue;
             }
             if !kept.is_doubtful {
@@ -272,6 +273,14 @@ impl Shadow {
 }
 
 impl Kept {
+    /// A damaged log: behind what was known to be durable, the crash has left what wasn't synced.
+    fn learn_more(&mut self, group: &GroupInspection<'_>) {
+        for index in self.last() + 1..=group.last_index {
+            let Some((term, record)) = group.entry(index) else { break };
+            self.push(index, (term, crc32fast::hash(record)));
+        }
+    }
+
     fn is_known_to(&self, name: &str, group: &GroupInspection<'_>) -> Result<(), String> {
         let number = group.group;
         let vote = group.vote.map(|node| node.0);
