@@ -504,4 +504,26 @@ mod tests {
         let twice = format!("{GOOD}[[nodes]]\nid = 1\nhost = \"h\"\nport = 7001\npeer_port = 17001\n");
         assert!(error(&twice).contains("ids are unique"));
     }
+
+    #[test]
+    fn what_moving_shards_may_be_set_to() {
+        // Its tables come last.
+        let with = |settings: &str| error(&format!("{GOOD}[log]\n{settings}\n"));
+        assert_eq!(with("migration_piece_bytes = 64"), "accepted");
+        assert!(with("migration_piece_bytes = 63").contains("log.migration_piece_bytes = 63"));
+        let large = with("segment_bytes = 67108864\nmigration_piece_bytes = 16777217");
+        assert!(large.contains("64 to 16777216"), "{large}");
+        let larger = with("segment_bytes = 33554432\nmigration_piece_bytes = 8388609");
+        assert!(larger.contains("a quarter of log.segment_bytes"), "{larger}");
+        let rates = |most, under_load| {
+            let log = LogSettings {
+                migration_bytes_per_second: most,
+                migration_bytes_per_second_under_load: under_load,
+                ..LogSettings::default()
+            };
+            log.migration_rates()
+        };
+        assert_eq!([rates(9, 3), rates(9, 0), rates(3, 9)], [[9, 3], [9, 9], [3, 3]]);
+        assert_eq!([rates(0, 3), rates(0, 0)], [[0, 3], [0, 0]], "0 is no limit");
+    }
 }

@@ -5,56 +5,15 @@
 mod common;
 
 use common::load::Load;
+use common::mover::{Mover, change};
 use common::{PATIENCE, TestCluster, client, output, program, run, start, text};
 use flotilla_services::client::{Connection, Reply};
 use flotilla_services::config::Redirect;
-use flotilla_services::hands::spawn;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Three nodes of two cores, two groups with all shards, two without.
 fn cluster() -> TestCluster {
     start(|options| (options.cores, options.groups, options.spare_groups) = (2, 2, 2))
-}
-
-/// `flotilla cluster …` at a node, to its end; what it says.
-fn change(address: &str, words: &[&str]) -> String {
-    output(Command::new(program()).arg("cluster").args(words).args(["--addr", address, "--wait", "--json"]))
-}
-
-/// Moves half of the shards to and fro until told to stop; each time every shard gets where it should be.
-struct Mover {
-    over: Arc<AtomicBool>,
-    worker: std::thread::JoinHandle<u32>,
-}
-
-impl Mover {
-    fn start(cluster: &TestCluster) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let (addresses, stop) = (cluster.nodes.addresses(), Arc::clone(&over));
-        let worker = spawn(move || {
-            let mut changes = 0;
-            while !stop.load(Ordering::Relaxed) || changes < 4 {
-                let words: &[&str] = [
-                    &["join", "2", "3"][..],
-                    &["leave", "0", "1"],
-                    &["join", "0", "1"],
-                    &["leave", "2", "3"],
-                ][changes as usize % 4];
-                change(&addresses[changes as usize % addresses.len()], words);
-                changes += 1;
-            }
-            changes
-        });
-        Self { over, worker }
-    }
-
-    /// Returns how often.
-    fn stop(self) -> u32 {
-        self.over.store(true, Ordering::Relaxed);
-        self.worker.join().unwrap()
-    }
 }
 
 #[test]

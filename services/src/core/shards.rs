@@ -154,7 +154,7 @@ impl Shards {
             Ok(place) => {
                 let shard = &self.held[place];
                 let is_later = match shard.status {
-                    Status::Arriving { from: former } if former == from => {
+                    Status::Arriving { from: source } if source == from => {
                         (config, copy) > (shard.config, shard.copy)
                     }
                     Status::Arriving { .. } => config > shard.config,
@@ -224,14 +224,14 @@ impl Shards {
     /// A shard that is here and has been here before: how it went, for a snapshot.
     pub(crate) fn fence_of(&self, number: u16) -> Option<HeldV2> {
         let (config, peer) = self.get(number).and_then(|_| self.fences.get(&number)).copied()?;
-        Some(HeldV2 { shard: number, status: GONE, peer, config, copy: 0, pieces: 0 })
+        Some(gone(number, config, peer))
     }
 
     /// How one shard stands, for a snapshot: the data aside.
     pub(crate) fn meta_of(&self, number: u16) -> HeldV2 {
         let Some(shard) = self.get(number) else {
             let (config, peer) = self.fences.get(&number).copied().unwrap_or_default();
-            return HeldV2 { shard: number, status: GONE, peer, config, copy: 0, pieces: 0 };
+            return gone(number, config, peer);
         };
         let (status, peer) = match shard.status {
             Status::Serving => (1, 0),
@@ -249,8 +249,7 @@ impl Shards {
 
     /// The same, for a snapshot.
     pub(crate) fn fences(&self) -> Vec<HeldV2> {
-        let fence = |(shard, config, peer)| HeldV2 { shard, status: GONE, peer, config, copy: 0, pieces: 0 };
-        self.gone().map(fence).collect()
+        self.gone().map(|(shard, config, peer)| gone(shard, config, peer)).collect()
     }
 
     /// Puts it together again. `parts` are the shards' data, in the order of `meta.held`; each shard stands as it did at its
@@ -315,6 +314,11 @@ impl Shards {
         }
         mixed
     }
+}
+
+/// In a snapshot: a shard that went with this configuration.
+fn gone(shard: u16, config: u64, peer: u32) -> HeldV2 {
+    HeldV2 { shard, status: GONE, peer, config, copy: 0, pieces: 0 }
 }
 
 /// A piece of a shard, as an entry brings it.
@@ -421,8 +425,7 @@ mod tests {
 
     #[test]
     fn what_had_come_to_nothing_by_its_turn_in_a_snapshot_isn_t_begun_again() {
-        let gone = HeldV2 { shard: 5, status: GONE, peer: 0, config: 0, copy: 0, pieces: 0 };
-        let meta = MetaV2 { held: vec![gone], fences: Vec::new() };
+        let meta = MetaV2 { held: vec![gone(5, 0, 0)], fences: Vec::new() };
         let part = Part { keys: Keyspace::default(), pending: Vec::new(), index: 8 };
         let mut shards = Shards::restore(&meta, vec![part]).unwrap();
         assert!(NOT(shards.take_piece(8, &piece(2, (1, 0), true, b""))));

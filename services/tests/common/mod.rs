@@ -6,6 +6,7 @@
 pub(crate) mod cutter;
 pub(crate) mod history;
 pub(crate) mod load;
+pub(crate) mod mover;
 
 use flotilla_services::client::{Connection, Reply};
 use flotilla_services::hands::{Stopwatch, pause};

@@ -42,10 +42,10 @@ pub(super) enum Command {
     TransferLeader(TransferLeader),
 }
 
-/// Options of them all.
+/// Whom they all ask, and how they tell what came of it.
 #[derive(Debug, Args)]
-pub(super) struct Common {
-    /// The client address of any core of the cluster.
+pub(super) struct Asking {
+    /// The client address of any core of the cluster; not of a node that is to go.
     #[arg(long, short, default_value = "127.0.0.1:7000", value_name = "HOST:PORT")]
     addr: String,
     #[command(flatten)]
@@ -53,6 +53,13 @@ pub(super) struct Common {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// Options of those that concern shards.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    #[command(flatten)]
+    asking: Asking,
     /// Return only when every shard is where it is to be.
     #[arg(long)]
     wait: bool,
@@ -94,20 +101,14 @@ pub(super) struct Query {
 /// Options of `flotilla cluster transfer-leader`.
 #[derive(Debug, Args)]
 pub(super) struct TransferLeader {
-    /// The client address of any core of the cluster.
-    #[arg(long, short, default_value = "127.0.0.1:7000", value_name = "HOST:PORT")]
-    addr: String,
     #[command(flatten)]
-    login: Login,
+    asking: Asking,
     /// The group, counted from 0.
     #[arg(long, short)]
     group: u32,
     /// The node that is to lead it.
     #[arg(long, short)]
     node: u32,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
 }
 
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
@@ -126,10 +127,10 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 }
 
 fn ask(common: &Common, words: &[&str]) -> Result<Reply, Failure> {
-    let security = common.login.security()?;
+    let security = common.asking.login.security()?;
     let args: Vec<&[u8]> =
         std::iter::once(&b"FLOTILLA.CLUSTER"[..]).chain(words.iter().map(|word| word.as_bytes())).collect();
-    progress::execute(&common.addr, &security, &args).map_err(Failure::failed)
+    progress::execute(&common.asking.addr, &security, &args).map_err(Failure::failed)
 }
 
 fn change(common: &Common, what: &str, words: &[String]) -> Result<(), Failure> {
@@ -140,7 +141,7 @@ fn change(common: &Common, what: &str, words: &[String]) -> Result<(), Failure> 
     if common.wait {
         wait(common, number.unsigned_abs())?;
     }
-    if common.json {
+    if common.asking.json {
         println!("{}", serde_json::json!({ "configuration": number, "complete": common.wait }));
     } else {
         let complete = if common.wait { ", and every shard is where it says" } else { "" };
@@ -152,15 +153,15 @@ fn change(common: &Common, what: &str, words: &[String]) -> Result<(), Failure> 
 /// Waits until this configuration, or a newer one, is what the shards follow, with a line of progress where somebody looks.
 fn wait(common: &Common, number: u64) -> Result<(), Failure> {
     let clock = Stopwatch::start();
-    let security = common.login.security()?;
+    let security = common.asking.login.security()?;
     let mut first: Option<Progress> = None;
     loop {
-        let seen = progress::look(&common.addr, &security).map_err(Failure::failed)?;
+        let seen = progress::look(&common.asking.addr, &security).map_err(Failure::failed)?;
         if seen.configuration >= number && seen.is_complete() {
             return Ok(());
         }
         let first = first.get_or_insert_with(|| seen.clone());
-        if !common.json {
+        if !common.asking.json {
             eprintln!("  {}", seen.line(first, clock.elapsed()));
         }
         if clock.elapsed() > Duration::from_secs(common.timeout) {
@@ -175,7 +176,7 @@ fn query(options: &Query) -> Result<(), Failure> {
     let number = options.number.map(|number| number.to_string());
     let words: Vec<&str> = std::iter::once("QUERY").chain(number.as_deref()).collect();
     let lines = progress::lines(&ask(&options.common, &words)?);
-    if !options.common.json {
+    if !options.common.asking.json {
         lines.iter().for_each(|line| println!("{line}"));
         return Ok(());
     }
@@ -202,8 +203,9 @@ fn status(common: &Common) -> Result<(), Failure> {
     if common.wait {
         wait(common, 0)?;
     }
-    let seen = progress::look(&common.addr, &common.login.security()?).map_err(Failure::failed)?;
-    if common.json {
+    let seen =
+        progress::look(&common.asking.addr, &common.asking.login.security()?).map_err(Failure::failed)?;
+    if common.asking.json {
         println!("{}", serde_json::to_string(&seen).expect("plain data"));
         return Ok(());
     }
@@ -215,7 +217,7 @@ fn status(common: &Common) -> Result<(), Failure> {
 }
 
 fn transfer(options: &TransferLeader) -> Result<(), Failure> {
-    let TransferLeader { addr, login, group, node, json } = options;
+    let TransferLeader { asking: Asking { addr, login, json }, group, node } = options;
     let security = login.security()?;
     let mut connection = Connection::open_secured(addr, PATIENCE, &security).map_err(Failure::failed)?;
     let (number, to) = (group.to_string(), node.to_string());

@@ -56,10 +56,11 @@ fn rows(picture: &Picture) -> Vec<Row> {
 }
 
 pub(super) fn run(common: &Common) -> Result<(), Failure> {
-    let picture = members::look(&common.addr, &common.login.security()?).map_err(Failure::failed)?;
+    let picture =
+        members::look(&common.asking.addr, &common.asking.login.security()?).map_err(Failure::failed)?;
     let rows = rows(&picture);
     let leaderless: Vec<String> = picture.leaderless.iter().map(|group| members::word(*group)).collect();
-    if common.json {
+    if common.asking.json {
         println!("{}", serde_json::json!({ "nodes": rows, "leaderless": leaderless }));
         return Ok(());
     }

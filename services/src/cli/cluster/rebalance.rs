@@ -4,7 +4,7 @@
 //! leader says. Nothing is remembered: cut off at any moment, the same command goes on from what is there.
 
 use super::super::Failure;
-use super::super::login::Login;
+use super::Asking;
 use super::members::{self, AGAIN, ELECTION, Led, Picture, list, name, word};
 use crate::client::{ClientError, Connection, Reply, Security};
 use crate::hands::{Stopwatch, pause};
@@ -22,14 +22,8 @@ const REPLICA_BYTES: u64 = 1 << 20;
 /// Options of them all.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Common {
-    /// The client address of any core of the cluster; for `remove` and `replace` of another node than the one that goes.
-    #[arg(long, short, default_value = "127.0.0.1:7000", value_name = "HOST:PORT")]
-    addr: String,
     #[command(flatten)]
-    login: Login,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    asking: Asking,
     /// Print which replicas would move, and do nothing.
     #[arg(long)]
     plan: bool,
@@ -180,15 +174,18 @@ struct Operator<'a> {
 
 impl<'a> Operator<'a> {
     fn new(options: &'a Common) -> Result<Self, Failure> {
-        Ok(Self { options, security: options.login.security()? })
+        Ok(Self { options, security: options.asking.login.security()? })
     }
 
     /// The whole picture, with a leader of every group.
     fn look(&self) -> Result<Picture, Failure> {
-        let picture = members::look(&self.options.addr, &self.security).map_err(|error| match error {
-            ClientError::Io { .. } => Failure::Failed(format!("{error}: name a node that is up with --addr")),
-            error => Failure::failed(error),
-        })?;
+        let picture =
+            members::look(&self.options.asking.addr, &self.security).map_err(|error| match error {
+                ClientError::Io { .. } => {
+                    Failure::Failed(format!("{error}: name a node that is up with --addr"))
+                }
+                error => Failure::failed(error),
+            })?;
         let Some(group) = picture.leaderless.first() else { return Ok(picture) };
         let down: Nodes =
             picture.listed.keys().copied().filter(|node| !picture.up.contains_key(node)).collect();
@@ -220,7 +217,7 @@ impl<'a> Operator<'a> {
         }
         let Account { replicas, bytes, .. } = account;
         let seconds = clock.elapsed().as_secs_f64();
-        if self.options.json {
+        if self.options.asking.json {
             println!("{}", serde_json::json!({ "replicas": replicas, "bytes": bytes, "seconds": seconds }));
         } else {
             println!("{replicas} replicas moved in {seconds:.1} s: {done}");
@@ -230,7 +227,7 @@ impl<'a> Operator<'a> {
 
     fn show(&self, picture: &Picture, plan: &Plan, account: &Account) {
         let changed = plan.iter().filter(|(number, target)| picture.groups[number].group.voters != **target);
-        if self.options.json {
+        if self.options.asking.json {
             let groups: Vec<_> = changed
                 .map(|(number, target)| {
                     let from = &picture.groups[number].group.voters;
@@ -315,13 +312,13 @@ impl<'a> Operator<'a> {
             );
             if step == Step::Done {
                 *account = moved;
-                if !self.options.json && before.voters != *target {
+                if !self.options.asking.json && before.voters != *target {
                     eprintln!("  {}", account.line(number, &format!("on nodes {}", list(target))));
                 }
                 return Ok(());
             }
             let line = moved.line(number, &doing);
-            if !self.options.json && shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
+            if !self.options.asking.json && shown.is_none_or(|shown| shown.elapsed() >= INTERVAL) {
                 eprintln!("  {line}");
                 shown = Some(Stopwatch::start());
             }

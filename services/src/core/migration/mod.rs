@@ -255,7 +255,7 @@ impl Core {
     /// Says something to whoever leads a group, if that is known and there is a way.
     fn say(&mut self, now: Now, word: &Word<'_>, out: &mut Effects<Message>) {
         let encoded = || {
-            let mut bytes = Vec::with_capacity(word.bytes.len() + 100);
+            let mut bytes = Vec::with_capacity(word.len());
             word.encode(&mut bytes);
             bytes
         };
@@ -269,7 +269,7 @@ impl Core {
             }
             Some(Way::Peer(peer)) if self.remote.is_up(peer) => {
                 let frame = self.migration.outgoing.entry(peer).or_insert_with(|| vec![channel::MIGRATION]);
-                frame.reserve(word.bytes.len() + 100);
+                frame.reserve(word.len());
                 word.encode(frame);
                 if word.kind == Kind::Piece {
                     // One to a frame: what is short and urgent needn't wait behind several.

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 const UNDER_WAY_MAX: usize = 2;
 /// Pieces of a shard on their way, until the destination has them for good.
 const PIECES_ON_THE_WAY: usize = 8;
-/// Pieces that are made for a group in one turn: everybody else waits meanwhile.
+/// Pieces of a shard that are made in one go: everybody else waits meanwhile.
 const PIECES_PER_TURN: usize = 2;
 /// A shard is frozen when no more keys have changed behind its copy than pieces of so many bytes hold one each: about as many as
 /// one piece holds.
@@ -50,8 +50,10 @@ struct Copying {
     has: u32,
     /// Those behind, as they were made.
     pieces: VecDeque<Made>,
-    /// All keys were passed: pieces that are left to make in this round, and keys that had changed when it began.
-    round: (usize, usize),
+    /// All keys were passed: pieces that are left to make in this round.
+    left_in_round: usize,
+    /// Keys that had changed when it began.
+    changed_at_round: usize,
     /// Rounds that began with no fewer than the one before.
     rounds: u32,
     /// What is of no key, to the end of the copy.
@@ -68,17 +70,23 @@ struct Made {
 }
 
 impl Copying {
-    /// All keys were passed: whether another piece of what has changed since is made now. A round is a window of pieces, and ends when
-    /// the destination has them.
+    /// All keys were passed: whether the shard can be frozen, as far as what has changed since is concerned.
+    fn is_near_its_end(&self, changed: usize, piece_bytes: usize) -> bool {
+        changed <= piece_bytes / BYTES_PER_KEY || self.rounds >= ROUNDS_MAX
+    }
+
+    /// Whether another piece of what has changed is made before that. A round is a window of pieces, and ends when the destination
+    /// has them.
     fn may_go_on(&mut self, changed: usize, piece_bytes: usize) -> bool {
-        if changed <= piece_bytes / BYTES_PER_KEY || self.rounds >= ROUNDS_MAX {
+        if self.is_near_its_end(changed, piece_bytes) {
             return false;
         }
-        if self.round.0 == 0 && self.pieces.is_empty() {
-            let before = std::mem::replace(&mut self.round, (PIECES_ON_THE_WAY, changed)).1;
+        if self.left_in_round == 0 && self.pieces.is_empty() {
+            self.left_in_round = PIECES_ON_THE_WAY;
+            let before = std::mem::replace(&mut self.changed_at_round, changed);
             self.rounds += u32::from(before > 0 && changed >= before - before / 10);
         }
-        self.round.0 > 0 && self.rounds < ROUNDS_MAX
+        self.left_in_round > 0 && self.rounds < ROUNDS_MAX
     }
 }
 
@@ -188,7 +196,7 @@ impl Core {
         if let (Some(left), Some(copy)) = (left, copy)
             && left.is_through
             && copy.pieces.is_empty()
-            && (left.changed <= piece_bytes / BYTES_PER_KEY || copy.rounds >= ROUNDS_MAX)
+            && copy.is_near_its_end(left.changed, piece_bytes)
         {
             self.stop_serving(now, place, shard);
         }
@@ -241,7 +249,7 @@ impl Core {
             }
             let mut bytes = Vec::with_capacity(piece_bytes);
             let is_all = held.keys.read_copy(piece_bytes, &mut bytes);
-            copy.round.0 = if is_all { 0 } else { copy.round.0.saturating_sub(1) };
+            copy.left_in_round = if is_all { 0 } else { copy.left_in_round.saturating_sub(1) };
             if is_all && is_frozen {
                 let ending = copy.ending.get_or_insert_with(|| held.keys.end_of_copy());
                 let room = piece_bytes.saturating_sub(bytes.len()).min(ending.len());
@@ -310,13 +318,9 @@ impl Core {
                 if goes == Some((to, config)) {
                     return self.pulled(now, place, word, out);
                 }
-                let is_never = match standing {
-                    // The next time that it goes it goes with the newest configuration.
-                    Some((Status::Serving, _)) => self.configuration.number > config,
-                    Some((Status::Leaving { .. }, _)) => true,
-                    // If it was ever to come from here, it has been here and has gone.
-                    Some((Status::Arriving { .. }, _)) | None => true,
-                };
+                // The next time that it goes it goes with the newest configuration. If it isn't here, it has been and has gone.
+                let is_served = matches!(standing, Some((Status::Serving, _)));
+                let is_never = !is_served || self.configuration.number > config;
                 if is_never {
                     let me = self.groups[place].number;
                     let never = Word::new(Kind::Never, word.shard, config, (me, to));
@@ -330,11 +334,10 @@ impl Core {
     /// An earlier leader had begun to send a shard with a later configuration than this one has: it is sent with the newest.
     fn catch_up_with(&mut self, place: usize, word: &Word<'_>) {
         let newest = self.configuration.number;
-        let Some(leaving) = self.leaving(place, word.shard) else { return };
+        let is_served = self.groups[place].shards.get(word.shard).is_some_and(Shard::is_serving);
+        let Some(leaving) = self.leaving(place, word.shard).filter(|_| is_served) else { return };
         let is_behind = leaving.to == word.from && leaving.config < word.config && word.config <= newest;
-        let is_frozen = self.groups[place].shards.get(word.shard).is_none_or(|shard| !shard.is_serving());
-        let leaving = self.leaving(place, word.shard).expect("seen above");
-        if is_behind && !is_frozen && leaving.proposed.is_none() {
+        if is_behind && leaving.proposed.is_none() {
             *leaving = Leaving::new(word.from, newest);
             self.end_copy(place, word.shard);
         }
@@ -395,7 +398,7 @@ mod tests {
         let mut pieces = 0;
         while copy.may_go_on(100_000, 256 << 10) && pieces < 1_000 {
             // The destination has each at once.
-            copy.round.0 -= 1;
+            copy.left_in_round -= 1;
             pieces += 1;
         }
         assert_eq!((copy.rounds, pieces), (ROUNDS_MAX, ROUNDS_MAX as usize * PIECES_ON_THE_WAY));
@@ -407,7 +410,7 @@ mod tests {
         let mut changed = 1_000_000;
         while changed > 600 {
             assert!(copy.may_go_on(changed, 256 << 10), "{changed} after {} rounds", copy.rounds);
-            (copy.round.0, changed) = (0, changed * 4 / 5);
+            (copy.left_in_round, changed) = (0, changed * 4 / 5);
         }
     }
 }

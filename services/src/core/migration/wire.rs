@@ -70,6 +70,11 @@ impl<'a> Word<'a> {
         }
     }
 
+    /// Bytes of it.
+    pub(super) fn len(&self) -> usize {
+        HEADER_BYTES + self.bytes.len()
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let place = Kind::ALL.iter().position(|kind| *kind == self.kind).expect("all are listed");
         let kind = u8::try_from(place).expect("they are few") + 1;
@@ -134,7 +139,9 @@ mod tests {
             ..short
         };
         short.encode(&mut frame);
+        assert_eq!(frame.len(), short.len());
         long.encode(&mut frame);
+        assert_eq!(frame.len(), short.len() + long.len());
         let (first, rest) = Word::decode(&frame).unwrap();
         let (second, rest) = Word::decode(rest).unwrap();
         assert_eq!((first, second, rest), (short, long, &[][..]));
