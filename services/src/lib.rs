@@ -27,6 +27,7 @@ pub mod config;
 pub mod controller;
 pub mod core;
 pub mod entry;
+mod group_name;
 pub mod hands;
 pub mod kv;
 pub mod local;

@@ -9,6 +9,7 @@ use super::held::Held;
 use super::remote::{Message, Origin, Outgoing};
 use super::topology::{CONTROLLER, Way};
 use crate::command::Spec;
+use crate::group_name;
 use crate::kv::number;
 use flotilla_consensus::{Role, TransferError};
 use flotilla_runtime::machine::MILLISECOND;
@@ -46,9 +47,8 @@ impl Handover {
 
 /// The group and the node that a `FLOTILLA.TRANSFER` names.
 fn parse(args: &[&[u8]]) -> Option<(u32, NodeId)> {
-    let number = |place: usize| number::integer(args[place]).and_then(|value| u32::try_from(value).ok());
-    let is_controller = args[1].eq_ignore_ascii_case(b"CONTROLLER");
-    Some((if is_controller { CONTROLLER } else { number(1)? }, NodeId(number(2)?)))
+    let node = number::integer(args[2]).and_then(|node| u32::try_from(node).ok())?;
+    Some((group_name::parse(args[1])?, NodeId(node)))
 }
 
 impl Core {
@@ -82,8 +82,7 @@ impl Core {
             Some(Way::Core(core)) => self.send_to_core(now, core, &outgoing, out),
             Some(Way::Peer(peer)) => self.send_to_peer(now, peer, &outgoing),
             None => {
-                let name = super::topology::name_of(group);
-                let error = format!("CLUSTERDOWN no leader of {name} is known");
+                let error = format!("CLUSTERDOWN no leader of {} is known", group_name::in_words(group));
                 self.answer(origin, out, |_, reply| reply.error(&error));
             }
         }

@@ -215,7 +215,7 @@ impl View<'_> {
                 group.applied,
                 group.keys(),
             );
-            lines.push((super::topology::name_of(group.number).replace(' ', ""), text));
+            lines.push((crate::group_name::name_of(group.number).replace(' ', ""), text));
         }
         lines
     }

@@ -5,6 +5,7 @@
 //! `LIST` shows it. `flotilla cluster rebalance` and its like do that, by what `STATUS` says ([`crate::placement`]).
 
 use super::{Core, topology};
+use crate::group_name;
 use crate::placement;
 use crate::resp::ReplyWriter;
 use flotilla_consensus::{Change, ChangeRefused, Membership, Role, Transition};
@@ -74,9 +75,7 @@ enum Request {
 fn parse(args: &[&[u8]]) -> Option<(Option<u32>, Request)> {
     let (group, args) = match args {
         [word, number, rest @ ..] if word.eq_ignore_ascii_case(b"GROUP") => {
-            let is_controller = number.eq_ignore_ascii_case(b"CONTROLLER");
-            let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
-            (Some(if is_controller { topology::CONTROLLER } else { number? }), rest)
+            (Some(group_name::parse(number)?), rest)
         }
         _ => (None, args),
     };
@@ -162,7 +161,7 @@ impl Core {
             }));
         }
         for place in places {
-            let name = topology::name_of(self.groups[place].number);
+            let name = group_name::name_of(self.groups[place].number);
             match &request {
                 Request::List => lines.push(format!("{name}: {}", self.members_in_words(place))),
                 Request::Status => lines.extend(self.standing_in_words(now, place)),
@@ -199,11 +198,7 @@ impl Core {
             format!("{node}:{}", raft.log().last_index().saturating_sub(matched))
         };
         let behind: Vec<String> = group.learners.iter().map(behind).collect();
-        let number = if group.number == topology::CONTROLLER {
-            "controller".to_owned()
-        } else {
-            group.number.to_string()
-        };
+        let number = group_name::word_of(group.number);
         let (serves, changing) = (u8::from(group.serves), u8::from(group.is_changing));
         let (term, bytes) = (raft.term(), group.bytes);
         let mut line =

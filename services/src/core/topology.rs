@@ -7,6 +7,7 @@
 use super::Core;
 use super::remote::Message;
 use crate::config::Config;
+pub(crate) use crate::group_name::CONTROLLER;
 use crate::slot::Slot;
 use crate::topology::{Member as TopologyMember, Range, Topology, member_id};
 use flotilla_consensus::raft::Member;
@@ -14,9 +15,6 @@ use flotilla_consensus::{GroupId, Membership};
 use flotilla_runtime::{CoreId, Effect, Effects, NodeId, PeerId};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-
-/// The number of the controller's group, which serves no shard. The others count from 0.
-pub(crate) const CONTROLLER: u32 = u32::MAX;
 
 /// What Raft calls a group: the controller is 0, and the others follow.
 pub(crate) fn id_of(number: u32) -> GroupId {
@@ -29,11 +27,6 @@ pub(crate) fn number_of(id: GroupId) -> u32 {
         0 => CONTROLLER,
         id => u32::try_from(id - 1).expect("groups are few"),
     }
-}
-
-/// As operators read it.
-pub(crate) fn name_of(number: u32) -> String {
-    if number == CONTROLLER { "controller".to_owned() } else { format!("group {number}") }
 }
 
 /// Every group of the cluster, in the order of what Raft calls them.

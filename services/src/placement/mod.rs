@@ -16,6 +16,7 @@ mod flow;
 #[cfg(test)]
 mod tests;
 
+use crate::group_name::in_words;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Nodes, by their numbers.
@@ -74,7 +75,7 @@ pub enum PlacementError {
     /// Two replicas of a group on one node would be lost together.
     #[error(
         "{} needs {replicas} nodes, one for each replica, and {nodes} would be left: name more nodes, or fewer replicas (--replicas)",
-        name(*.group)
+        in_words(*.group)
     )]
     TooFewNodes {
         /// The first group that can't be placed.
@@ -85,7 +86,7 @@ pub enum PlacementError {
         nodes: usize,
     },
     /// A node can't take another's place in a group where it has one of its own.
-    #[error("node {new} already has a replica of {}: `remove {old}` spreads the replicas of node {old} over all the others", name(*.group))]
+    #[error("node {new} already has a replica of {}: `remove {old}` spreads the replicas of node {old} over all the others", in_words(*.group))]
     AlreadyThere {
         /// The first group in which both are.
         group: u32,
@@ -94,11 +95,6 @@ pub enum PlacementError {
         /// Who should get them.
         new: u32,
     },
-}
-
-/// As operators read it.
-fn name(group: u32) -> String {
-    if group == u32::MAX { "the controller".to_owned() } else { format!("group {group}") }
 }
 
 /// Spreads the groups evenly over `nodes`, with the fewest new replicas: any two nodes have equally many to within one, and equally

@@ -2,6 +2,7 @@
 
 use super::super::progress::lines;
 use crate::client::{ClientError, Connection, Reply, Security};
+use crate::group_name::{self, CONTROLLER, word_of};
 use crate::hands::{Stopwatch, pause, spawn};
 use crate::placement::{Group, Nodes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +14,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) const ELECTION: Duration = Duration::from_secs(15);
 /// When whoever may lead soon is asked again.
 pub(super) const AGAIN: Duration = Duration::from_millis(50);
-/// The controller's group among the others.
-const CONTROLLER: u32 = u32::MAX;
 
 /// A node as the files list it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,16 +65,6 @@ struct Status {
     led: Vec<Led>,
 }
 
-/// A group as operators read it.
-pub(super) fn name(group: u32) -> String {
-    if group == CONTROLLER { "the controller".to_owned() } else { format!("group {group}") }
-}
-
-/// The same for programs: as `FLOTILLA.MEMBER GROUP` takes it.
-pub(super) fn word(group: u32) -> String {
-    if group == CONTROLLER { "controller".to_owned() } else { group.to_string() }
-}
-
 pub(super) fn list(nodes: &Nodes) -> String {
     nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
@@ -117,12 +106,8 @@ fn led(at: &str, fields: &BTreeMap<&str, &str>) -> Option<Led> {
         let (node, entries) = pair.split_once(':')?;
         Some((node.parse().ok()?, entries.parse().ok()?))
     });
-    let number = match *fields.get("group")? {
-        "controller" => CONTROLLER,
-        number => number.parse().ok()?,
-    };
     let group = Group {
-        number,
+        number: group_name::parse(fields.get("group")?.as_bytes())?,
         serves: *fields.get("serves")? == "1",
         leader: 0,
         voters: nodes("voters")?,
@@ -158,7 +143,7 @@ fn ask(at: &str, security: &Security) -> Result<Status, ClientError> {
 
 /// One group, from where it was led; `None` if it isn't any more.
 pub(super) fn look_at(led: &Led, security: &Security) -> Option<Led> {
-    let words = ["GROUP", &word(led.group.number), "STATUS"];
+    let words = ["GROUP", &word_of(led.group.number), "STATUS"];
     let answer = order(&led.at, security, &words).ok()?;
     status_of(&led.at, &answer)?.led.pop()
 }

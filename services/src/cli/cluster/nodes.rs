@@ -3,6 +3,7 @@
 use super::super::Failure;
 use super::Common;
 use super::members::{self, Picture};
+use crate::group_name::word_of;
 
 /// What one node has.
 #[derive(Debug, Default, serde::Serialize)]
@@ -42,7 +43,7 @@ fn rows(picture: &Picture) -> Vec<Row> {
             ..Row::default()
         };
         for led in picture.groups.values() {
-            let word = members::word(led.group.number);
+            let word = word_of(led.group.number);
             match &led.group {
                 group if group.leader == *node => row.leads.push(word),
                 group if group.voters.contains(node) => row.follows.push(word),
@@ -59,7 +60,7 @@ pub(super) fn run(common: &Common) -> Result<(), Failure> {
     let picture =
         members::look(&common.asking.addr, &common.asking.login.security()?).map_err(Failure::failed)?;
     let rows = rows(&picture);
-    let leaderless: Vec<String> = picture.leaderless.iter().map(|group| members::word(*group)).collect();
+    let leaderless: Vec<String> = picture.leaderless.iter().map(|group| word_of(*group)).collect();
     if common.asking.json {
         println!("{}", serde_json::json!({ "nodes": rows, "leaderless": leaderless }));
         return Ok(());

@@ -5,8 +5,9 @@
 
 use super::super::Failure;
 use super::Asking;
-use super::members::{self, AGAIN, ELECTION, Led, Picture, list, name, word};
+use super::members::{self, AGAIN, ELECTION, Led, Picture, list};
 use crate::client::{ClientError, Connection, Reply, Security};
+use crate::group_name::{in_words, word_of};
 use crate::hands::{Stopwatch, pause};
 use crate::placement::{self, Group, Nodes, Plan, Step};
 use clap::Args;
@@ -161,7 +162,7 @@ impl Account {
             "{replicas_done} of {replicas} replicas moved, {:.1} of {:.1} MiB, about {left} left; {}: {doing}",
             mib(*bytes_done),
             mib(*bytes),
-            name(group)
+            in_words(group)
         )
     }
 }
@@ -193,7 +194,7 @@ impl<'a> Operator<'a> {
             true => "all nodes answer; look into their logs".to_owned(),
             false => format!("nodes that don't answer: {}; start them", list(&down)),
         };
-        let group = name(*group);
+        let group = in_words(*group);
         Err(Failure::Failed(format!("{group} has no leader, and can't be changed without: {why}")))
     }
 
@@ -231,7 +232,7 @@ impl<'a> Operator<'a> {
             let groups: Vec<_> = changed
                 .map(|(number, target)| {
                     let from = &picture.groups[number].group.voters;
-                    serde_json::json!({ "group": word(*number), "from": from, "to": target })
+                    serde_json::json!({ "group": word_of(*number), "from": from, "to": target })
                 })
                 .collect();
             let (replicas, bytes) = (account.replicas, account.bytes);
@@ -240,7 +241,7 @@ impl<'a> Operator<'a> {
         }
         for (number, target) in changed {
             let from = list(&picture.groups[number].group.voters);
-            println!("{}: nodes {from} -> {}", name(*number), list(target));
+            println!("{}: nodes {from} -> {}", in_words(*number), list(target));
         }
         println!("{} replicas would move, {} bytes", account.replicas, account.bytes);
     }
@@ -250,7 +251,7 @@ impl<'a> Operator<'a> {
         for (number, target) in plan {
             let group = &picture.groups[number].group;
             for node in target.difference(&group.voters) {
-                let group_name = name(*number);
+                let group_name = in_words(*number);
                 let Some(listed) = picture.listed.get(node) else {
                     return known(picture, *node);
                 };
@@ -291,7 +292,7 @@ impl<'a> Operator<'a> {
             let Some(led) = members::look_at(known, &self.security) else {
                 let seconds = self.options.timeout;
                 if since.elapsed() > Duration::from_secs(seconds) {
-                    let name = name(number);
+                    let name = in_words(number);
                     return Err(Failure::Failed(format!(
                         "no step in {seconds} s: {name} keeps no leader for long"
                     )));
@@ -301,7 +302,7 @@ impl<'a> Operator<'a> {
                 continue;
             };
             let step = placement::next(&led.group, target);
-            let doing = in_words(&step, &led);
+            let doing = told(&step, &led);
             if step_before.as_ref() != Some(&step) {
                 (step_before, since, shown) = (Some(step.clone()), Stopwatch::start(), None);
                 refusal.clear();
@@ -349,7 +350,7 @@ impl<'a> Operator<'a> {
 
     /// Takes a step; why it isn't taken yet, if so.
     fn take(&self, step: &Step, led: &Led) -> Result<Option<String>, Failure> {
-        let group = word(led.group.number);
+        let group = word_of(led.group.number);
         let (what, nodes) = match step {
             Step::Done | Step::Wait | Step::CatchUp(_) => return Ok(None),
             Step::Transfer(heirs) => return Ok(self.transfer(led, heirs)),
@@ -381,7 +382,7 @@ impl<'a> Operator<'a> {
     fn transfer(&self, led: &Led, heirs: &[u32]) -> Option<String> {
         let mut why = None;
         for node in heirs {
-            let (group, node) = (word(led.group.number), node.to_string());
+            let (group, node) = (word_of(led.group.number), node.to_string());
             let command: [&[u8]; 3] = [b"FLOTILLA.TRANSFER", group.as_bytes(), node.as_bytes()];
             let connection = Connection::open_secured(&led.at, PATIENCE, &self.security);
             match connection.and_then(|mut connection| connection.execute(&command)) {
@@ -394,7 +395,7 @@ impl<'a> Operator<'a> {
     }
 }
 
-fn in_words(step: &Step, led: &Led) -> String {
+fn told(step: &Step, led: &Led) -> String {
     match step {
         Step::Done => "done".to_owned(),
         Step::Wait => "a change is under way".to_owned(),
