@@ -44,10 +44,12 @@ pub enum Kind {
     Snapshot,
     /// `index`: the snapshot's; `aux`: the file is durable, or on its way to be, up to here.
     SnapshotReply,
-    /// I lost part of my log: who leads, and what must I have? `aux`: the question's number.
+    /// I lost part of my log: who leads, and what must I have? `aux`: the question's number. With `flag`: I didn't, the group is
+    /// new, and I am as ready to vote as `commit` says; are you?
     Repair,
-    /// `aux`: the question's number; `term`: mine. With `flag`: a majority without you confirmed me as the leader after
-    /// you had asked, and my log had `index` entries then.
+    /// `aux`: the question's number; `term`: mine; `commit`: 0, I have voted or have entries; 1, neither, and I am not whole; 2,
+    /// neither, and I may vote. With `flag`: a majority without you confirmed me as the leader after you had asked, and my log had
+    /// `index` entries then.
     RepairReply,
     /// As an [`Self::AppendReply`], from a replica that lost part of its log: it doesn't count.
     RepairAck,

@@ -7,6 +7,7 @@ mod cluster;
 use cluster::Cluster;
 use flotilla_consensus::{Kind, Refused, Role, TransferError};
 use flotilla_runtime::NodeId;
+use flotilla_runtime::machine::MILLISECOND;
 
 fn node(place: usize) -> NodeId {
     NodeId(u32::try_from(place + 1).unwrap())
@@ -197,4 +198,25 @@ fn the_leadership_goes_back_to_whom_it_belongs_but_not_at_once() {
     let term = cluster.raft(2).term();
     live(&mut cluster, 10_000);
     assert_eq!((cluster.raft(2).role(), cluster.raft(2).term()), (Role::Leader, term), "and there it stays");
+}
+
+/// A vote waits for its disk. If that takes longer than an election timeout, the next term would always come first.
+#[test]
+fn disks_slower_than_an_election_timeout_elect_somebody_too() {
+    for takes in [500, 1000, 2000] {
+        let mut cluster = Cluster::new(3);
+        cluster.elect(0);
+        cluster.slow_disks = [0, 1, 2].into();
+        cluster.cut_off = [0].into();
+        let died = cluster.now;
+        while (1..3).all(|node| cluster.raft(node).role() != Role::Leader) {
+            cluster.pass(10);
+            let done = cluster.now.saturating_sub(takes * MILLISECOND);
+            (1..3).for_each(|node| cluster.sync_before(node, done));
+            cluster.fire_due();
+            cluster.deliver();
+            let waited = (cluster.now - died) / MILLISECOND;
+            assert!(waited < 30_000, "no leader after {waited} ms, with disks that take {takes} ms");
+        }
+    }
 }

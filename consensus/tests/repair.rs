@@ -155,3 +155,49 @@ fn a_leader_survives_a_follower_that_has_forgotten_what_it_acknowledged() {
     }
     assert!(last > precious);
 }
+
+/// A founder that isn't a voter yet when the others elect somebody could only be mended by that leader: if it dies first, two
+/// of three are there, and no majority.
+#[test]
+fn a_new_group_elects_nobody_before_all_founders_are_voters() {
+    let mut cluster = Cluster::with_slow_disks(3, [2]);
+    let_time_pass(&mut cluster);
+    assert!((0..2).all(|node| !cluster.raft(node).is_repairing()) && cluster.raft(2).is_repairing());
+    assert!((0..3).all(|node| cluster.raft(node).role() == Role::Follower && cluster.raft(node).term() == 0));
+    cluster.slow_disks.clear();
+    cluster.sync(2);
+    let leader = loop {
+        cluster.deliver();
+        if let Some(leader) = (0..3).find(|node| cluster.raft(*node).role() == Role::Leader) {
+            break leader;
+        }
+        cluster.pass(10);
+        cluster.fire_due();
+    };
+    cluster.cut_off = [leader].into();
+    let_time_pass(&mut cluster);
+    let mut others = (0..3).filter(|node| *node != leader);
+    assert!(
+        others.any(|node| cluster.raft(node).role() == Role::Leader),
+        "a minority may be away from then on"
+    );
+}
+
+/// What a founder hears from the others may get lost, and it may be restarted in between.
+#[test]
+fn founders_ask_each_other_until_they_know() {
+    for lost in 0..12 {
+        let mut cluster = Cluster::with_slow_disks(3, [0, 1, 2]);
+        (0..3).for_each(|node| cluster.sync(node));
+        cluster.slow_disks.clear();
+        if lost < cluster.wire.len() {
+            cluster.wire.remove(lost);
+        }
+        if lost % 4 == 3 {
+            cluster.restart(lost / 4);
+        }
+        let_time_pass(&mut cluster);
+        let leaders = (0..3).filter(|node| cluster.raft(*node).role() == Role::Leader).count();
+        assert_eq!(leaders, 1, "without message {lost}");
+    }
+}

@@ -4,6 +4,7 @@ use super::lease::Lease;
 use super::{Context, Deferred, Raft, Role};
 use crate::message::{Header, Kind};
 use crate::progress::Progress;
+use flotilla_runtime::Nanos;
 use flotilla_runtime::planted::{Bug, planted};
 
 /// Heartbeats that may pass without an answer to the oldest append before the leader probes again.
@@ -39,7 +40,8 @@ impl Raft {
         self.role = Role::Candidate;
         self.leader = None;
         self.vote = Some(self.members[self.me].peer.node);
-        self.reset_election_deadline(cx.now);
+        self.leaderless_terms += 1;
+        self.give_election_time(cx.now);
         self.clear_votes();
         self.record_hard_state(cx);
         self.deferred.push_back((cx.wal.open_lsn(), Deferred::OwnVote { term: self.term }));
@@ -107,7 +109,7 @@ impl Raft {
             return;
         }
         self.vote = Some(candidate);
-        self.reset_election_deadline(cx.now);
+        self.give_election_time(cx.now);
         if !planted(Bug::VoteNotLogged) {
             self.record_hard_state(cx);
         }
@@ -131,6 +133,7 @@ impl Raft {
         }
         self.role = Role::Leader;
         self.leader = Some(self.me);
+        self.leaderless_terms = 0;
         let next = self.log.last_index() + 1;
         self.progress = self.members.iter().map(|_| Progress::new(next, cx.now)).collect();
         (self.round_sent, self.round_confirmed, self.round_wanted) = (0, 0, 0);
@@ -147,7 +150,9 @@ impl Raft {
     pub(super) fn enter_term(&mut self, cx: &mut Context<'_>, term: u64) {
         assert!(term > self.term, "terms never go back");
         self.break_promise();
+        self.founding = None;
         self.term = term;
+        self.leaderless_terms += 1;
         self.vote = None;
         self.become_follower(cx);
         if !planted(Bug::TermNotLogged) {
@@ -175,6 +180,7 @@ impl Raft {
             self.leader = Some(leader);
         }
         self.leader_heard = Some(cx.now);
+        self.leaderless_terms = 0;
         self.reset_election_deadline(cx.now);
     }
 
@@ -223,6 +229,24 @@ impl Raft {
     fn has_live_leader(&self, cx: &Context<'_>) -> bool {
         self.role == Role::Leader
             || self.leader_heard.is_some_and(|heard| cx.now < heard + self.config.election_timeout)
+    }
+
+    pub(super) fn reset_election_deadline(&mut self, now: Nanos) {
+        self.wait_for_election(now, self.config.election_timeout);
+    }
+
+    /// An election is on: gives it time. Votes wait for disks, and one that is slower than the timeout would be overtaken by the next
+    /// term for ever; so each term in a row that had no leader gets twice the time of the one before, up to eight times.
+    fn give_election_time(&mut self, now: Nanos) {
+        let doublings = self.leaderless_terms.saturating_sub(1).min(3);
+        self.wait_for_election(now, self.config.election_timeout << doublings);
+    }
+
+    fn wait_for_election(&mut self, now: Nanos, timeout: Nanos) {
+        // Who should lead comes first, and each has a time of its own: that makes split votes rare, too.
+        let (rank, ranks) = self.rank(self.me);
+        let share = (timeout / ranks as u64).max(1);
+        self.election_deadline = now + timeout + rank as u64 * share + self.rng.below(share);
     }
 
     fn clear_votes(&mut self) {

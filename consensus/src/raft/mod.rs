@@ -36,7 +36,7 @@ use flotilla_storage::{Damage, HardState, Log, Lsn, PayloadWriter, RecordHeader,
 use lease::Lease;
 use membership::Members;
 use read::{Question, Questions};
-use repair::Repairing;
+use repair::{Founding, Repairing};
 use rest::Rest;
 use std::collections::VecDeque;
 use transfer::{Preference, Transfer};
@@ -166,9 +166,13 @@ pub struct Raft {
     election_deadline: Nanos,
     heartbeat_deadline: Nanos,
     leader_heard: Option<Nanos>,
+    /// Terms since we last knew a leader.
+    leaderless_terms: u32,
     rng: SplitMix64,
     /// Part of our log is lost: we aren't a voter.
     repairing: Option<Repairing>,
+    /// The group is new, and not all founders are ready: nobody campaigns yet.
+    founding: Option<Founding>,
     /// Whether the group is idle, and keeps still.
     rest: Rest,
 }
@@ -249,8 +253,10 @@ impl Raft {
             heartbeat_deadline: 0,
             // In a former life, perhaps.
             leader_heard: Some(now),
+            leaderless_terms: 0,
             rng,
             repairing,
+            founding: None,
             rest: Rest::default(),
             log,
             members: vec![Member { peer: me }],
@@ -326,6 +332,8 @@ impl Raft {
         } else if cx.now >= self.election_deadline {
             if self.is_repairing() {
                 self.ask_for_repair(cx);
+            } else if self.founding.is_some() {
+                self.ask_founders(cx);
             } else if self.is_voter() {
                 self.ask_for_pre_votes(cx);
             } else {
@@ -476,7 +484,7 @@ impl Raft {
                     cx.outbox.send(to, &header);
                 }
                 Deferred::Reply { .. } => {}
-                Deferred::Repaired => self.repaired(),
+                Deferred::Repaired => self.repaired(cx),
             }
         }
         if self.role == Role::Leader {
@@ -519,6 +527,8 @@ impl Raft {
             }
         } else if up && self.is_repairing() {
             self.ask_for_repair(cx);
+        } else if up && self.founding.is_some() {
+            self.ask_founders(cx);
         }
     }
 
@@ -535,13 +545,5 @@ impl Raft {
         let state = HardState { term: self.term, vote: self.vote, commit: self.commit };
         let (header, payload) = state.record(self.group.0);
         cx.wal.append(&header, &payload);
-    }
-
-    fn reset_election_deadline(&mut self, now: Nanos) {
-        let timeout = self.config.election_timeout;
-        // Who should lead comes first, and each has a time of its own: that makes split votes rare, too.
-        let (rank, ranks) = self.rank(self.me);
-        let share = (timeout / ranks as u64).max(1);
-        self.election_deadline = now + timeout + rank as u64 * share + self.rng.below(share);
     }
 }

@@ -13,7 +13,9 @@
 //!
 //! A replica whose log was created anew has lost everything, as far as it can know: its disk may have been wiped. It begins
 //! like that, too. In a new group nobody leads, so there is a third way: every other member said, after it had asked, that it
-//! has never voted and has no entry. Then no former self of this replica can have helped anybody to anything. A replica that
+//! has never voted and has no entry. Then no former self of this replica can have helped anybody to anything. Whoever became whole
+//! in that way campaigns only when it knows that all other founders have, too ([`Founding`]): a leader that is elected sooner leaves
+//! one of them behind to be mended by it, and until that is done the group doesn't survive its death. A replica that
 //! isn't a voter needs nobody's term: the votes it may have given when it was one are of no use to anybody, since a whole
 //! configuration without it was committed since. With a leader's answer comes the configuration in effect. `docs/raft.md`
 //! has the argument.
@@ -30,7 +32,7 @@ use crate::message::{Header, Kind, Message};
 use crate::progress::Progress;
 use flotilla_runtime::Nanos;
 use flotilla_storage::Damage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a damaged replica still has to learn.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(super) struct Repairing {
     asked: Option<(Nanos, u64)>,
     /// The record that all is well is on its way to disk.
     is_over: bool,
+    /// It is, because the group is new.
+    is_new: bool,
 }
 
 impl Repairing {
@@ -57,6 +61,7 @@ impl Repairing {
             target: None,
             asked: None,
             is_over: false,
+            is_new: false,
         }
     }
 
@@ -64,6 +69,36 @@ impl Repairing {
     pub(super) fn forget(&mut self, place: usize) {
         self.told.remove(&place);
     }
+}
+
+/// How far a replica is that answers, or asks: a number in the messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It has voted, or has entries.
+    Begun = 0,
+    /// Neither; and it isn't whole.
+    Blank = 1,
+    /// Neither; and it may vote.
+    Ready = 2,
+}
+
+impl Stage {
+    /// As it stands in a message; a number that we don't know says nothing good.
+    fn of(number: u64) -> Self {
+        match number {
+            1 => Self::Blank,
+            2 => Self::Ready,
+            _ => Self::Begun,
+        }
+    }
+}
+
+/// A new group's replica that is whole, and waits for the other founders to be.
+#[derive(Debug)]
+pub(super) struct Founding {
+    nonce: u64,
+    /// The others that are, or that tell that the group has begun.
+    ready: BTreeSet<usize>,
 }
 
 /// What a leader knows of a replica that asked for repair.
@@ -104,6 +139,41 @@ impl Raft {
         }
     }
 
+    /// Tells the other founders that we are ready, and asks whether they are.
+    pub(super) fn ask_founders(&mut self, cx: &mut Context<'_>) {
+        self.reset_election_deadline(cx.now);
+        let Some(founding) = &self.founding else { return };
+        let stage = Stage::Ready as u64;
+        let header = Header { flag: true, aux: founding.nonce, commit: stage, ..self.header(Kind::Repair) };
+        self.broadcast(cx, &header);
+        self.begin_if_all_are_ready();
+    }
+
+    fn note_founder(&mut self, from: usize, stage: Stage) {
+        if let Some(founding) = &mut self.founding
+            && stage != Stage::Blank
+        {
+            founding.ready.insert(from);
+        }
+        self.begin_if_all_are_ready();
+    }
+
+    fn begin_if_all_are_ready(&mut self) {
+        if let Some(founding) = &self.founding
+            && self.group_of.others.iter().all(|place| founding.ready.contains(&place))
+        {
+            self.founding = None;
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        match (self.is_pristine(), self.is_repairing()) {
+            (false, _) => Stage::Begun,
+            (true, true) => Stage::Blank,
+            (true, false) => Stage::Ready,
+        }
+    }
+
     /// It has never voted, campaigned or taken an entry.
     fn is_pristine(&self) -> bool {
         self.term == 0 && self.log.last_index() == 0
@@ -128,9 +198,13 @@ impl Raft {
 
     /// A member asks. Everybody tells its term; a leader tells what is needed as soon as it is sure that it leads.
     pub(super) fn on_repair(&mut self, cx: &mut Context<'_>, from: usize, incarnation: u64, header: &Header) {
-        if self.role != Role::Leader {
-            let pristine = u64::from(self.is_pristine());
-            let reply = Header { aux: header.aux, commit: pristine, ..self.header(Kind::RepairReply) };
+        let is_founder = header.flag;
+        if is_founder {
+            self.note_founder(from, Stage::of(header.commit));
+        }
+        if is_founder || self.role != Role::Leader {
+            let stage = self.stage() as u64;
+            let reply = Header { aux: header.aux, commit: stage, ..self.header(Kind::RepairReply) };
             return self.send(cx, from, &reply);
         }
         let last = self.log.last_index();
@@ -167,12 +241,16 @@ impl Raft {
 
     pub(super) fn on_repair_reply(&mut self, cx: &mut Context<'_>, from: usize, message: &Message<'_>) {
         let header = &message.header;
+        let stage = Stage::of(header.commit);
+        if self.founding.as_ref().is_some_and(|founding| founding.nonce == header.aux) {
+            self.note_founder(from, stage);
+        }
         let Some(repairing) = &mut self.repairing else { return };
         if header.aux != repairing.nonce {
             return;
         }
         let told = repairing.told.entry(from).or_insert((0, true));
-        *told = (told.0.max(header.term), told.1 && header.commit == 1);
+        *told = (told.0.max(header.term), told.1 && stage != Stage::Begun);
         if !header.flag || header.term != self.term {
             return;
         }
@@ -217,7 +295,7 @@ impl Raft {
             }
             return;
         }
-        repairing.is_over = true;
+        (repairing.is_over, repairing.is_new) = (true, is_new);
         if repairing.vote_lost && !is_new {
             let highest = repairing.told.values().map(|told| told.0).max().unwrap_or(0);
             if highest > self.term {
@@ -232,8 +310,14 @@ impl Raft {
     }
 
     /// It is on our disk that this replica is whole.
-    pub(super) fn repaired(&mut self) {
-        self.repairing = None;
+    pub(super) fn repaired(&mut self, cx: &mut Context<'_>) {
+        let was_new = self.repairing.take().filter(|repairing| repairing.is_new);
         (self.acknowledged, self.ack_due) = (0, self.matched > 0);
+        if let Some(Repairing { nonce, .. }) = was_new
+            && self.is_pristine()
+        {
+            self.founding = Some(Founding { nonce, ready: BTreeSet::new() });
+            self.ask_founders(cx);
+        }
     }
 }

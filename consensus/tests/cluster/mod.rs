@@ -21,9 +21,17 @@ const FRAME_HEADER_BYTES: usize = 9;
 
 struct Replica {
     multi: Multi,
-    /// Writes that aren't synced yet, with their operations.
-    unsynced: Vec<(OpId, FileId, u64, Vec<u8>)>,
+    unsynced: Vec<Unsynced>,
     files: BTreeMap<FileId, Vec<u8>>,
+}
+
+/// A write that isn't synced yet.
+struct Unsynced {
+    op: OpId,
+    file: FileId,
+    offset: u64,
+    bytes: Vec<u8>,
+    since: Nanos,
 }
 
 pub(crate) struct Cluster {
@@ -138,7 +146,28 @@ impl Cluster {
         Self::build((founders, founders + spares, 1), resting())
     }
 
+    /// The disks of some take their time from the start.
+    pub(crate) fn with_slow_disks(nodes: usize, slow_disks: impl IntoIterator<Item = usize>) -> Self {
+        let mut cluster = Self::unfounded((nodes, nodes, 1), resting());
+        cluster.slow_disks = slow_disks.into_iter().collect();
+        cluster.found();
+        cluster
+    }
+
     fn build((founders, nodes, groups): (usize, usize, u64), config: RaftConfig) -> Self {
+        let mut cluster = Self::unfounded((founders, nodes, groups), config);
+        cluster.found();
+        cluster
+    }
+
+    /// They find out that the groups are new.
+    fn found(&mut self) {
+        (0..self.replicas.len()).for_each(|node| self.flush(node));
+        self.deliver();
+        self.sent_bytes = 0;
+    }
+
+    fn unfounded((founders, nodes, groups): (usize, usize, u64), config: RaftConfig) -> Self {
         let replica = |node| {
             let files = BTreeMap::new();
             let multi = open(node, (founders, nodes, groups), &files, config, 0);
@@ -148,7 +177,7 @@ impl Cluster {
         let (cut_off, slow_disks, full_disks) = Default::default();
         let (wire, withheld) = Default::default();
         let (syncs, slower_ppm) = (vec![0; nodes], vec![0; nodes]);
-        let mut cluster = Self {
+        Self {
             replicas,
             founders,
             wire,
@@ -164,12 +193,7 @@ impl Cluster {
             slower_ppm,
             config,
             now: 1,
-        };
-        (0..nodes).for_each(|node| cluster.flush(node));
-        // They find out that the groups are new.
-        cluster.deliver();
-        cluster.sent_bytes = 0;
-        cluster
+        }
     }
 
     /// What the replica's clock shows.
@@ -289,6 +313,7 @@ impl Cluster {
 
     fn carry_out(&mut self, node: usize, mut out: Effects<()>) {
         let (mut done, mut failed) = (Vec::new(), Vec::new());
+        let now = self.now;
         for effect in out.drain() {
             let replica = &mut self.replicas[node];
             match effect {
@@ -299,10 +324,12 @@ impl Cluster {
                     self.wire.push((node, usize::try_from(to.node.0).unwrap() - 1, frame));
                 }
                 Effect::Write { op, file, offset, block, .. } => {
-                    replica.unsynced.push((op, file, offset, block.to_vec()));
+                    replica.unsynced.push(Unsynced { op, file, offset, bytes: block.to_vec(), since: now });
                 }
                 // Its writes come first in the queue; it has no bytes of its own.
-                Effect::Sync { op, file } => replica.unsynced.push((op, file, 0, Vec::new())),
+                Effect::Sync { op, file } => {
+                    replica.unsynced.push(Unsynced { op, file, offset: 0, bytes: Vec::new(), since: now });
+                }
                 Effect::CreateFile { op, .. } if self.full_disks.contains(&node) => failed.push(op),
                 Effect::CreateFile { op, file, bytes } => {
                     replica.files.insert(file, vec![0; usize::try_from(bytes).unwrap()]);
@@ -324,10 +351,16 @@ impl Cluster {
 
     /// The disk of a replica does what it was asked.
     pub(crate) fn sync(&mut self, node: usize) {
+        self.sync_before(node, Nanos::MAX);
+    }
+
+    /// The disk of a replica does what it was asked until then.
+    pub(crate) fn sync_before(&mut self, node: usize, until: Nanos) {
         let replica = &mut self.replicas[node];
         let mut done = Vec::new();
-        self.syncs[node] += u32::from(!replica.unsynced.is_empty());
-        for (op, file, offset, bytes) in std::mem::take(&mut replica.unsynced) {
+        let asked: Vec<Unsynced> = replica.unsynced.extract_if(.., |asked| asked.since <= until).collect();
+        self.syncs[node] += u32::from(!asked.is_empty());
+        for Unsynced { op, file, offset, bytes, .. } in asked {
             let at = usize::try_from(offset).unwrap();
             replica.files.get_mut(&file).unwrap()[at..at + bytes.len()].copy_from_slice(&bytes);
             done.push(op);
