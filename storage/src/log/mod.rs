@@ -481,7 +481,7 @@ impl Log {
 
     /// The next instant at which [`Self::tick`] or [`Self::flush`] has something to do.
     pub fn deadline(&self) -> Option<Nanos> {
-        let retries = [self.space.retry_at(), self.space.remove_again_at()];
+        let retries = [self.space.retry_at(), self.space.remove_again_at(), self.space.shed_at()];
         self.watermark_at.into_iter().chain(retries.into_iter().flatten()).min()
     }
 }
