@@ -21,15 +21,43 @@ const BLOCKS: u64 = 1024;
 /// # Errors
 /// What the system says: `EINVAL` if the file system knows no direct I/O, `WriteZero` for a short write.
 pub fn measure_sync(folder: &Path, go_on: impl FnMut(usize) -> bool) -> io::Result<Vec<Nanos>> {
+    on_probe(folder, OFlags::empty(), |file| overwrite(file, true, go_on))
+}
+
+/// As [`measure_sync`], with a file whose writes are durable by themselves (`O_DSYNC`).
+///
+/// # Errors
+/// As there.
+pub fn measure_dsync(folder: &Path, go_on: impl FnMut(usize) -> bool) -> io::Result<Vec<Nanos>> {
+    on_probe(folder, OFlags::DSYNC, |file| overwrite(file, false, go_on))
+}
+
+/// Whether the kernel gives this process an io_uring.
+///
+/// # Errors
+/// What the system says: `EPERM` where it is forbidden, `ENOSYS` where there is none, `ENOMEM` if too little memory may be locked.
+pub fn try_ring() -> io::Result<()> {
+    io_uring::IoUring::new(256).map(drop)
+}
+
+fn on_probe<T>(
+    folder: &Path,
+    more: OFlags,
+    work: impl FnOnce(&rustix::fd::OwnedFd) -> io::Result<T>,
+) -> io::Result<T> {
     let path = folder.join("sync-probe");
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC | more;
     let file = open(&path, flags, Mode::RUSR | Mode::WUSR)?;
-    let measured = overwrite(&file, go_on);
+    let measured = work(&file);
     std::fs::remove_file(&path)?;
     measured
 }
 
-fn overwrite(file: &impl std::os::fd::AsFd, mut go_on: impl FnMut(usize) -> bool) -> io::Result<Vec<Nanos>> {
+fn overwrite(
+    file: &impl std::os::fd::AsFd,
+    is_synced: bool,
+    mut go_on: impl FnMut(usize) -> bool,
+) -> io::Result<Vec<Nanos>> {
     let block = BlockPool::heap().copy_of(&[0x5a; BLOCK_BYTES]);
     let write = |place: u64| match rustix::io::pwrite(file, &block, place * BLOCK_BYTES as u64)? {
         BLOCK_BYTES => Ok(()),
@@ -46,7 +74,9 @@ fn overwrite(file: &impl std::os::fd::AsFd, mut go_on: impl FnMut(usize) -> bool
         }
         let start = Instant::now();
         write(place)?;
-        fdatasync(file)?;
+        if is_synced {
+            fdatasync(file)?;
+        }
         times.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
     Ok(times)

@@ -9,6 +9,7 @@ mod demo;
 mod demo_shards;
 mod demo_words;
 mod dev;
+mod doctor;
 mod exec;
 mod load;
 mod login;
@@ -46,6 +47,8 @@ enum Command {
     Backup(backup::BackupOptions),
     /// Load a backup into a cluster, with any number of groups and shards.
     Restore(backup::RestoreOptions),
+    /// Is this host ready for a node: kernel, limits, CPUs, disk, network; and what mends it.
+    Doctor(doctor::Options),
     /// MapReduce jobs.
     #[command(subcommand)]
     Mr(mr::Command),
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Cluster(command) => cluster::run(&command),
         Command::Backup(options) => backup::run(&options),
         Command::Restore(options) => backup::restore(&options),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Mr(command) => mr::run(&command),
         Command::Wal(command) => wal::run(&command),
     };

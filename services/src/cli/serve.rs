@@ -30,6 +30,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     }
     start_logging(options.log_json);
     let config = Config::read(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
+    open_as_many_files_as_allowed();
     let stop = StopHandle::new();
     stop_on_signals(&stop)?;
     let line = format!(
@@ -49,6 +50,14 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         ServeError::Tls(_) => Failure::Usage(format!("{}: {error}", options.config.display())),
         error => Failure::failed(error),
     })
+}
+
+/// Every client is a descriptor; what a shell gives by default (1024) is for programs that might use `select`.
+fn open_as_many_files_as_allowed() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // Who may not, has what it had.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 fn start_logging(json: bool) {
