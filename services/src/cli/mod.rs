@@ -11,6 +11,7 @@ mod demo_words;
 mod dev;
 mod doctor;
 mod exec;
+mod generate;
 mod load;
 mod login;
 mod mr;
@@ -55,6 +56,9 @@ enum Command {
     /// Look into a write-ahead log.
     #[command(subcommand)]
     Wal(wal::Command),
+    /// Print completions for a shell, or write man pages.
+    #[command(subcommand)]
+    Generate(generate::Command),
 }
 
 /// How a command failed.
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(options) => doctor::run(&options),
         Command::Mr(command) => mr::run(&command),
         Command::Wal(command) => wal::run(&command),
+        Command::Generate(command) => generate::run(&command),
     };
     let (status, message) = match done {
         Ok(()) => return ExitCode::SUCCESS,

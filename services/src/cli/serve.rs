@@ -43,6 +43,8 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         if config.me().cores == 1 { "" } else { "s" },
     );
     let announce = move || {
+        // Under systemd (`Type=notify`); elsewhere nobody asked.
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         // Nobody listening is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };
