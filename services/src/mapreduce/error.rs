@@ -42,6 +42,14 @@ pub enum MrError {
         /// Which record it was at, if it was at one.
         at: Option<RecordAt>,
     },
+    /// The store didn't do what was asked of it.
+    #[error("the store: {what}: {source}")]
+    Store {
+        /// What was tried.
+        what: &'static str,
+        /// What the client said.
+        source: crate::client::ClientError,
+    },
     /// The job can't be as it was asked for.
     #[error("{0}")]
     Rejected(String),

@@ -11,9 +11,14 @@ use crate::mapreduce::hands::cluster::find::Found;
 use crate::mapreduce::hands::cluster::lead::lead;
 use crate::mapreduce::hands::files;
 use crate::mapreduce::hands::plan::{nonce, ship_files};
+use crate::mapreduce::hands::site::Site;
+use crate::mapreduce::hands::store::Store;
 use crate::mapreduce::hands::worker::{Transport, work};
-use crate::mapreduce::spec::{JobId, JobSpec};
+use crate::mapreduce::spec::{JobId, JobSpec, KeysOut};
 use clap::Args;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -77,12 +82,32 @@ pub(in crate::cli) struct WorkerOptions {
     /// Where to listen when this process coordinates: other machines need an address of this one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     listen: String,
+    /// Where files between map and reduce are kept; workers of one machine share it [default: flotilla-mr-UID among the
+    /// temporary files].
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
 }
 
 impl WorkerOptions {
     /// As `flotilla mr run` starts one: its coordinator is at its standard input.
     pub(super) fn is_local(&self) -> bool {
         self.addr.is_empty()
+    }
+}
+
+impl WorkerOptions {
+    /// Made, so that a worker that can't write says so at once.
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        let folder = match &self.folder {
+            Some(folder) => std::path::absolute(folder).map_err(Failure::failed)?,
+            None => {
+                let uid = std::fs::metadata("/proc/self").map_or(0, |it| it.uid());
+                std::env::temp_dir().join(format!("flotilla-mr-{uid}"))
+            }
+        };
+        let made = std::fs::create_dir_all(&folder);
+        made.map_err(|error| Failure::Failed(format!("--folder {}: {error}", folder.display())))?;
+        Ok(folder)
     }
 }
 
@@ -155,23 +180,43 @@ pub(super) fn cancel(options: &CancelOptions) -> Result<(), Failure> {
     }
 }
 
+/// Nothing may be there that could be taken for the output.
+fn prepare_keys(out: &KeysOut, overwrite: bool, store: &Store) -> Result<(), Failure> {
+    let prefix = &out.prefix;
+    if overwrite {
+        return store.forget_success(prefix).map_err(failure);
+    }
+    match store.has_prefix(out.shards, prefix).map_err(failure)? {
+        true => Err(Failure::Usage(format!(
+            "--to-keys {prefix}: there are keys that begin so: name another prefix, or say --overwrite"
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Submits a job and waits for its end.
 pub(super) fn run(
     spec: JobSpec,
     seeds: Seeds,
+    store: Option<&Store>,
     stop: &AtomicBool,
     mut observe: impl FnMut(&JobStatus),
 ) -> Result<JobStatus, Failure> {
-    files::prepare_output(&spec).map_err(failure)?;
-    ship_files(&spec).map_err(failure)?;
+    match (&spec.keys_out, store) {
+        (Some(out), Some(store)) => prepare_keys(out, spec.overwrite, store)?,
+        _ => {
+            files::prepare_output(&spec).map_err(failure)?;
+            ship_files(&spec).map_err(failure)?;
+        }
+    }
     let mut found = found(seeds)?;
-    let work = spec.work.clone();
+    let work = spec.keys_out.is_none().then(|| spec.work.clone());
     let submitted = found.call(&Request::Submit { spec: Box::new(spec) });
     let job = match submitted {
         Ok(Response::Submitted { job }) => job,
         other => {
             // Nothing is worse than a job that nobody knows; its folder would stay.
-            let _ = files::remove(std::path::Path::new(&work));
+            let _ = work.map(|work| files::remove(std::path::Path::new(&work)));
             return Err(Failure::Failed(match other {
                 Ok(response) => format!("the job was answered with {response:?}"),
                 Err(error) => error,
@@ -180,6 +225,7 @@ pub(super) fn run(
     };
     loop {
         if stop.load(Ordering::Relaxed) {
+            // If it is refused, the job is over, or will be in a moment.
             found.call(&Request::Cancel { job }).map_err(Failure::Failed)?;
         }
         let status = match found.call(&Request::Status { job: Some(job) }).map_err(Failure::Failed)? {
@@ -201,13 +247,16 @@ pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
     let settings = Settings { poll_ms: 20, lease_ms: 5_000, ..Settings::default() };
     let seeds = options.login.seeds(&options.addr)?;
     let (at, listen, leader) = (seeds.clone(), options.listen.clone(), name.clone());
+    let site = Site { folder: Some(options.folder()?), seeds: Some(seeds.clone()) };
+    let site = Arc::new(site);
     let leading = spawn(move || lead(&at, &listen, &leader, settings));
     let working: Vec<_> = (0..options.threads)
         .map(|number| {
             let name = format!("{name}-{number}");
             let found = Found::new(seeds.clone(), &name, WORKER_PATIENCE);
             let shown = format!("pid {} thread {number}", std::process::id());
-            spawn(move || work(found, registry(), &shown))
+            let site = Arc::clone(&site);
+            spawn(move || work(found, registry(), &shown, site))
         })
         .collect();
     loop {

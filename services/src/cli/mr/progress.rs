@@ -24,7 +24,9 @@ impl Progress {
         }
         let percent =
             |(done, all): (u64, u64)| if all == 0 { 100.0 } else { done as f64 * 100.0 / all as f64 };
-        let (maps, reduces) = (percent(status.input_bytes), percent(status.reduces));
+        // Of keys nobody knows how many bytes they will be.
+        let mapped = if status.input_bytes.1 == 0 { status.maps } else { status.input_bytes };
+        let (maps, reduces) = (percent(mapped), percent(status.reduces));
         let part = if status.reduces.1 == 0 { maps } else { maps * 0.6 + reduces * 0.4 };
         let filled = (part / 100.0 * BAR as f64) as usize;
         let bar = "█".repeat(filled.min(BAR)) + &"░".repeat(BAR.saturating_sub(filled));

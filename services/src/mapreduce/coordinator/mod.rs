@@ -128,6 +128,9 @@ impl Coordinator {
                 Some(record) if record.state != JobState::Running => {
                     Verdict::Reply(Response::Refused(format!("{job} is {} already", record.state.name())))
                 }
+                Some(record) if record.is_past_return() => Verdict::Reply(Response::Refused(format!(
+                    "{job} is past its last task: its keys are being published, and will be there in a moment"
+                ))),
                 Some(_) => Verdict::Log(Fact::Cancelled { job }),
             },
             Request::Poll { worker, name, running, wants } => {
@@ -139,7 +142,11 @@ impl Coordinator {
                     true => Verdict::Log(Fact::TaskDone { job, task, manifest }),
                     false => {
                         self.attempts.remove(&manifest.attempt);
-                        Verdict::Reply(Response::Late)
+                        Verdict::Reply(match ledger.has_won(job, task, manifest.attempt) {
+                            // The answer of the first time was lost.
+                            true => Response::Accepted,
+                            false => Response::Late,
+                        })
                     }
                 }
             }
@@ -183,7 +190,12 @@ impl Coordinator {
         match ledger.apply(fact) {
             Applied::Submitted(job) => Response::Submitted { job },
             Applied::Taken => Response::Accepted,
-            Applied::Late => Response::Late,
+            Applied::Late => match fact {
+                Fact::TaskDone { job, task, manifest } if ledger.has_won(*job, *task, manifest.attempt) => {
+                    Response::Accepted
+                }
+                _ => Response::Late,
+            },
         }
     }
 
@@ -199,7 +211,7 @@ impl Coordinator {
             let Attempt { job, task, .. } = attempt;
             facts.push(Fact::TaskFailed { job, task, attempt: id, what, at: None });
         }
-        let mut running = ledger.running().peekable();
+        let mut running = ledger.running().filter(|(_, record)| !record.is_past_return()).peekable();
         if !self.workers.is_empty() || running.peek().is_none() {
             self.deserted = None;
         } else if *self.deserted.get_or_insert(now) + self.settings.grace_ms <= now {

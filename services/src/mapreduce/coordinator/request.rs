@@ -121,7 +121,7 @@ pub enum Response {
     },
     /// It counts.
     Accepted,
-    /// Somebody else was first, or the job has ended: forget it.
+    /// Somebody else was first, or the job has ended: forget it, and remove what it has left. It won't count later either.
     Late,
     /// It can't be.
     Refused(String),

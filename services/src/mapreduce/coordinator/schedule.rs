@@ -3,7 +3,7 @@
 use super::ledger::JobRecord;
 use super::request::{JobStatus, WorkerId};
 use super::{Attempt, Coordinator, Ledger, Millis};
-use crate::mapreduce::spec::{Assignment, AttemptId, JobId, Source, TaskId};
+use crate::mapreduce::spec::{Assignment, AttemptId, JobId, TaskId};
 use std::collections::BTreeMap;
 
 /// An attempt gets a competitor when it has taken so many times what others took for as much.
@@ -89,7 +89,11 @@ impl Coordinator {
     fn is_slow(&self, record: &JobRecord, attempt: &Attempt, now: Millis) -> bool {
         let took = now.saturating_sub(attempt.since);
         let Some(median) = self.speeds.median(attempt.task) else { return false };
-        took >= SLOW_AFTER_MS && took as f64 > SLOW_TIMES * median * megabytes(bytes_of(record, attempt.task))
+        // How much there is in a shard isn't known before it is read.
+        let is_known = !(matches!(attempt.task, TaskId::Map(_)) && record.spec.keys_in.is_some());
+        is_known
+            && took >= SLOW_AFTER_MS
+            && took as f64 > SLOW_TIMES * median * megabytes(bytes_of(record, attempt.task))
     }
 
     /// What is known of jobs: facts, and who is at what.
@@ -120,7 +124,11 @@ impl Coordinator {
             output: record.spec.output.clone(),
             maps: done(&record.maps),
             reduces: done(&record.reduces),
-            input_bytes: ((totals.input_bytes + maps_read).min(all), all),
+            input_bytes: match record.spec.keys_in {
+                None => ((totals.input_bytes + maps_read).min(all), all),
+                // How much it will be isn't known before the end.
+                Some(_) => (totals.input_bytes + maps_read, 0),
+            },
             shuffle_bytes: totals.shuffle_bytes,
             output_bytes: totals.output_bytes,
             records_in: totals.records_in,
@@ -164,15 +172,7 @@ fn assignment(job: JobId, record: &JobRecord, task: TaskId, attempt: AttemptId) 
     };
     match task {
         TaskId::Reduce(partition) => {
-            for (task, manifest) in (0..).zip(&record.maps) {
-                let manifest = manifest.as_ref()?;
-                let segments = manifest.segments.iter().filter(|segment| segment.partition == partition);
-                let segments: Vec<_> = segments.copied().collect();
-                if !segments.is_empty() {
-                    let name = manifest.file.name.clone();
-                    given.sources.push(Source { task, attempt: manifest.attempt, name, segments });
-                }
-            }
+            given.sources = record.sources(partition)?;
         }
         TaskId::Commit => {
             given.outputs = record.outputs();

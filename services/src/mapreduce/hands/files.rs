@@ -142,8 +142,8 @@ fn matching(folder: &Path, names: &[String], into: &mut Vec<PathBuf>) -> Result<
 ///
 /// # Errors
 /// [`MrError::Io`]: among others if the job has ended, and its folder is gone.
-pub fn create(work: &str, name: &str) -> Result<File, MrError> {
-    let path = Path::new(work).join(name);
+pub fn create(folder: &Path, name: &str) -> Result<File, MrError> {
+    let path = folder.join(name);
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
     file.map_err(MrError::io("creating", path.display()))
 }

@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -279,6 +280,6 @@ pub fn work(registry: Registry) -> Result<(), MrError> {
     let transport = Inherited { reader: BufReader::new(reader), writer: socket };
     let name = format!("pid {}", std::process::id());
     // However the talk ends, the coordinator has ended, and nobody is left to be told.
-    let _ = worker::work(transport, registry, &name);
+    let _ = worker::work(transport, registry, &name, Arc::default());
     Ok(())
 }

@@ -7,7 +7,7 @@
 //!
 //! A value is kept with the tab before it, so that a line comes out as it went in, with a tab or without.
 
-use super::execute::STREAMED;
+use super::reading::STREAMED;
 use crate::mapreduce::collect::Collector;
 use crate::mapreduce::job::{Done, Emit, InputFormat, Job, Record, Values};
 use crate::mapreduce::reduce::Output;

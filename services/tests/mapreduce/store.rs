@@ -1,0 +1,211 @@
+//! Jobs from keys to keys: exactly once, while shards move and processes die.
+
+use crate::common::mover::Mover;
+use crate::common::text;
+use crate::fleet::Fleet;
+use crate::rig::{Rig, signal, wait_until};
+use flotilla_services::client::Reply;
+use flotilla_services::hands::pause;
+use rustix::process::Signal;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// What is put aside and not published yet.
+const ASIDE: &str = "flotilla.mr:";
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A mapper that takes its time; its lines are the key, a tab, a line of the value.
+const MAPPER: &str = "sleep 0.1; cut -f2- | tr -cs a-z '\\n' | grep . | sed 's/$/\\t1/'; true";
+const COUNT: &str = "awk -F '\t' '{ n[$1] += $2 } END { for (w in n) print w \"\\t\" n[w] }'";
+
+/// Groups that shards can move between.
+fn fleet(workers: usize) -> Fleet {
+    Fleet::start_with(workers, |options| (options.cores, options.groups, options.spare_groups) = (2, 2, 2))
+}
+
+/// Keys with a few words each, and how often each word is in them.
+fn fill(fleet: &Fleet, count: u32) -> BTreeMap<String, String> {
+    let (mut client, mut counts) = (fleet.cluster.nodes.client(), BTreeMap::<String, u64>::new());
+    for number in 0..count {
+        let key = format!("doc:{number:05}");
+        let words: Vec<String> = (0..=number % 4)
+            .map(|n| format!("{}w", "abcdefg".repeat(1 + ((number + n) % 9) as usize)))
+            .collect();
+        words.iter().for_each(|word| *counts.entry(word.clone()).or_default() += 1);
+        let value = words.join(if number % 2 == 0 { "\n" } else { " " });
+        let reply = client.execute(key.as_bytes(), &[b"SET", key.as_bytes(), value.as_bytes()], PATIENCE);
+        assert!(matches!(reply, Ok(Reply::Status(_))), "{reply:?}");
+    }
+    fleet.cluster.set("other:1", "nobody asked for this");
+    counts.into_iter().map(|(word, n)| (word, n.to_string())).collect()
+}
+
+/// All keys that begin so.
+fn names(fleet: &Fleet, prefix: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut client = fleet.cluster.nodes.client();
+    let pattern = format!("{prefix}*");
+    let mut addresses = BTreeSet::new();
+    client.refresh().unwrap();
+    for slot in (0..16384).step_by(16) {
+        addresses.extend(client.address_of(flotilla_services::slot::Slot(slot)));
+    }
+    for address in addresses {
+        let mut connection = flotilla_services::client::Connection::open(&address, PATIENCE).unwrap();
+        let Reply::Array(keys) = connection.execute(&[b"KEYS", pattern.as_bytes()]).unwrap() else {
+            panic!()
+        };
+        for key in keys {
+            let Reply::Bulk(key) = key else { panic!("{key}") };
+            found.insert(text(&key));
+        }
+    }
+    found
+}
+
+/// The same without that, and their values.
+fn keys(fleet: &Fleet, prefix: &str) -> BTreeMap<String, String> {
+    let value = |key: &String| fleet.cluster.get(key).unwrap_or_default();
+    names(fleet, prefix).iter().map(|key| (key[prefix.len()..].to_owned(), value(key))).collect()
+}
+
+/// The output, once it is known to be whole.
+fn output(fleet: &Fleet, prefix: &str) -> BTreeMap<String, String> {
+    let mut output = keys(fleet, prefix);
+    let mark: serde_json::Value = serde_json::from_str(&output.remove("_SUCCESS").unwrap()).unwrap();
+    assert_eq!(mark["schema"], "flotilla-mr-output-keys-1");
+    output
+}
+
+/// What attempts have put aside goes when the job has ended.
+fn wait_until_swept(fleet: &Fleet) {
+    wait_until("what was put aside to go", || names(fleet, ASIDE).is_empty());
+}
+
+struct Job {
+    child: std::process::Child,
+}
+
+impl Job {
+    fn start(fleet: &Fleet, arguments: &[&str]) -> Self {
+        let mut command = Command::new(crate::common::program());
+        command.args(["mr", "run", "--json", "--addr", &fleet.address(1)]).args(arguments);
+        Self { child: command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap() }
+    }
+
+    fn end(self) -> (bool, String) {
+        let output = self.child.wait_with_output().unwrap();
+        (output.status.success(), text(&[output.stdout, output.stderr].concat()))
+    }
+}
+
+#[test]
+fn keys_become_keys_exactly_once_while_shards_move_and_a_worker_dies() {
+    let mut fleet = fleet(3);
+    let expected = fill(&fleet, 1500);
+    let mover = Mover::start(&fleet.cluster);
+    let arguments = ["--from-keys", "doc:*", "--mapper", MAPPER, "--reducer", COUNT, "--reducers", "3"];
+    let job = Job::start(&fleet, &[&arguments[..], &["--to-keys", "count:"]].concat());
+    // Of the two that don't coordinate, one dies at its work; the coordinator has its own test.
+    fleet.rig().wait_for_work("map-00003");
+    let coordinator = fleet.coordinator();
+    let victim = fleet.workers.iter().position(|worker| worker.id() != coordinator.pid).unwrap();
+    let _ = fleet.workers[victim].kill();
+    let (went_well, said) = job.end();
+    assert!(went_well, "{said}");
+    let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let changes = mover.stop();
+    assert!(changes >= 4);
+    assert_eq!(output(&fleet, "count:"), expected, "{status}");
+    wait_until_swept(&fleet);
+    assert_eq!(fleet.cluster.get("other:1").as_deref(), Some("nobody asked for this"));
+}
+
+#[test]
+fn each_partition_is_of_one_attempt_though_coordinator_and_leaders_die() {
+    let mut fleet = fleet(3);
+    let expected = fill(&fleet, 300);
+    // No two attempts at a reduce task come to the same.
+    let reducer =
+        "sleep 0.3; id=$(od -An -N8 -tx8 /dev/urandom | tr -d ' '); cut -f1 | uniq | sed \"s/$/\\t$id/\"";
+    let mapper = MAPPER.replace("0.1", "0.02");
+    let arguments =
+        ["--from-range", "doc:..doc:~", "--mapper", &mapper, "--reducer", reducer, "--reducers", "4"];
+    let coordinator = fleet.coordinator();
+    let job = Job::start(&fleet, &[&arguments[..], &["--to-keys", "count:"]].concat());
+    // Something is put aside: reduce tasks run.
+    wait_until("a reduce task to be done", || !names(&fleet, ASIDE).is_empty());
+    signal(coordinator.pid, Signal::KILL);
+    fleet.cluster.nodes.kill(2);
+    fleet.cluster.nodes.restart(2).unwrap();
+    let (went_well, said) = job.end();
+    assert!(went_well, "{said}");
+    let output = output(&fleet, "count:");
+    assert_eq!(output.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    let attempts: BTreeSet<&String> = output.values().collect();
+    assert!(attempts.len() <= 4, "an attempt shows beside another: {output:?}");
+    wait_until_swept(&fleet);
+}
+
+#[test]
+fn files_become_keys_and_keys_become_files() {
+    let fleet = fleet(1);
+    let rig = Rig::new();
+    rig.input("a.txt", "one two two\nthree\n");
+    let input = rig.path("in").display().to_string();
+    let run = |arguments: &[&str]| Job::start(&fleet, arguments).end();
+    let (went_well, said) = run(&["--job", "wc", "--input", &input, "--to-keys", "n:"]);
+    assert!(went_well, "{said}");
+    let expected = [("one", "1"), ("three", "1"), ("two", "2")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(output(&fleet, "n:"), BTreeMap::from(expected));
+    // The values of the keys, in the order of the lines.
+    let out = rig.output().display().to_string();
+    let (went_well, said) =
+        run(&["--job", "sort", "--from-range", "n:..n:~", "--from-keys", "n:t*", "--output", &out]);
+    assert!(went_well, "{said}");
+    assert_eq!(rig.sorted(), ["1", "2"]);
+    // A second time there is something that could be taken for the output.
+    let again = ["--job", "wc", "--input", &input, "--to-keys", "n:"];
+    let (went_well, said) = run(&again);
+    assert!(!went_well && said.contains("there are keys that begin so"), "{said}");
+    let (went_well, said) = run(&[&again[..], &["--overwrite"]].concat());
+    assert!(went_well, "{said}");
+    for (arguments, words) in [
+        (
+            &["--job", "grep", "--arg", "pattern=x", "--input", &input, "--to-keys", "g:"][..],
+            "has no keys, only lines",
+        ),
+        (&["--job", "wc", "--from-range", "a-b", "--to-keys", "r:"], "write FIRST..LAST"),
+        (&["--job", "wc", "--from-keys", "a*", "--to-keys", ""], "wants a prefix"),
+        (&["--job", "wc", "--from-keys", "a*", "--input", &input, "--to-keys", "r:"], "cannot be used with"),
+    ] {
+        let (went_well, said) = run(arguments);
+        assert!(!went_well && said.contains(words), "{arguments:?}: {said}");
+    }
+    wait_until_swept(&fleet);
+}
+
+#[test]
+fn a_job_that_is_cancelled_shows_and_leaves_nothing() {
+    let fleet = fleet(2);
+    fill(&fleet, 50);
+    let arguments =
+        ["--from-keys", "doc:*", "--mapper", "cut -f2-", "--reducers", "2", "--to-keys", "count:"];
+    // One partition is put aside at once, the other never.
+    let reducer = "mkdir \"$LOCK\" 2>/dev/null && exec sleep 100; cat";
+    let lock = format!("LOCK={}", fleet.cluster.folder.path().join("lock").display());
+    let job = Job::start(
+        &fleet,
+        &[&arguments[..], &["--reducer", reducer, "--env", &lock, "--no-backups"]].concat(),
+    );
+    wait_until("a partition to be put aside", || !names(&fleet, ASIDE).is_empty());
+    assert_eq!(names(&fleet, "count:"), BTreeSet::new());
+    let (went_well, said) = fleet.mr(&["cancel", "1"]);
+    assert!(went_well, "{said}");
+    let (went_well, said) = job.end();
+    assert!(!went_well && said.contains("cancelled"), "{said}");
+    wait_until_swept(&fleet);
+    // Whatever might still come.
+    pause(Duration::from_millis(100));
+    assert_eq!((names(&fleet, "count:"), names(&fleet, ASIDE)), Default::default());
+}
