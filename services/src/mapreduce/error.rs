@@ -42,6 +42,9 @@ pub enum MrError {
         /// Which record it was at, if it was at one.
         at: Option<RecordAt>,
     },
+    /// This worker can't make the output visible; another can.
+    #[error("{0}: this machine doesn't see the job's own folder in it")]
+    Elsewhere(String),
     /// The store didn't do what was asked of it.
     #[error("the store: {what}: {source}")]
     Store {

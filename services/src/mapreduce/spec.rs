@@ -175,6 +175,9 @@ pub struct FileInfo {
     pub bytes: u64,
     /// CRC-32 of all of it; of an output file only, since a run file's blocks have their own.
     pub crc: u32,
+    /// Where the worker that has it serves it to others; none: it is where everybody sees it.
+    #[serde(default)]
+    pub at: Option<String>,
     /// Of what is put aside: how many pieces in which shards.
     #[serde(default)]
     pub pieces: Vec<(u16, u32)>,
@@ -217,6 +220,9 @@ pub struct Assignment {
     pub sources: Vec<Source>,
     /// Of a commit: the files that won, in the order of the output, and the job's counters.
     pub outputs: Vec<FileInfo>,
+    /// See `outputs`: whose they are.
+    #[serde(default)]
+    pub winners: Vec<AttemptId>,
     /// See `outputs`.
     pub counters: BTreeMap<String, u64>,
 }
@@ -238,6 +244,9 @@ pub struct Source {
     pub attempt: AttemptId,
     /// In which file.
     pub name: String,
+    /// See [`FileInfo::at`].
+    #[serde(default)]
+    pub at: Option<String>,
     /// Where.
     pub segments: Vec<Segment>,
 }

@@ -9,7 +9,7 @@ use std::fs;
 use std::process::Command;
 
 /// A count whose map tasks leave a line for every time that they run.
-fn slow_count(rig: &Rig) -> (Vec<String>, Vec<String>) {
+pub(crate) fn slow_count(rig: &Rig) -> (Vec<String>, Vec<String>) {
     let text = String::from_utf8(rig.words(8, 300_000)).unwrap();
     let ran = rig.path("ran");
     fs::write(&ran, "").unwrap();

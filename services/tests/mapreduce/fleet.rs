@@ -4,6 +4,7 @@ use crate::common::{TestCluster, program, start};
 use crate::rig::{Rig, wait_until};
 use flotilla_services::local::LocalOptions;
 use flotilla_services::mapreduce::hands::cluster::log::{Announcement, FactLog};
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -38,6 +39,13 @@ impl Fleet {
 
     pub(crate) fn runs(&self) -> PathBuf {
         self.cluster.folder.path().join("runs")
+    }
+
+    /// Whether there is a file that begins so in the folder of a worker.
+    pub(crate) fn has_file(&self, folder: &str, prefix: &str) -> bool {
+        let jobs = fs::read_dir(self.cluster.folder.path().join(folder)).into_iter().flatten();
+        let files = jobs.filter_map(|job| fs::read_dir(job.ok()?.path()).ok()).flatten();
+        files.filter_map(Result::ok).any(|file| file.file_name().to_string_lossy().starts_with(prefix))
     }
 
     pub(crate) fn address(&self, node: u32) -> String {

@@ -10,6 +10,7 @@ mod faults;
 mod fleet;
 mod jobs;
 mod labs;
+mod machines;
 mod rig;
 mod store;
 mod streaming;

@@ -470,6 +470,8 @@ impl World {
                     name: format!("w{worker}"),
                     running: running.collect(),
                     wants: current.is_none(),
+                    only: None,
+                    blind: Vec::new(),
                 }
             }
         };

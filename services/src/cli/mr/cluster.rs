@@ -6,18 +6,19 @@ use super::progress::summary;
 use super::{failure, registry};
 use crate::client::Seeds;
 use crate::hands::{pause, spawn};
-use crate::mapreduce::coordinator::{JobStatus, Request, Response, Settings};
+use crate::mapreduce::coordinator::{JobState, JobStatus, Request, Response, Settings};
 use crate::mapreduce::hands::cluster::find::Found;
 use crate::mapreduce::hands::cluster::lead::lead;
 use crate::mapreduce::hands::files;
 use crate::mapreduce::hands::plan::{nonce, ship_files};
+use crate::mapreduce::hands::shuffle;
 use crate::mapreduce::hands::site::Site;
 use crate::mapreduce::hands::store::Store;
 use crate::mapreduce::hands::worker::{Transport, work};
 use crate::mapreduce::spec::{JobId, JobSpec, KeysOut};
 use clap::Args;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -82,6 +83,9 @@ pub(in crate::cli) struct WorkerOptions {
     /// Where to listen when this process coordinates: other machines need an address of this one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     listen: String,
+    /// Where other workers get files of this one; other machines need an address of this one [default: the host of --listen].
+    #[arg(long, value_name = "HOST:PORT")]
+    serve: Option<String>,
     /// Where files between map and reduce are kept; workers of one machine share it [default: flotilla-mr-UID among the
     /// temporary files].
     #[arg(long, value_name = "DIR")]
@@ -95,15 +99,18 @@ impl WorkerOptions {
     }
 }
 
+/// Where workers of this machine keep their files unless they are told otherwise.
+fn usual_folder() -> PathBuf {
+    let uid = std::fs::metadata("/proc/self").map_or(0, |it| it.uid());
+    std::env::temp_dir().join(format!("flotilla-mr-{uid}"))
+}
+
 impl WorkerOptions {
     /// Made, so that a worker that can't write says so at once.
     fn folder(&self) -> Result<PathBuf, Failure> {
         let folder = match &self.folder {
             Some(folder) => std::path::absolute(folder).map_err(Failure::failed)?,
-            None => {
-                let uid = std::fs::metadata("/proc/self").map_or(0, |it| it.uid());
-                std::env::temp_dir().join(format!("flotilla-mr-{uid}"))
-            }
+            None => usual_folder(),
         };
         let made = std::fs::create_dir_all(&folder);
         made.map_err(|error| Failure::Failed(format!("--folder {}: {error}", folder.display())))?;
@@ -194,6 +201,15 @@ fn prepare_keys(out: &KeysOut, overwrite: bool, store: &Store) -> Result<(), Fai
     }
 }
 
+/// The output is where this program runs. It may be that no worker sees it: then we make it visible ourselves.
+fn end_here(seeds: Seeds, job: JobId) -> Result<(), Failure> {
+    let site = Arc::new(Site { folder: Some(usual_folder()), ..Site::default() });
+    let (ends, shown) = (found(seeds)?, format!("pid {} submitted it", std::process::id()));
+    // Ends with this program.
+    let _ = spawn(move || work(ends, registry(), &shown, site, Some(job)));
+    Ok(())
+}
+
 /// Submits a job and waits for its end.
 pub(super) fn run(
     spec: JobSpec,
@@ -209,20 +225,24 @@ pub(super) fn run(
             ship_files(&spec).map_err(failure)?;
         }
     }
-    let mut found = found(seeds)?;
+    let mut found = found(seeds.clone())?;
     let work = spec.keys_out.is_none().then(|| spec.work.clone());
     let submitted = found.call(&Request::Submit { spec: Box::new(spec) });
     let job = match submitted {
         Ok(Response::Submitted { job }) => job,
         other => {
             // Nothing is worse than a job that nobody knows; its folder would stay.
-            let _ = work.map(|work| files::remove(std::path::Path::new(&work)));
+            let _ = work.map(|work| files::remove(Path::new(&work)));
             return Err(Failure::Failed(match other {
                 Ok(response) => format!("the job was answered with {response:?}"),
                 Err(error) => error,
             }));
         }
     };
+    let work = work.map(PathBuf::from);
+    if work.is_some() {
+        end_here(seeds, job)?;
+    }
     loop {
         if stop.load(Ordering::Relaxed) {
             // If it is refused, the job is over, or will be in a moment.
@@ -234,7 +254,11 @@ pub(super) fn run(
         };
         let status = status.ok_or_else(|| Failure::Failed(format!("{job} is forgotten")))?;
         observe(&status);
-        if status.state != "running" {
+        if status.state != JobState::Running.name() {
+            // After a commit it is gone.
+            if let Some(work) = work.filter(|_| status.state != JobState::Committed.name()) {
+                files::remove(&work).map_err(failure)?;
+            }
             return Ok(status);
         }
         pause(Duration::from_millis(20));
@@ -247,8 +271,15 @@ pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
     let settings = Settings { poll_ms: 20, lease_ms: 5_000, ..Settings::default() };
     let seeds = options.login.seeds(&options.addr)?;
     let (at, listen, leader) = (seeds.clone(), options.listen.clone(), name.clone());
-    let site = Site { folder: Some(options.folder()?), seeds: Some(seeds.clone()) };
-    let site = Arc::new(site);
+    let folder = options.folder()?;
+    let serve = match &options.serve {
+        Some(serve) => serve.clone(),
+        None => format!("{}:0", options.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host)),
+    };
+    let address = shuffle::serve(&folder, &serve);
+    let address = address.map_err(|error| Failure::Failed(format!("--serve {serve}: {error}")))?;
+    let (seen, address) = (Some(seeds.clone()), Some(address));
+    let site = Arc::new(Site { folder: Some(folder), seeds: seen, address, ..Site::default() });
     let leading = spawn(move || lead(&at, &listen, &leader, settings));
     let working: Vec<_> = (0..options.threads)
         .map(|number| {
@@ -256,7 +287,7 @@ pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
             let found = Found::new(seeds.clone(), &name, WORKER_PATIENCE);
             let shown = format!("pid {} thread {number}", std::process::id());
             let site = Arc::clone(&site);
-            spawn(move || work(found, registry(), &shown, site))
+            spawn(move || work(found, registry(), &shown, site, None))
         })
         .collect();
     loop {

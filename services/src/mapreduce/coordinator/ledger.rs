@@ -82,7 +82,7 @@ pub struct JobRecord {
     pub failures: Vec<Failure>,
     /// Records that are left out.
     pub skipped: BTreeSet<RecordAt>,
-    /// Attempts at map tasks whose output was lost: they never count again, however late somebody says that they are done.
+    /// Attempts whose output was lost: they never count again, however late somebody says that they are done.
     #[serde(default)]
     lost: BTreeSet<AttemptId>,
     /// Whether what a failed job left has been removed.
@@ -150,8 +150,8 @@ impl JobRecord {
             let segments: Vec<_> =
                 manifest.segments.iter().filter(|segment| segment.partition == partition).copied().collect();
             if !segments.is_empty() {
-                let name = manifest.file.name.clone();
-                sources.push(Source { task, attempt: manifest.attempt, name, segments });
+                let FileInfo { name, at, .. } = manifest.file.clone();
+                sources.push(Source { task, attempt: manifest.attempt, name, at, segments });
             }
         }
         Some(sources)
@@ -182,10 +182,10 @@ impl JobRecord {
         }
     }
 
-    /// The files of the output, in its order.
-    pub fn outputs(&self) -> Vec<FileInfo> {
+    /// The attempts whose files are the output, in its order.
+    pub fn winners(&self) -> impl Iterator<Item = &Manifest> {
         let won = if self.spec.reducers == 0 { &self.maps } else { &self.reduces };
-        won.iter().flatten().map(|manifest| manifest.file.clone()).collect()
+        won.iter().flatten()
     }
 
     /// Sums over the attempts that count, so that what ran twice counts once.
@@ -217,6 +217,22 @@ impl JobRecord {
             }
         }
         totals
+    }
+
+    /// The output of an attempt that has won can't be read any more. Whether that matters.
+    fn lose(&mut self, task: usize, attempt: AttemptId) -> bool {
+        // Nobody needs run files any more when all is reduced; and what is in the store stays there.
+        let is_reduced = self.needs(TaskId::Commit);
+        let places = match (self.spec.reducers, is_reduced) {
+            (0, _) | (_, false) => self.maps.get_mut(task),
+            (_, true) => self.reduces.get_mut(task),
+        };
+        let matters = !(is_reduced && self.spec.keys_out.is_some());
+        let lost = places.filter(|_| matters).and_then(|done| done.take_if(|it| it.attempt == attempt));
+        if lost.is_some() {
+            self.lost.insert(attempt);
+        }
+        lost.is_some()
     }
 
     fn end(&mut self, state: JobState) {
@@ -318,14 +334,9 @@ impl Ledger {
             }),
             Fact::OutputsLost { job, outputs } => self.change(*job, |record| {
                 let mut any = false;
-                // Nobody needs them any more when all is reduced.
-                let matters = record.state == JobState::Running && !record.needs(TaskId::Commit);
-                for (task, attempt) in outputs.iter().filter(|_| matters) {
-                    let done = record.maps.get_mut(*task as usize);
-                    if done.and_then(|done| done.take_if(|manifest| manifest.attempt == *attempt)).is_some() {
-                        record.lost.insert(*attempt);
-                        any = true;
-                    }
+                let lost = if record.state == JobState::Running { &outputs[..] } else { &[] };
+                for (task, attempt) in lost {
+                    any |= record.lose(*task as usize, *attempt);
                 }
                 any
             }),

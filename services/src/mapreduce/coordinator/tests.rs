@@ -88,7 +88,8 @@ impl Rig {
         });
         let running: Vec<Running> = running.collect();
         let wants = running.is_empty();
-        match self.ask(Request::Poll { worker, name: "w".into(), running, wants }) {
+        match self.ask(Request::Poll { worker, name: "w".into(), running, wants, only: None, blind: vec![] })
+        {
             Response::Work { worker, assignment, stop, .. } => (worker, assignment.map(|it| *it), stop),
             other => panic!("{other:?}"),
         }
@@ -354,7 +355,14 @@ fn an_attempt_without_progress_fails_however_alive_its_worker_is() {
     let Assignment { task, attempt, .. } = given.unwrap();
     for _ in 0..11 {
         let running = vec![Running { job, task, attempt, progress: 1 }];
-        rig.ask(Request::Poll { worker: Some(worker), name: "w".into(), running, wants: false });
+        rig.ask(Request::Poll {
+            worker: Some(worker),
+            name: "w".into(),
+            running,
+            wants: false,
+            only: None,
+            blind: vec![],
+        });
         rig.pass(500);
     }
     assert!(rig.ledger.job(job).unwrap().failures[0].what.contains("no progress"));
@@ -490,4 +498,35 @@ fn a_job_whose_keys_may_show_goes_on_to_its_end() {
     assert_eq!(clean.task, TaskId::Clean, "what attempts have put aside goes");
     rig.done(worker, &clean);
     assert!(rig.poll(Some(worker), &[]).1.is_none());
+}
+
+#[test]
+fn outputs_are_made_visible_by_those_who_see_their_folder_and_made_again_if_lost() {
+    let mut rig = Rig::new();
+    let job = rig.submit(spec(1, 1));
+    let (worker, first, _) = rig.poll(None, &[]);
+    rig.done(worker, &first.unwrap());
+    let reduce = rig.poll(Some(worker), &[]).1.unwrap();
+    rig.done(worker, &reduce);
+    let ask = |rig: &mut Rig, worker, only, blind| {
+        let poll = Request::Poll { worker, name: "w".into(), running: vec![], wants: true, only, blind };
+        match rig.ask(poll) {
+            Response::Work { worker, assignment, .. } => (worker, assignment.map(|it| *it)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask(&mut rig, Some(worker), None, vec![job]).1, None);
+    let (client, commit) = ask(&mut rig, None, Some(job), vec![]);
+    let commit = commit.expect("the client that submitted it sees it");
+    assert_eq!((commit.task, &commit.winners), (TaskId::Commit, &vec![reduce.attempt]));
+    let lost = vec![(0, reduce.attempt)];
+    let (task, attempt) = (commit.task, commit.attempt);
+    let failed = Request::Failed { worker: client, job, task, attempt, what: "gone".into(), at: None, lost };
+    assert_eq!(rig.ask(failed), Response::Accepted);
+    assert_eq!(ask(&mut rig, Some(client), Some(job), vec![]).1, None, "it does nothing else");
+    let again = rig.poll(Some(worker), &[]).1.unwrap();
+    assert_eq!(again.task, TaskId::Reduce(0));
+    rig.done(worker, &again);
+    assert_eq!(rig.finish(worker).len(), 1);
+    assert_eq!(*rig.state(job), JobState::Committed);
 }

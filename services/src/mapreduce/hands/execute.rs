@@ -1,6 +1,7 @@
 //! One attempt at one task.
 
-use super::files::{self, ReadFile};
+use super::files;
+use super::gather::gather;
 use super::site::Site;
 use super::store::Store;
 use super::store::output::{AsPairs, Aside};
@@ -36,8 +37,10 @@ pub struct Failed {
     pub what: String,
     /// At which record.
     pub at: Option<RecordAt>,
-    /// Outputs of map tasks that can't be read.
+    /// Outputs of other tasks that can't be read.
     pub lost: Vec<(u32, AttemptId)>,
+    /// Another worker can do it.
+    pub elsewhere: bool,
 }
 
 impl From<MrError> for Failed {
@@ -46,7 +49,8 @@ impl From<MrError> for Failed {
             MrError::User { at, .. } => at.clone(),
             _ => None,
         };
-        Self { what: error.to_string(), at, lost: Vec::new() }
+        let elsewhere = matches!(error, MrError::Elsewhere(_));
+        Self { what: error.to_string(), at, lost: Vec::new(), elsewhere }
     }
 }
 
@@ -113,7 +117,7 @@ impl Executor {
                     };
                     Some(RecordAt { input, offset })
                 });
-                Err(Failed { what: format!("the job's code panicked: {said}"), at, lost: Vec::new() })
+                Err(Failed { what: format!("the job's code panicked: {said}"), at, ..Failed::default() })
             }
         }
     }
@@ -145,7 +149,11 @@ impl Executor {
                 return Ok(nothing(given.attempt));
             }
             (TaskId::Commit, ..) => {
-                files::commit(spec, &given.outputs, &given.counters)?;
+                let bring = || match self.site.folder {
+                    None => Ok(()),
+                    Some(_) => gather(&self.site, spec, given, |bytes| went_on(shared, bytes)),
+                };
+                files::commit(spec, &given.outputs, &given.counters, bring)?;
                 return Ok(nothing(given.attempt));
             }
             (TaskId::Clean, ..) => {
@@ -269,7 +277,7 @@ impl Attempt<'_> {
         let (mut file, segments) = run.finish().map_err(io("writing"))?;
         file.flush().map_err(io("writing"))?;
         let records_out = segments.iter().map(|segment| segment.records).sum();
-        let file = FileInfo { name, bytes, ..FileInfo::default() };
+        let file = FileInfo { name, bytes, at: self.site.address.clone(), ..FileInfo::default() };
         let attempt = self.given.attempt;
         Ok(Manifest { attempt, file, segments, sources: 0, records_in, records_out, bytes_in, counters })
     }
@@ -290,19 +298,20 @@ impl Attempt<'_> {
 
     fn reduce(&self) -> Result<Manifest, Failed> {
         let (mut sources, mut bytes_in) = (Vec::new(), 0);
-        let folder = self.site.runs(self.spec);
+        let parts = self.given.sources.iter().map(|source| source.segments.len()).sum();
         for source in &self.given.sources {
-            let path = folder.join(&source.name);
-            let lost = |error: MrError| Failed {
-                what: error.to_string(),
-                at: None,
-                lost: vec![(source.task, source.attempt)],
-            };
-            let file = Arc::new(ReadFile::open(&path).map_err(lost)?);
             for segment in &source.segments {
                 bytes_in += segment.bytes;
-                let path = path.display().to_string();
-                sources.push(SegmentReader::new(Arc::clone(&file), &path, *segment)?);
+                let end = segment.offset + segment.bytes;
+                let opened = self.site.open(self.spec, &source.name, source.at.as_deref(), end, parts);
+                let file = opened.map_err(|error| Failed {
+                    what: error.to_string(),
+                    lost: vec![(source.task, source.attempt)],
+                    ..Failed::default()
+                })?;
+                // As `blame` looks for it.
+                let path = format!("{}/{}", source.at.as_deref().unwrap_or(&self.spec.work), source.name);
+                sources.push(SegmentReader::new(file, &path, *segment)?);
             }
         }
         let records_in: u64 =
@@ -329,7 +338,7 @@ impl Attempt<'_> {
         work: impl FnOnce(&mut Output<'_, Sink<'_>>) -> Result<((u64, u64), BTreeMap<String, u64>), Failed>,
     ) -> Result<Manifest, Failed> {
         let Some((out, store)) = self.spec.keys_out.as_ref().zip(self.store) else {
-            let file = files::create(Path::new(&self.spec.work), &self.name)?;
+            let file = files::create(&self.site.make_runs(self.spec)?, &self.name)?;
             let mut out = Output::new(&**self.job, Sink::File(file));
             let (read, counters) = work(&mut out)?;
             return self.written(out, read, counters);
@@ -348,15 +357,22 @@ impl Attempt<'_> {
         }
     }
 
-    /// A damaged run file is a lost output of its map task.
+    /// A damaged run file is a lost output of its map task. With a worker that can't be reached, everything is lost that it has.
     fn blame(&self, error: MrError) -> Failed {
-        let path = match &error {
-            MrError::Damaged { path, .. } | MrError::Io { path, .. } => path.clone(),
+        let (path, is_unreachable) = match &error {
+            MrError::Damaged { path, .. } => (path.clone(), false),
+            MrError::Io { path, source, .. } => (path.clone(), source.kind() != io::ErrorKind::NotFound),
             _ => return error.into(),
         };
         let is_it = |name: &str| path.ends_with(&format!("/{name}"));
-        let lost = self.given.sources.iter().filter(|source| is_it(&source.name));
-        Failed { what: error.to_string(), at: None, lost: lost.map(|it| (it.task, it.attempt)).collect() }
+        let at = self.given.sources.iter().find(|it| is_it(&it.name)).and_then(|it| it.at.clone());
+        let folder = self.site.runs(self.spec);
+        let lost = self.given.sources.iter().filter(|source| {
+            let with_it = is_unreachable && at.is_some() && source.at == at;
+            is_it(&source.name) || (with_it && !folder.join(&source.name).exists())
+        });
+        let lost = lost.map(|it| (it.task, it.attempt)).collect();
+        Failed { what: error.to_string(), lost, ..Failed::default() }
     }
 
     fn check(&self, out: &mut Output<'_, Sink<'_>>) -> Result<(), MrError> {
@@ -393,7 +409,13 @@ impl Attempt<'_> {
         }
         Ok(Manifest {
             attempt: self.given.attempt,
-            file: FileInfo { name: self.name.clone(), bytes: written.bytes, crc: written.crc, pieces },
+            file: FileInfo {
+                name: self.name.clone(),
+                bytes: written.bytes,
+                crc: written.crc,
+                at: self.site.address.clone(),
+                pieces,
+            },
             segments: Vec::new(),
             sources: sources_digest(self.given.sources.iter().map(|it| (it.task, it.attempt))),
             records_in,

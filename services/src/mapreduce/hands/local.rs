@@ -52,7 +52,7 @@ struct Seat {
 }
 
 enum Event {
-    Said(usize, Request),
+    Said(usize, Box<Request>),
     Gone(usize),
 }
 
@@ -155,7 +155,7 @@ impl Local<'_> {
         let mut looked = Stopwatch::start();
         loop {
             match self.events.1.recv_timeout(TICK) {
-                Ok(Event::Said(seat, request)) => self.answer(seat, request),
+                Ok(Event::Said(seat, request)) => self.answer(seat, *request),
                 Ok(Event::Gone(seat)) => self.bury(seat)?,
                 Err(_) => {}
             }
@@ -239,7 +239,7 @@ fn listen(seat: usize, socket: &UnixStream, events: &Sender<Event>) {
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
         let Ok(request) = serde_json::from_slice(&line) else { break };
-        if events.send(Event::Said(seat, request)).is_err() {
+        if events.send(Event::Said(seat, Box::new(request))).is_err() {
             return;
         }
         line.clear();
@@ -280,6 +280,6 @@ pub fn work(registry: Registry) -> Result<(), MrError> {
     let transport = Inherited { reader: BufReader::new(reader), writer: socket };
     let name = format!("pid {}", std::process::id());
     // However the talk ends, the coordinator has ended, and nobody is left to be told.
-    let _ = worker::work(transport, registry, &name, Arc::default());
+    let _ = worker::work(transport, registry, &name, Arc::default(), None);
     Ok(())
 }

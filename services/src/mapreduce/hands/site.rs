@@ -1,11 +1,16 @@
 //! What a worker has around it: where its files go, and the store.
 
+use super::files::ReadFile;
+use super::shuffle::{Fetcher, Name, Remote};
 use super::store::Store;
 use crate::client::Seeds;
 use crate::mapreduce::MrError;
+use crate::mapreduce::run::ReadAt;
 use crate::mapreduce::spec::{FileInfo, JobSpec};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Of one worker process. The default is that of a job on one machine.
 #[derive(Debug, Default)]
@@ -14,6 +19,28 @@ pub struct Site {
     pub folder: Option<PathBuf>,
     /// The store, if there is one.
     pub seeds: Option<Seeds>,
+    /// Where other workers get the files of this one.
+    pub address: Option<String>,
+    /// For getting theirs.
+    pub fetcher: Arc<Fetcher>,
+}
+
+/// A file that an attempt has left, wherever it is.
+#[derive(Debug)]
+pub enum Left {
+    /// On this machine.
+    Here(ReadFile),
+    /// Another worker has it.
+    There(Remote),
+}
+
+impl ReadAt for Left {
+    fn read_exact_at(&self, into: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::Here(file) => file.read_exact_at(into, offset),
+            Self::There(remote) => remote.read_exact_at(into, offset),
+        }
+    }
 }
 
 impl Site {
@@ -35,6 +62,30 @@ impl Site {
             fs::create_dir_all(&folder).map_err(MrError::io("creating", folder.display()))?;
         }
         Ok(folder)
+    }
+
+    /// A file of an attempt, up to byte `end`: from the own folder, which others of this machine share, or from whoever has it.
+    /// `parts`: how many are read at the same time.
+    ///
+    /// # Errors
+    /// [`MrError::Io`].
+    pub fn open(
+        &self,
+        spec: &JobSpec,
+        name: &str,
+        at: Option<&str>,
+        end: u64,
+        parts: usize,
+    ) -> Result<Left, MrError> {
+        let here = ReadFile::open(&self.runs(spec).join(name));
+        match at {
+            Some(address) if here.is_err() && self.address.as_deref() != Some(address) => {
+                let (folder, name) = (spec.nonce().to_owned(), name.to_owned());
+                let name = Name { address: address.to_owned(), folder, name };
+                Ok(Left::There(Remote::new(Arc::clone(&self.fetcher), name, end, parts)))
+            }
+            _ => here.map(Left::Here),
+        }
     }
 
     /// Connects to the store.

@@ -4,11 +4,12 @@
 
 use super::execute::{Executor, Failed, Shared};
 use super::files;
+use super::gather::sees_output;
 use super::site::Site;
 use crate::hands::Stopwatch;
 use crate::mapreduce::Registry;
 use crate::mapreduce::coordinator::{JobState, Request, Response, Running, WorkerId};
-use crate::mapreduce::spec::{Assignment, JobId, JobSpec, Manifest};
+use crate::mapreduce::spec::{Assignment, JobId, JobSpec, Manifest, TaskId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,8 @@ use std::time::Duration;
 const HEARTBEAT: Duration = Duration::from_millis(100);
 /// Between two looks at which jobs have ended.
 const TIDY_AFTER: Duration = Duration::from_secs(1);
+/// Jobs that are remembered to be for others.
+const BLIND_MAX: usize = 256;
 /// Specs that are kept.
 const SPECS_MAX: usize = 16;
 
@@ -39,7 +42,7 @@ struct Current {
 
 type Order = (Assignment, Arc<JobSpec>, Arc<Shared>);
 
-/// Works until the coordinator is gone.
+/// Works until the coordinator is gone. `only`: does nothing but make the output of this job visible.
 ///
 /// # Errors
 /// Why it can't work.
@@ -48,6 +51,7 @@ pub fn work(
     registry: Registry,
     name: &str,
     site: Arc<Site>,
+    only: Option<JobId>,
 ) -> Result<(), String> {
     let (orders, take_orders) = channel::<Order>();
     let (outcomes, take_outcomes) = channel();
@@ -62,6 +66,8 @@ pub fn work(
         orders,
         outcomes: take_outcomes,
         site,
+        only,
+        blind: Vec::new(),
         held: BTreeMap::new(),
         looked: Stopwatch::start(),
     };
@@ -99,6 +105,10 @@ struct Worker {
     orders: Sender<Order>,
     outcomes: Receiver<Result<Manifest, Failed>>,
     site: Arc<Site>,
+    /// The only job that it is here for.
+    only: Option<JobId>,
+    /// Jobs whose output it doesn't see.
+    blind: Vec<JobId>,
     /// Jobs that have files in the site's folder.
     held: BTreeMap<JobId, Arc<JobSpec>>,
     looked: Stopwatch,
@@ -113,8 +123,14 @@ impl Worker {
             progress: shared.progress.load(Ordering::Relaxed),
         });
         let wants = self.current.is_none();
-        let poll =
-            Request::Poll { worker: self.id, name: self.name.clone(), running: running.collect(), wants };
+        let poll = Request::Poll {
+            worker: self.id,
+            name: self.name.clone(),
+            running: running.collect(),
+            wants,
+            only: self.only,
+            blind: self.blind.clone(),
+        };
         let response = transport.call(&poll)?;
         let Response::Work { worker, assignment, stop, again_ms } = response else {
             return Err(format!("the coordinator answered a poll with {response:?}"));
@@ -127,6 +143,11 @@ impl Worker {
         }
         if let Some(given) = assignment {
             let spec = self.spec(transport, given.job)?;
+            if matches!(given.task, TaskId::Commit | TaskId::Clean) && !sees_output(&spec) {
+                // It was never begun here; the coordinator hears with the next poll who can't.
+                self.forget_output(given.job);
+                return Ok(Duration::ZERO);
+            }
             let shared = Arc::new(Shared::default());
             if self.site.folder.is_some() {
                 self.held.insert(given.job, Arc::clone(&spec));
@@ -135,6 +156,14 @@ impl Worker {
             self.orders.send((*given, spec, shared)).map_err(|_| "the working thread is gone".to_owned())?;
         }
         Ok(Duration::from_millis(again_ms))
+    }
+
+    fn forget_output(&mut self, job: JobId) {
+        if !self.blind.contains(&job) {
+            self.blind.push(job);
+        }
+        let too_many = self.blind.len().saturating_sub(BLIND_MAX);
+        self.blind.drain(..too_many);
     }
 
     fn spec(&mut self, transport: &mut impl Transport, job: JobId) -> Result<Arc<JobSpec>, String> {
@@ -165,7 +194,11 @@ impl Worker {
         let Assignment { job, task, attempt, .. } = given;
         let manifest = match outcome {
             Ok(manifest) => manifest,
-            Err(Failed { what, at, lost }) => {
+            Err(Failed { elsewhere: true, .. }) => {
+                self.forget_output(job);
+                return Ok(());
+            }
+            Err(Failed { what, at, lost, .. }) => {
                 let failed = Request::Failed { worker, job, task, attempt, what, at, lost };
                 return transport.call(&failed).map(drop);
             }

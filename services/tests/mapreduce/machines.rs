@@ -1,0 +1,60 @@
+//! Workers that share nothing but the input: what is between map and reduce, and output, goes from one to the other.
+
+use crate::cluster::slow_count;
+use crate::fleet::Fleet;
+use crate::rig::wait_until;
+
+/// Two workers, each with a folder of its own.
+fn fleet() -> Fleet {
+    let mut fleet = Fleet::start(0);
+    fleet.start_worker("one");
+    fleet.start_worker("other");
+    fleet
+}
+
+#[test]
+fn workers_fetch_from_each_other_what_they_reduce() {
+    let fleet = fleet();
+    let rig = fleet.rig();
+    let (arguments, expected) = slow_count(&rig);
+    let addr = fleet.address(1);
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    arguments.extend(["--addr", &addr]);
+    let job = rig.start(&arguments);
+    for folder in ["one", "other"] {
+        wait_until("a map task of each", || fleet.has_file(folder, "map-"));
+    }
+    let ended = job.end();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(rig.sorted(), expected);
+    assert!(rig.is_committed() && !rig.has_leftovers());
+    let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(status["failures"].as_array().map(Vec::len), Some(0), "{status}");
+    for folder in ["one", "other"] {
+        wait_until("files of the job to go", || !fleet.has_file(folder, ""));
+    }
+}
+
+#[test]
+fn what_a_machine_had_that_is_gone_is_made_again() {
+    let mut fleet = fleet();
+    let rig = fleet.rig();
+    let (arguments, expected) = slow_count(&rig);
+    let addr = fleet.address(1);
+    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    arguments.extend(["--addr", &addr]);
+    let job = rig.start(&arguments);
+    for folder in ["one", "other"] {
+        wait_until("a map task of each", || fleet.has_file(folder, "map-"));
+    }
+    // Both may have finished some, and one has begun to reduce.
+    wait_until("a reduce task", || fleet.has_file("one", "reduce-") || fleet.has_file("other", "reduce-"));
+    let _ = fleet.workers[0].kill();
+    let ended = job.end();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(rig.sorted(), expected);
+    assert!(rig.is_committed() && !rig.has_leftovers());
+    let runs = std::fs::read_to_string(rig.path("ran")).unwrap().lines().count() as u64;
+    let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(runs > status["maps"][1].as_u64().unwrap(), "its map tasks ran again: {status}");
+}
