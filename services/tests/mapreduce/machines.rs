@@ -3,6 +3,7 @@
 use crate::cluster::slow_count;
 use crate::fleet::Fleet;
 use crate::rig::wait_until;
+use std::process::Command;
 
 /// Two workers, each with a folder of its own.
 fn fleet() -> Fleet {
@@ -57,4 +58,22 @@ fn what_a_machine_had_that_is_gone_is_made_again() {
     let runs = std::fs::read_to_string(rig.path("ran")).unwrap().lines().count() as u64;
     let status: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     assert!(runs > status["maps"][1].as_u64().unwrap(), "its map tasks ran again: {status}");
+}
+
+#[test]
+fn output_is_where_the_job_was_submitted_though_no_worker_sees_it() {
+    let fleet = fleet();
+    let rig = fleet.rig();
+    let (arguments, expected) = slow_count(&rig);
+    // Every process has a working folder of its own there.
+    let job = Command::new(env!("CARGO_BIN_EXE_flotilla"))
+        .current_dir(rig.folder.path())
+        .args(["mr", "run", "--addr", &fleet.address(1), "--output", "/proc/self/cwd/out", "--input"])
+        .arg(rig.path("in"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(job.status.success(), "{job:?}");
+    assert_eq!(rig.sorted(), expected);
+    assert!(rig.is_committed() && !rig.has_leftovers());
 }

@@ -18,6 +18,8 @@ pub(crate) struct Files {
     pub(crate) inputs: BTreeMap<String, Vec<u8>>,
     pub(crate) work: BTreeMap<String, Vec<u8>>,
     pub(crate) output: BTreeMap<String, Vec<u8>>,
+    /// Everything that has won was brought together: nothing of it is lost any more.
+    pub(crate) gathered: bool,
     /// How often the output was declared whole.
     pub(crate) successes: u64,
 }
@@ -123,6 +125,18 @@ impl Files {
         let mut out = Output::new(&*job, Vec::new());
         reduce(&*job, sources, &mut out, |_| true).unwrap();
         Ok(out.finish().unwrap().0)
+    }
+
+    /// The beginning of a commit, as `gather` does it: what has won may be lost until then.
+    pub(crate) fn gather(&mut self, given: &Assignment) -> Result<(), Lost> {
+        let missing = given.outputs.iter().position(|file| !self.work.contains_key(&file.name));
+        match missing.filter(|_| !self.gathered) {
+            Some(place) => Err(vec![(place as u32, given.winners[place])]),
+            None => {
+                self.gathered = true;
+                Ok(())
+            }
+        }
     }
 
     /// The next step of a commit, as `files::commit` does it; `None` at its end. The worker may die between any two.

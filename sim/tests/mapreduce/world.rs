@@ -44,6 +44,8 @@ pub(crate) struct Seen {
     pub(crate) proposals_lost: u64,
     pub(crate) proposals_survived: u64,
     pub(crate) lost_outputs: u64,
+    /// Output of reduce tasks that was lost before the commit.
+    pub(crate) lost_winners: u64,
     pub(crate) interrupted_commits: u64,
     pub(crate) assigned_after_done: u64,
     pub(crate) cancelled: u64,
@@ -64,6 +66,7 @@ impl Seen {
         self.proposals_lost += other.proposals_lost;
         self.proposals_survived += other.proposals_survived;
         self.lost_outputs += other.lost_outputs;
+        self.lost_winners += other.lost_winners;
         self.interrupted_commits += other.interrupted_commits;
         self.assigned_after_done += other.assigned_after_done;
         self.cancelled += other.cancelled;
@@ -234,7 +237,7 @@ impl World {
             let at = self.rng.between(1, 900);
             self.at(at, Event::NewLeader);
         }
-        let (most, latest) = if keys { (12, 2500) } else { (6, 900) };
+        let (most, latest) = if keys { (12, 2500) } else { (9, 1200) };
         for _ in 0..count(files, &mut self.rng, most) {
             let at = self.rng.between(100, latest);
             self.at(at, Event::LoseFile);
@@ -534,20 +537,26 @@ impl World {
         let outcome = match given.task {
             TaskId::Map(task) => Ok(self.files.map(&self.spec, &given, task)),
             TaskId::Reduce(_) => self.files.reduce(&given),
-            TaskId::Commit => match self.files.commit_step(&given, step) {
-                Ok(Some(())) => {
-                    let after = self.rng.between(1, 30);
-                    return self.at(after, Event::Step { worker, life, attempt, step: step + 1 });
+            TaskId::Commit => {
+                match self.files.gather(&given).map(|()| self.files.commit_step(&given, step)) {
+                    Err(lost) => {
+                        self.seen.lost_winners += 1;
+                        Err(lost)
+                    }
+                    Ok(Ok(Some(()))) => {
+                        let after = self.rng.between(1, 30);
+                        return self.at(after, Event::Step { worker, life, attempt, step: step + 1 });
+                    }
+                    Ok(Ok(None)) => Ok(commit_manifest(&given)),
+                    Ok(Err(what)) => {
+                        // Only one who comes late may find nothing to rename.
+                        assert!(self.files.successes > 0, "seed {}: {what}", self.seed);
+                        let it = &mut self.workers[worker];
+                        (it.current, it.outcome) = (None, None);
+                        return;
+                    }
                 }
-                Ok(None) => Ok(commit_manifest(&given)),
-                Err(what) => {
-                    // Only one who comes late may find nothing to rename.
-                    assert!(self.files.successes > 0, "seed {}: {what}", self.seed);
-                    let it = &mut self.workers[worker];
-                    (it.current, it.outcome) = (None, None);
-                    return;
-                }
-            },
+            }
             TaskId::Clean => panic!("seed {}: nothing has failed", self.seed),
         };
         self.seen.lost_outputs += u64::from(outcome.is_err());
@@ -566,8 +575,9 @@ impl World {
     }
 
     fn lose_file(&mut self) {
-        let maps: Vec<String> =
-            self.files.work.keys().filter(|name| name.starts_with("map-")).cloned().collect();
+        let gathered = self.files.gathered;
+        let may_go = |name: &&String| name.starts_with("map-") || !gathered;
+        let maps: Vec<String> = self.files.work.keys().filter(may_go).cloned().collect();
         if !maps.is_empty() {
             let lost = self.rng.between(0, maps.len() as u64 - 1) as usize;
             self.files.work.remove(&maps[lost]);
