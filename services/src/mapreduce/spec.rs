@@ -6,6 +6,7 @@ use super::partition::Partitioner;
 use super::run::Segment;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// A job's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -76,6 +77,9 @@ pub struct Streaming {
     pub key_fields: u32,
     /// Whether the commands run in the job's folder of shipped files.
     pub has_files: bool,
+    /// Where that is on this machine, if not in the job's own folder.
+    #[serde(skip)]
+    pub folder: Option<PathBuf>,
 }
 
 /// A job.

@@ -3,6 +3,7 @@
 use crate::cluster::slow_count;
 use crate::fleet::Fleet;
 use crate::rig::wait_until;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// Two workers, each with a folder of its own.
@@ -76,4 +77,32 @@ fn output_is_where_the_job_was_submitted_though_no_worker_sees_it() {
     assert!(job.status.success(), "{job:?}");
     assert_eq!(rig.sorted(), expected);
     assert!(rig.is_committed() && !rig.has_leftovers());
+}
+
+#[test]
+fn files_are_shipped_to_workers_that_see_no_folder_of_the_job() {
+    let fleet = fleet();
+    let rig = fleet.rig();
+    rig.input("a.txt", "a b\nc\n");
+    std::fs::write(rig.path("map.sh"), "#!/bin/sh\nsed \"s/^/$(cat word):/\"\n").unwrap();
+    std::fs::set_permissions(rig.path("map.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(rig.path("word"), "x".repeat(20_000)).unwrap();
+    std::fs::write(rig.path("large"), "y".repeat(600_000)).unwrap();
+    let run = |to: &[&str]| {
+        let job = Command::new(env!("CARGO_BIN_EXE_flotilla"))
+            .current_dir(rig.folder.path())
+            .args(["mr", "run", "--addr", &fleet.address(1), "--input", "in"])
+            .args(["--mapper", "test $(wc -c < large) = 600000 && ./map.sh | cut -c 19999-"])
+            .args(["--reducer", "cat", "--file", "map.sh", "--file", "word", "--file", "large"])
+            .args(to)
+            .output()
+            .unwrap();
+        assert!(job.status.success(), "{job:?}");
+    };
+    run(&["--output", "/proc/self/cwd/out"]);
+    assert_eq!(rig.sorted(), ["xx:a b", "xx:c"]);
+    run(&["--to-keys", "out:"]);
+    assert_eq!(fleet.cluster.get("out:xx:c").as_deref(), Some(""));
+    let (_, said) = fleet.mr(&["logs", "1"]);
+    assert_eq!(said, "", "nothing has failed");
 }

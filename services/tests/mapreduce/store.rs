@@ -182,6 +182,12 @@ fn files_become_keys_and_keys_become_files() {
         let (went_well, said) = run(arguments);
         assert!(!went_well && said.contains(words), "{arguments:?}: {said}");
     }
+    let arguments = ["--mapper", "echo oops >&2; exit 3", "--from-keys", "n:*", "--to-keys", "f:"];
+    assert!(!run(&arguments).0);
+    let (went_well, said) = fleet.mr(&["logs", "4", "map-00000"]);
+    assert!(went_well && said.lines().count() == 4 && said.contains("exit status: 3: oops"), "{said}");
+    let (_, said) = fleet.mr(&["status", "4"]);
+    assert!(said.contains("why        map-00000 has failed 4 times"), "{said}");
     wait_until_swept(&fleet);
 }
 

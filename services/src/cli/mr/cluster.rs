@@ -10,7 +10,7 @@ use crate::mapreduce::coordinator::{JobState, JobStatus, Request, Response, Sett
 use crate::mapreduce::hands::cluster::find::Found;
 use crate::mapreduce::hands::cluster::lead::lead;
 use crate::mapreduce::hands::files;
-use crate::mapreduce::hands::plan::{nonce, ship_files};
+use crate::mapreduce::hands::plan::nonce;
 use crate::mapreduce::hands::shuffle;
 use crate::mapreduce::hands::site::Site;
 use crate::mapreduce::hands::store::Store;
@@ -55,6 +55,20 @@ pub(in crate::cli) struct ListOptions {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Options of `flotilla mr logs`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogsOptions {
+    /// The job's number.
+    job: u64,
+    /// Only of this task, as `status` names it: map-00000, reduce-00001.
+    task: Option<String>,
+    /// A core's client address.
+    #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
+    addr: String,
+    #[command(flatten)]
+    login: Login,
 }
 
 /// Options of `flotilla mr cancel`.
@@ -149,9 +163,30 @@ pub(super) fn status(options: &StatusOptions) -> Result<(), Failure> {
         return print_json(&jobs);
     }
     for job in &jobs {
-        println!("{}: {}", job.job, summary(job, 0.0));
+        println!("{}: {}", job.job, summary(job, None));
+        if let Some(why) = &job.why {
+            println!("  why        {why}");
+        }
         for (task, attempt, worker, seconds) in &job.running {
             println!("  running    {task} as {attempt} on {worker} for {seconds} s");
+        }
+        if job.state == JobState::Running.name() {
+            println!("  workers    {}", job.workers);
+        }
+    }
+    Ok(())
+}
+
+/// What failed attempts said, each in full.
+pub(super) fn logs(options: &LogsOptions) -> Result<(), Failure> {
+    let seeds = options.login.seeds(std::slice::from_ref(&options.addr))?;
+    for failure in jobs(seeds, Some(options.job))?.iter().flat_map(|job| &job.failures) {
+        if options.task.as_ref().is_some_and(|task| *task != failure.task.to_string()) {
+            continue;
+        }
+        println!("{} {}: {}", failure.task, failure.attempt, failure.what);
+        if let Some(at) = &failure.at {
+            println!("  at the record at byte {} of {}", at.offset, at.input);
         }
     }
     Ok(())
@@ -213,18 +248,38 @@ fn end_here(seeds: Seeds, job: JobId) -> Result<(), Failure> {
 /// Submits a job and waits for its end.
 pub(super) fn run(
     spec: JobSpec,
-    seeds: Seeds,
-    store: Option<&Store>,
+    (seeds, store): (Seeds, Option<&Store>),
+    shipped: &[String],
     stop: &AtomicBool,
-    mut observe: impl FnMut(&JobStatus),
+    observe: impl FnMut(&JobStatus),
 ) -> Result<JobStatus, Failure> {
     match (&spec.keys_out, store) {
         (Some(out), Some(store)) => prepare_keys(out, spec.overwrite, store)?,
-        _ => {
-            files::prepare_output(&spec).map_err(failure)?;
-            ship_files(&spec).map_err(failure)?;
-        }
+        _ => files::prepare_output(&spec).map_err(failure)?,
     }
+    let Some(store) = store.filter(|_| !shipped.is_empty()) else {
+        return run_prepared(spec, seeds, stop, observe);
+    };
+    let done = match store.ship(&spec, shipped) {
+        Ok(()) => run_prepared(spec.clone(), seeds, stop, observe),
+        Err(error) => {
+            if spec.keys_out.is_none() {
+                files::remove(Path::new(&spec.work)).map_err(failure)?;
+            }
+            Err(failure(error))
+        }
+    };
+    // What stays is gone after a week.
+    let _ = store.remove_shipped(&spec);
+    done
+}
+
+fn run_prepared(
+    spec: JobSpec,
+    seeds: Seeds,
+    stop: &AtomicBool,
+    mut observe: impl FnMut(&JobStatus),
+) -> Result<JobStatus, Failure> {
     let mut found = found(seeds.clone())?;
     let work = spec.keys_out.is_none().then(|| spec.work.clone());
     let submitted = found.call(&Request::Submit { spec: Box::new(spec) });

@@ -83,13 +83,13 @@ pub(in crate::cli) struct Options {
     #[arg(long)]
     no_backups: bool,
     /// Seconds after which a silent worker is given up.
-    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS", conflicts_with = "addr")]
     lease: f64,
     /// Seconds without any worker after which the job fails.
-    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS", conflicts_with = "addr")]
     grace: f64,
     /// Minutes without progress after which an attempt is given up.
-    #[arg(long, default_value_t = 10.0, value_name = "MINUTES")]
+    #[arg(long, default_value_t = 10.0, value_name = "MINUTES", conflicts_with = "addr")]
     stuck: f64,
     /// Don't replace workers that end.
     #[arg(long, hide = true)]
@@ -108,14 +108,16 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     };
     if let Some(addr) = &options.addr {
         let seeds = options.login.seeds(std::slice::from_ref(addr))?;
-        let store = match options.uses_keys() {
+        let store = match options.uses_store() {
             true => Some(Store::connect(&seeds).map_err(failure)?),
             false => None,
         };
         let shards = store.as_ref().map(Store::shards).transpose().map_err(failure)?;
         let wish = options.wish(workers, shards.unwrap_or(1))?;
         let spec = plan(wish, &registry(), store.as_ref()).map_err(failure)?;
-        let status = super::cluster::run(spec, seeds, store.as_ref(), &stop, |status| progress.show(status));
+        let status = super::cluster::run(spec, (seeds, store.as_ref()), &options.file, &stop, |status| {
+            progress.show(status)
+        });
         progress.clear();
         return report(&status?, progress.seconds(), options.json);
     }
@@ -142,7 +144,7 @@ fn report(status: &JobStatus, seconds: f64, json: bool) -> Result<(), Failure> {
         object["seconds"] = seconds.into();
         object.to_string()
     } else {
-        summary(status, seconds)
+        summary(status, Some(seconds))
     };
     if status.state == "committed" {
         println!("{said}");
@@ -160,8 +162,9 @@ fn report(status: &JobStatus, seconds: f64, json: bool) -> Result<(), Failure> {
 }
 
 impl Options {
-    fn uses_keys(&self) -> bool {
-        self.from_keys.is_some() || self.from_range.is_some() || self.to_keys.is_some()
+    fn uses_store(&self) -> bool {
+        let uses_keys = self.from_keys.is_some() || self.from_range.is_some() || self.to_keys.is_some();
+        uses_keys || !self.file.is_empty()
     }
 
     fn keys_in(&self, shards: u16) -> Result<Option<KeysIn>, Failure> {
@@ -184,9 +187,6 @@ impl Options {
             Some(prefix) if prefix.is_empty() => {
                 Err(Failure::Usage("--to-keys wants a prefix that nothing else has".to_owned()))
             }
-            Some(_) if !self.file.is_empty() => Err(Failure::Usage(
-                "--file needs --output: files are shipped by way of its folder".to_owned(),
-            )),
             prefix => Ok(prefix.clone().map(|prefix| KeysOut { shards, prefix })),
         }
     }
@@ -201,6 +201,7 @@ impl Options {
                 env: pairs("--env", &self.env)?,
                 key_fields: self.key_fields,
                 has_files: false,
+                folder: None,
             }),
         };
         Ok(Wish {

@@ -135,7 +135,10 @@ impl Executor {
         shared: &Shared,
         position: &Position,
     ) -> Result<Manifest, Failed> {
-        if self.store.is_none() && (spec.keys_in.is_some() || spec.keys_out.is_some()) {
+        let shipped = spec.streaming.as_ref().filter(|it| it.has_files).and_then(|it| it.folder.as_ref());
+        let ends = matches!(given.task, TaskId::Commit | TaskId::Clean);
+        let reads_store = !ends && (spec.keys_in.is_some() || shipped.is_some());
+        if self.store.is_none() && (reads_store || spec.keys_out.is_some()) {
             self.store = Some(self.site.connect()?);
         }
         match (given.task, &spec.keys_out, &self.store) {
@@ -160,7 +163,12 @@ impl Executor {
                 files::remove(Path::new(&spec.work))?;
                 return Ok(nothing(given.attempt));
             }
-            (TaskId::Map(_) | TaskId::Reduce(_), ..) => {}
+            (TaskId::Map(_) | TaskId::Reduce(_), _, store) => {
+                if let (Some(folder), Some(store)) = (shipped, store) {
+                    self.site.make_runs(spec)?;
+                    store.fetch_shipped(spec, &given.attempt.to_string(), folder)?;
+                }
+            }
         }
         self.prepare(given.job, spec)?;
         let Self { current: Some(current), buffer, site, store, .. } = self else {

@@ -229,7 +229,8 @@ fn start(spec: &JobSpec, command: &str) -> Result<Child, MrError> {
     if let Some(streaming) = &spec.streaming {
         shell.envs(&streaming.env);
         if streaming.has_files {
-            shell.current_dir(Path::new(&spec.work).join(super::plan::FILES));
+            let usual = || Path::new(&spec.work).join(super::plan::FILES);
+            shell.current_dir(streaming.folder.clone().unwrap_or_else(usual));
         }
     }
     shell.spawn().map_err(MrError::io("starting", command))

@@ -5,6 +5,7 @@
 use super::execute::{Executor, Failed, Shared};
 use super::files;
 use super::gather::sees_output;
+use super::plan::FILES;
 use super::site::Site;
 use crate::hands::Stopwatch;
 use crate::mapreduce::Registry;
@@ -172,7 +173,12 @@ impl Worker {
         }
         match transport.call(&Request::Spec { job })? {
             Response::Spec(spec) => {
-                let spec = Arc::new(*spec);
+                let mut spec = *spec;
+                let files = self.site.folder.as_ref().map(|_| self.site.runs(&spec).join(FILES));
+                if let Some(streaming) = &mut spec.streaming {
+                    streaming.folder = files;
+                }
+                let spec = Arc::new(spec);
                 while self.specs.len() >= SPECS_MAX {
                     self.specs.pop_first();
                 }

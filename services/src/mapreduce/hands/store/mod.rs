@@ -5,6 +5,7 @@
 //! | [`input`] | the keys of a shard, page by page |
 //! | [`output`] | an attempt's pairs, put aside in the shards where they belong |
 //! | [`publish`] | making them keys, and removing what nobody published |
+//! | [`ship`] | files that a job's commands need |
 //!
 //! What an attempt puts aside is one key for some tens of kilobytes of pairs, under a name that only this attempt has, in the
 //! shard of the pairs. It is as durable as everything in the store. Once the log of facts has decided which attempts have won,
@@ -13,6 +14,7 @@
 pub mod input;
 pub mod output;
 pub mod publish;
+pub mod ship;
 
 use crate::client::{Client, ClientError, ClientOptions, Reply, Seeds};
 use crate::mapreduce::MrError;
