@@ -6,6 +6,7 @@ use crate::fleet::Fleet;
 use crate::rig::{Rig, signal, wait_until};
 use flotilla_services::client::Reply;
 use flotilla_services::hands::pause;
+use flotilla_services::slot::{first_slot, key_in};
 use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 /// What is put aside and not published yet.
 const ASIDE: &str = "flotilla.mr:";
+/// Those of a local cluster.
+const SHARDS: u16 = 64;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A mapper that takes its time; its lines are the key, a tab, a line of the value.
 const MAPPER: &str = "sleep 0.1; cut -f2- | tr -cs a-z '\\n' | grep . | sed 's/$/\\t1/'; true";
@@ -40,33 +43,37 @@ fn fill(fleet: &Fleet, count: u32) -> BTreeMap<String, String> {
     counts.into_iter().map(|(word, n)| (word, n.to_string())).collect()
 }
 
-/// All keys that begin so.
-fn names(fleet: &Fleet, prefix: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    let mut client = fleet.cluster.nodes.client();
+/// All keys that begin so, and their values: shard by shard, wherever each is by then.
+fn pairs(fleet: &Fleet, prefix: &str) -> Vec<(String, Vec<u8>)> {
+    let (mut found, mut client) = (Vec::new(), fleet.cluster.nodes.client());
     let pattern = format!("{prefix}*");
-    let mut addresses = BTreeSet::new();
-    client.refresh().unwrap();
-    for slot in (0..16384).step_by(16) {
-        addresses.extend(client.address_of(flotilla_services::slot::Slot(slot)));
-    }
-    for address in addresses {
-        let mut connection = flotilla_services::client::Connection::open(&address, PATIENCE).unwrap();
-        let Reply::Array(keys) = connection.execute(&[b"KEYS", pattern.as_bytes()]).unwrap() else {
-            panic!()
-        };
-        for key in keys {
-            let Reply::Bulk(key) = key else { panic!("{key}") };
-            found.insert(text(&key));
+    for shard in 0..SHARDS {
+        let slot = first_slot(shard, SHARDS);
+        let (route, mut from) = (key_in(slot), b"-".to_vec());
+        loop {
+            let walk: [&[u8]; 6] = [b"FLOTILLA.WALK", &route, &from, b"+", b"MATCH", pattern.as_bytes()];
+            let reply = client.execute(&route, &walk, PATIENCE).unwrap();
+            let Reply::Array(page) = &reply else { panic!("{reply}") };
+            let [next, Reply::Array(items)] = &page[..] else { panic!("{reply}") };
+            for pair in items.chunks(2) {
+                let [Reply::Bulk(key), Reply::Bulk(value)] = pair else { panic!("{reply}") };
+                found.push((text(key), value.clone()));
+            }
+            let Reply::Bulk(next) = next else { break };
+            from = [b"(", &next[..]].concat();
         }
     }
     found
 }
 
-/// The same without that, and their values.
+fn names(fleet: &Fleet, prefix: &str) -> BTreeSet<String> {
+    pairs(fleet, prefix).into_iter().map(|(key, _)| key).collect()
+}
+
+/// Keys without what they all begin with, and their values.
 fn keys(fleet: &Fleet, prefix: &str) -> BTreeMap<String, String> {
-    let value = |key: &String| fleet.cluster.get(key).unwrap_or_default();
-    names(fleet, prefix).iter().map(|key| (key[prefix.len()..].to_owned(), value(key))).collect()
+    let pair = |(key, value): (String, Vec<u8>)| (key[prefix.len()..].to_owned(), text(&value));
+    pairs(fleet, prefix).into_iter().map(pair).collect()
 }
 
 /// The output, once it is known to be whole.
@@ -127,7 +134,7 @@ fn each_partition_is_of_one_attempt_though_coordinator_and_leaders_die() {
     let expected = fill(&fleet, 300);
     // No two attempts at a reduce task come to the same.
     let reducer =
-        "sleep 0.3; id=$(od -An -N8 -tx8 /dev/urandom | tr -d ' '); cut -f1 | uniq | sed \"s/$/\\t$id/\"";
+        "sleep 1; id=$(od -An -N8 -tx8 /dev/urandom | tr -d ' '); cut -f1 | uniq | sed \"s/$/\\t$id/\"";
     let mapper = MAPPER.replace("0.1", "0.02");
     let arguments =
         ["--from-range", "doc:..doc:~", "--mapper", &mapper, "--reducer", reducer, "--reducers", "4"];

@@ -346,7 +346,8 @@ impl Attempt<'_> {
         work: impl FnOnce(&mut Output<'_, Sink<'_>>) -> Result<((u64, u64), BTreeMap<String, u64>), Failed>,
     ) -> Result<Manifest, Failed> {
         let Some((out, store)) = self.spec.keys_out.as_ref().zip(self.store) else {
-            let file = files::create(&self.site.make_runs(self.spec)?, &self.name)?;
+            let folder = self.site.make_drafts(self.spec)?;
+            let file = files::create(&folder, &self.name)?;
             let mut out = Output::new(&**self.job, Sink::File(file));
             let (read, counters) = work(&mut out)?;
             return self.written(out, read, counters);
@@ -421,7 +422,7 @@ impl Attempt<'_> {
                 name: self.name.clone(),
                 bytes: written.bytes,
                 crc: written.crc,
-                at: self.site.address.clone(),
+                at: self.site.address.clone().filter(|_| !self.site.sees_work(self.spec)),
                 pieces,
             },
             segments: Vec::new(),

@@ -64,6 +64,19 @@ impl Site {
         Ok(folder)
     }
 
+    /// Whether it sees the job's own folder in that of the output.
+    pub fn sees_work(&self, spec: &JobSpec) -> bool {
+        spec.keys_out.is_none() && Path::new(&spec.work).is_dir()
+    }
+
+    /// Makes the folder for output that isn't visible yet: where it is renamed later, if that is seen here, so that nothing has to be copied.
+    ///
+    /// # Errors
+    /// [`MrError::Io`].
+    pub fn make_drafts(&self, spec: &JobSpec) -> Result<PathBuf, MrError> {
+        if self.sees_work(spec) { Ok(PathBuf::from(&spec.work)) } else { self.make_runs(spec) }
+    }
+
     /// A file of an attempt, up to byte `end`: from the own folder, which others of this machine share, or from whoever has it.
     /// `parts`: how many are read at the same time.
     ///
