@@ -198,8 +198,14 @@ impl Selector {
         if self.all_keys {
             return Ok(());
         }
-        if matches!(spec.code, code::FLOTILLA_RANGE | code::FLOTILLA_BACKUP) && !self.reads_all_keys() {
+        let tells_all =
+            matches!(spec.code, code::FLOTILLA_RANGE | code::FLOTILLA_BACKUP | code::FLOTILLA_WALK);
+        if tells_all && !self.has_all_keys(|it| it.reads) {
             // They tell names and values of whatever is between two keys, or in a shard.
+            return Err(Denied::Key(1));
+        }
+        if spec.code == code::FLOTILLA_PUBLISH && !self.has_all_keys(|it| it.writes) {
+            // What it sets isn't among its arguments.
             return Err(Denied::Key(1));
         }
         let places = spec.key_places(args.len()).enumerate();
@@ -237,8 +243,8 @@ impl Selector {
         }
     }
 
-    fn reads_all_keys(&self) -> bool {
-        self.keys.iter().any(|it| it.allows.reads && it.pattern == b"*")
+    fn has_all_keys(&self, may: impl Fn(&KeyAccess) -> bool) -> bool {
+        self.keys.iter().any(|it| may(&it.allows) && it.pattern == b"*")
     }
 }
 
@@ -278,6 +284,7 @@ fn access_of(spec: &Spec, args: &[&[u8]], number: usize) -> KeyAccess {
             | code::EXPIRE
             | code::EXPIREAT
             | code::FLOTILLA_LOAD
+            | code::FLOTILLA_PUBLISH
             | code::FLOTILLA_SESSION
             | code::MSET
             | code::MSETNX

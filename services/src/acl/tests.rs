@@ -86,6 +86,10 @@ fn keys_are_allowed_by_pattern_for_reading_and_writing() {
         // Names and values of whatever is between two keys.
         ("+@all ~app:*", "flotilla.range - +", Err(Denied::Key(1))),
         ("+@all %R~*", "flotilla.range - +", Ok(())),
+        ("+@all ~app:*", "flotilla.walk app:1 - +", Err(Denied::Key(1))),
+        ("+@all %R~*", "flotilla.walk app:1 - +", Ok(())),
+        ("+@all %R~* %W~app:*", "flotilla.publish app:1", Err(Denied::Key(1))),
+        ("+@all %W~*", "flotilla.publish app:1", Ok(())),
         ("+@all ~*", "flotilla.range - +", Ok(())),
         // What a session's write does counts, too.
         ("+@all ~app:*", "flotilla.once 1 1 0 set app:1 v", Ok(())),

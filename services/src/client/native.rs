@@ -173,6 +173,14 @@ impl Client {
         self.until_answered(Slot::of_key(key), command, &mut patience).await
     }
 
+    /// Executes a command that may be done twice, for the slot of `key`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn repeat(&self, key: &[u8], command: &[&[u8]]) -> Result<Reply, ClientError> {
+        self.read(key, command).await
+    }
+
     /// A key's string value.
     ///
     /// # Errors

@@ -65,6 +65,7 @@ pub fn check(spec: &Spec, args: &[&[u8]]) -> Result<(), Rejected> {
         code::FLOTILLA_LOAD | code::FLOTILLA_LOADFROM => kv::parse_load(args).map(|_| ()),
         code::FLOTILLA_ONCE => kv::Once::parse(args).map(|_| ()),
         code::FLOTILLA_RANGE => kv::RangeOptions::parse(args).map(|_| ()),
+        code::FLOTILLA_WALK => kv::Walk::parse(args).map(|_| ()),
         code::SCAN => scan(args),
         code::PING if args.len() > 2 => Err(wrong_arity(spec)),
         code::FLUSHALL | code::FLUSHDB => match args.get(1).map(|arg| arg.to_ascii_uppercase()).as_deref() {

@@ -63,9 +63,11 @@ commands! {
     FLOTILLA_LOADFROM 39 "flotilla.loadfrom" 8 WRITE_FAST 1 2 1 W, "Makes a key from a backup, with the value of another one in its slot.";
     FLOTILLA_MEMBER 119 "flotilla.member" -2 PLAIN 0 0 0 Kind::Server, "Shows and changes who has replicas of the groups on this core.";
     FLOTILLA_ONCE 36 "flotilla.once" -5 WRITE 0 0 0 W, "Executes a write of a session, unless it has been executed.";
+    FLOTILLA_PUBLISH 40 "flotilla.publish" 2 WRITE 1 1 1 W, "Sets the pairs that were put aside under a key, once.";
     FLOTILLA_RANGE 84 "flotilla.range" -3 READ 0 0 0 R, "Keys in their order, and their values.";
     FLOTILLA_SESSION 37 "flotilla.session" 2 WRITE_FAST 1 1 1 W, "Opens a session in the shard of a key.";
     FLOTILLA_TRANSFER 120 "flotilla.transfer" 3 PLAIN 0 0 0 Kind::Server, "Makes a node the leader of a group.";
+    FLOTILLA_WALK 86 "flotilla.walk" -4 READ 1 1 1 R, "Keys of a shard in their order, and their values.";
     FLUSHALL 7 "flushall" -1 WRITE 0 0 0 W, "Deletes every key.";
     FLUSHDB 8 "flushdb" -1 WRITE 0 0 0 W, "Deletes every key.";
     FUNCTION 107 "function" -2 PLAIN 0 0 0 Kind::Server, "FUNCTION FLUSH: accepted and without effect.";

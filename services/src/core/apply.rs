@@ -5,7 +5,7 @@
 use super::Core;
 use super::group::Group;
 use super::remote::{Message, Origin};
-use crate::command::by_code;
+use crate::command::{by_code, code};
 use crate::entry::{self, ArchivedCommandV1, Args, CODE_ADVANCE_TIME, Content};
 use crate::resp::ReplyWriter;
 use crate::slot::{Slot, slot_of_command};
@@ -121,24 +121,28 @@ impl Core {
 }
 
 /// Applies one command to a group's data; `group.applied` is its index.
-fn run(group: &mut Group, code: u16, slot: Option<Slot>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
+fn run(group: &mut Group, command: u16, slot: Option<Slot>, args: &[&[u8]], reply: &mut ReplyWriter<'_>) {
     let (clock_ms, index) = (group.clock_ms, group.applied);
     if let Some(slot) = slot {
-        let Some(shard) = group.shards.get_mut(slot.shard(group.shards_total())) else { return };
-        if index > shard.restored || planted(Bug::PartsAppliedTwice) {
-            shard.keys.write(clock_ms, code, args, reply);
+        let shards = group.shards_total();
+        let Some(shard) = group.shards.get_mut(slot.shard(shards)) else { return };
+        if command == code::FLOTILLA_PUBLISH && index > shard.restored {
+            let is_ours = |key: &[u8]| Slot::of_key(key).shard(shards) == slot.shard(shards);
+            shard.keys.publish(clock_ms, args, is_ours, reply);
+        } else if index > shard.restored || planted(Bug::PartsAppliedTwice) {
+            shard.keys.write(clock_ms, command, args, reply);
         }
         return;
     }
     // No key (FLUSHALL, or the time has advanced): every shard that is served. The others are frozen.
     for shard in group.shards.iter_mut().filter(|shard| shard.is_serving() && index > shard.restored) {
-        if code == CODE_ADVANCE_TIME {
+        if command == CODE_ADVANCE_TIME {
             shard.keys.expire(clock_ms, EXPIRED_PER_ENTRY_MAX);
         } else {
-            shard.keys.write(clock_ms, code, args, &mut ReplyWriter::discard());
+            shard.keys.write(clock_ms, command, args, &mut ReplyWriter::discard());
         }
     }
-    if code != CODE_ADVANCE_TIME {
+    if command != CODE_ADVANCE_TIME {
         reply.simple("OK");
     }
 }

@@ -129,11 +129,14 @@ impl Core {
         }
         let is_of_operators =
             matches!(spec.code, code::FLOTILLA_BACKUP | code::FLOTILLA_MEMBER | code::FLOTILLA_TRANSFER);
-        if matches!(spec.code, code::ACL | code::FLOTILLA_ONCE | code::FLOTILLA_SESSION) {
+        if matches!(
+            spec.code,
+            code::ACL | code::FLOTILLA_ONCE | code::FLOTILLA_SESSION | code::FLOTILLA_PUBLISH
+        ) {
             let name = spec.name.to_uppercase();
             return Some(format!("ERR Command not allowed inside a transaction: {name}"));
         }
-        if super::keyless::is_keyless(spec) || is_of_operators {
+        if super::keyless::is_keyless(spec) || is_of_operators || spec.code == code::FLOTILLA_WALK {
             let name = spec.name.to_uppercase();
             return Some(format!("ERR Command not allowed inside a transaction: {name} isn't of one slot"));
         }

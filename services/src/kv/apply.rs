@@ -53,6 +53,7 @@ impl Keyspace {
             code::FLOTILLA_ONCE => self.once(clock_ms, args, reply),
             code::FLOTILLA_LOAD => self.load(clock_ms, args, reply),
             code::FLOTILLA_LOADFROM => self.load_from(clock_ms, args, reply),
+            code::FLOTILLA_PUBLISH => self.publish(clock_ms, args, |_| true, reply),
             code::FLOTILLA_CAS => self.compare_and_set(clock_ms, args, reply),
             code::FLUSHALL | code::FLUSHDB => {
                 self.clear();
@@ -85,6 +86,7 @@ impl Keyspace {
             code::LCS => self.common_subsequence(clock_ms, args, reply),
             code::DUMP => self.dump(clock_ms, args[1], reply),
             code::OBJECT => self.describe_object(clock_ms, args, reply),
+            code::FLOTILLA_WALK => self.walk(clock_ms, args, reply),
             code::FLOTILLA_GETV => self.read_version(clock_ms, args[1], reply),
             code::WATCH => {
                 reply.array(args.len() - 1);
@@ -124,7 +126,9 @@ mod tests {
             "flotilla.getv k",
             "flotilla.load l v 1700000000 1 0 keep",
             "flotilla.loadfrom l k 1700000000 1 0 keep 1",
+            "flotilla.publish k",
             "flotilla.session k",
+            "flotilla.walk k - +",
             "get k",
             "getbit k 1",
             "getdel k",

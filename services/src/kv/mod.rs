@@ -17,6 +17,7 @@ mod lcs;
 mod load;
 pub mod number;
 mod object;
+mod publish;
 mod range;
 mod read;
 mod rename;
@@ -28,6 +29,7 @@ mod string;
 mod testing;
 mod transaction;
 mod version;
+mod walk;
 mod watch;
 
 pub(crate) use bitfield::parse as parse_bit_field;
@@ -44,6 +46,7 @@ pub use keyspace::{Entry, Keyspace, Value};
 pub(crate) use lcs::parse as parse_lcs;
 pub(crate) use load::parse as parse_load;
 pub(crate) use object::check as check_object;
+pub use publish::{PUBLISH_MAGIC, next_pair, put_pair};
 pub use range::{RangeOptions, read_range};
 pub(crate) use rename::parse_copy;
 pub(crate) use session::Once;
@@ -52,6 +55,7 @@ pub use set::SetOptions;
 pub use snapshot::{ShardReader, SnapshotError};
 pub(crate) use transaction::{Transaction, TransactionBuilder};
 pub(crate) use version::parse_cas;
+pub(crate) use walk::Walk;
 
 /// The time for a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

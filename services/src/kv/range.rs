@@ -54,7 +54,7 @@ impl<'a> RangeOptions<'a> {
     }
 }
 
-fn bound(arg: &[u8]) -> Result<Bound<&[u8]>, Rejected> {
+pub(super) fn bound(arg: &[u8]) -> Result<Bound<&[u8]>, Rejected> {
     match arg.split_first() {
         Some((b'-' | b'+', [])) => Ok(Bound::Unbounded),
         Some((b'[', key)) => Ok(Bound::Included(key)),
@@ -64,7 +64,7 @@ fn bound(arg: &[u8]) -> Result<Bound<&[u8]>, Rejected> {
 }
 
 /// Whether there can be nothing between: the map would panic.
-fn is_backwards(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+pub(super) fn is_backwards(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
     match (from, to) {
         (Bound::Included(from), Bound::Included(to)) => from > to,
         (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {

@@ -69,7 +69,9 @@ impl<'a, 'b> Once<'a, 'b> {
             return Err(Rejected(text));
         }
         let spec = lookup(args[0]).ok_or_else(|| Rejected(unknown_command(args)))?;
-        let is_fit = spec.kind == Kind::Write && spec.first_key > 0 && spec.code != code::FLOTILLA_SESSION;
+        let is_fit = spec.kind == Kind::Write
+            && spec.first_key > 0
+            && !matches!(spec.code, code::FLOTILLA_SESSION | code::FLOTILLA_PUBLISH);
         if !is_fit {
             let name = spec.name.to_uppercase();
             return Err(Rejected(format!("ERR {name} can't be a write of a session: no write of keys")));

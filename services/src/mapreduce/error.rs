@@ -42,6 +42,17 @@ pub enum MrError {
         /// Which record it was at, if it was at one.
         at: Option<RecordAt>,
     },
+    /// This worker can't make the output visible; another can.
+    #[error("{0}: this machine doesn't see the job's own folder in it")]
+    Elsewhere(String),
+    /// The store didn't do what was asked of it.
+    #[error("the store: {what}: {source}")]
+    Store {
+        /// What was tried.
+        what: &'static str,
+        /// What the client said.
+        source: crate::client::ClientError,
+    },
     /// The job can't be as it was asked for.
     #[error("{0}")]
     Rejected(String),

@@ -142,6 +142,11 @@ pub trait Job: Send + Sync {
         None
     }
 
+    /// Whether the pairs of the output have keys that mean something, so that they can be keys of the store.
+    fn has_keys(&self) -> bool {
+        true
+    }
+
     /// Whether there is nothing to reduce: what map tasks emit is the output, one file for each.
     fn map_only(&self) -> bool {
         false

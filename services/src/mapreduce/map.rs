@@ -7,6 +7,7 @@ use super::{MrError, RecordAt};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::{Mutex, PoisonError};
 
 /// Lines are mapped in groups of about so many bytes between two looks at memory and time.
 const GROUP_BYTES: usize = 16 << 10;
@@ -16,6 +17,7 @@ const GROUP_BYTES: usize = 16 << 10;
 pub struct Position {
     file: AtomicU32,
     offset: AtomicU64,
+    key: Mutex<String>,
 }
 
 /// In [`Position::file`]: at no record.
@@ -23,7 +25,7 @@ const NOWHERE: u32 = u32::MAX;
 
 impl Default for Position {
     fn default() -> Self {
-        Self { file: AtomicU32::new(NOWHERE), offset: AtomicU64::new(0) }
+        Self { file: AtomicU32::new(NOWHERE), offset: AtomicU64::new(0), key: Mutex::default() }
     }
 }
 
@@ -32,6 +34,16 @@ impl Position {
     pub fn get(&self) -> Option<(u32, u64)> {
         let file = self.file.load(Relaxed);
         (file != NOWHERE).then(|| (file, self.offset.load(Relaxed)))
+    }
+
+    /// Of a job whose input is keys: the one that it is at.
+    pub fn key(&self) -> String {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// See [`Self::key`].
+    pub fn set_key(&self, key: &str) {
+        key.clone_into(&mut self.key.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn set(&self, file: u32, offset: u64) {

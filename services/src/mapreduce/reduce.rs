@@ -69,6 +69,11 @@ impl<'a, W: Write> Output<'a, W> {
         self.failed.take()
     }
 
+    /// The writer, which doesn't get what it hasn't got by now.
+    pub fn give_up(self) -> W {
+        self.out
+    }
+
     /// Hands everything to the writer.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use super::partition::Partitioner;
 use super::run::Segment;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// A job's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,10 +29,32 @@ pub struct InputFile {
     pub modified_ns: u64,
 }
 
-/// Part of an input file.
+/// Keys of the store as input: the value of each is read as a file would be, its name being the key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysIn {
+    /// Shards of the cluster; a task reads some of them.
+    pub shards: u16,
+    /// Which keys, as `KEYS` has it.
+    pub pattern: Option<String>,
+    /// The first key.
+    pub first: Option<String>,
+    /// The last key.
+    pub last: Option<String>,
+}
+
+/// Keys of the store as output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysOut {
+    /// Shards of the cluster.
+    pub shards: u16,
+    /// What the key of every pair gets before it.
+    pub prefix: String,
+}
+
+/// Part of an input file, or a shard's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
-    /// Which of the job's inputs.
+    /// Which of the job's inputs, or which shard.
     pub file: u32,
     /// Its first byte.
     pub start: u64,
@@ -54,6 +77,9 @@ pub struct Streaming {
     pub key_fields: u32,
     /// Whether the commands run in the job's folder of shipped files.
     pub has_files: bool,
+    /// Where that is on this machine, if not in the job's own folder.
+    #[serde(skip)]
+    pub folder: Option<PathBuf>,
 }
 
 /// A job.
@@ -67,13 +93,20 @@ pub struct JobSpec {
     pub args: JobArgs,
     /// Commands in place of a registered job.
     pub streaming: Option<Streaming>,
-    /// The input.
+    /// The input, if it is files.
     pub inputs: Vec<InputFile>,
+    /// The input, if it is keys.
+    #[serde(default)]
+    pub keys_in: Option<KeysIn>,
     /// The input, cut into tasks.
     pub tasks: Vec<Vec<Split>>,
-    /// The output's folder.
+    /// The output's folder, or in words which keys.
     pub output: String,
-    /// Where attempts write, within it: a name that no other job has. A job that is submitted twice under one is one.
+    /// The output, if it is keys.
+    #[serde(default)]
+    pub keys_out: Option<KeysOut>,
+    /// Where attempts write, within it: a name that no other job has. A job that is submitted twice under one is one. With keys as
+    /// output it is only a name.
     pub work: String,
     /// Whether an older output there is to be replaced.
     pub overwrite: bool,
@@ -89,6 +122,13 @@ pub struct JobSpec {
     pub skip_bad_records: bool,
     /// Slow attempts get a competitor.
     pub backups: bool,
+}
+
+impl JobSpec {
+    /// What no other job has in its names.
+    pub fn nonce(&self) -> &str {
+        self.work.rsplit('/').next().unwrap_or(&self.work)
+    }
 }
 
 /// A task of a job.
@@ -130,8 +170,8 @@ impl std::fmt::Display for AttemptId {
     }
 }
 
-/// A file that an attempt has written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A file that an attempt has written, or what it has put aside in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileInfo {
     /// Its name in the job's private folder.
     pub name: String,
@@ -139,6 +179,12 @@ pub struct FileInfo {
     pub bytes: u64,
     /// CRC-32 of all of it; of an output file only, since a run file's blocks have their own.
     pub crc: u32,
+    /// Where the worker that has it serves it to others; none: it is where everybody sees it.
+    #[serde(default)]
+    pub at: Option<String>,
+    /// Of what is put aside: how many pieces in which shards.
+    #[serde(default)]
+    pub pieces: Vec<(u16, u32)>,
 }
 
 /// What an attempt has done.
@@ -150,6 +196,9 @@ pub struct Manifest {
     pub file: FileInfo,
     /// Where in a run file the partitions are.
     pub segments: Vec<Segment>,
+    /// Of a reduce task: [`sources_digest`] of what it read.
+    #[serde(default)]
+    pub sources: u64,
     /// Records read.
     pub records_in: u64,
     /// Pairs written.
@@ -175,8 +224,19 @@ pub struct Assignment {
     pub sources: Vec<Source>,
     /// Of a commit: the files that won, in the order of the output, and the job's counters.
     pub outputs: Vec<FileInfo>,
+    /// See `outputs`: whose they are.
+    #[serde(default)]
+    pub winners: Vec<AttemptId>,
     /// See `outputs`.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// Stands for the attempts whose output a reduce task has read.
+pub fn sources_digest(sources: impl IntoIterator<Item = (u32, AttemptId)>) -> u64 {
+    let mix = |digest: u64, n: u64| (digest.rotate_left(23) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    sources.into_iter().fold(1, |digest, (task, attempt)| {
+        mix(mix(mix(digest, u64::from(task)), attempt.term), attempt.counter)
+    })
 }
 
 /// A map task's part for a reduce task.
@@ -188,6 +248,9 @@ pub struct Source {
     pub attempt: AttemptId,
     /// In which file.
     pub name: String,
+    /// See [`FileInfo::at`].
+    #[serde(default)]
+    pub at: Option<String>,
     /// Where.
     pub segments: Vec<Segment>,
 }

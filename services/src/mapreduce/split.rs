@@ -60,6 +60,16 @@ pub fn plan(inputs: &[InputFile], format: InputFormat, split_bytes: u64, workers
     tasks
 }
 
+/// Tasks that a job over keys has at most: as each reads whole shards, more than enough for workers to end together.
+const SHARD_TASKS_MAX: u16 = 256;
+
+/// Spreads the shards of the store over tasks. Nobody knows how much is in which.
+pub fn plan_shards(shards: u16) -> Vec<Vec<Split>> {
+    let all: Vec<Split> =
+        (0..shards).map(|shard| Split { file: u32::from(shard), start: 0, end: 0 }).collect();
+    all.chunks(usize::from(shards.div_ceil(SHARD_TASKS_MAX).max(1))).map(<[Split]>::to_vec).collect()
+}
+
 /// Reads the records of a split, as many whole ones at a time as fit into a block.
 #[derive(Debug)]
 pub struct BlockReader<'a, R> {
@@ -280,5 +290,11 @@ mod tests {
         assert!((3..=8).contains(&plan(&small, InputFormat::Lines, 16 << 20, 2).len()));
         assert_eq!(plan(&small, InputFormat::WholeFiles, 16 << 20, 2).len(), 8);
         assert!(plan(&[], InputFormat::Lines, 16 << 20, 2).is_empty());
+        for shards in [1, 64, 257, 16384] {
+            let tasks = plan_shards(shards);
+            assert!(tasks.len() <= 256);
+            let planned: Vec<u32> = tasks.iter().flatten().map(|split| split.file).collect();
+            assert_eq!(planned, (0..u32::from(shards)).collect::<Vec<_>>());
+        }
     }
 }

@@ -1,71 +1,15 @@
 //! Jobs of a cluster: their coordinator may die at any moment, and so may the store's leader.
 
+use crate::fleet::Fleet;
 use crate::jobs::count;
 use crate::rig::{Rig, signal, wait_until};
-use flotilla_services::local::{LocalCluster, LocalOptions};
-use flotilla_services::mapreduce::hands::cluster::log::{Announcement, FactLog};
 use flotilla_services::slot::Slot;
 use rustix::process::Signal;
 use std::fs;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-struct Fleet {
-    nodes: LocalCluster,
-    workers: Vec<Child>,
-    _folder: tempfile::TempDir,
-}
-
-impl Fleet {
-    fn start(workers: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let program = env!("CARGO_BIN_EXE_flotilla");
-        let options = LocalOptions::new(program.into(), folder.path().to_path_buf());
-        let nodes = LocalCluster::start(options).unwrap_or_else(|error| panic!("{error}"));
-        nodes.wait_for_leaders(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error}"));
-        let mut fleet = Self { nodes, workers: Vec::new(), _folder: folder };
-        for _ in 0..workers {
-            fleet.start_worker();
-        }
-        fleet
-    }
-
-    fn start_worker(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_flotilla"));
-        command.args(["mr", "worker"]);
-        for node in 1..=3 {
-            command.args(["--addr", &self.nodes.address(node)]);
-        }
-        self.workers.push(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
-    }
-
-    fn log(&self) -> FactLog {
-        let addresses: Vec<String> = (1..=3).map(|node| self.nodes.address(node)).collect();
-        FactLog::new(addresses, "a test")
-    }
-
-    /// Who coordinates.
-    fn coordinator(&self) -> Announcement {
-        let mut found = None;
-        wait_until("a coordinator", || {
-            found = self.log().announced().unwrap();
-            found.is_some()
-        });
-        found.unwrap()
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        for worker in &mut self.workers {
-            let _ = worker.kill();
-            let _ = worker.wait();
-        }
-    }
-}
+use std::process::Command;
 
 /// A count whose map tasks leave a line for every time that they run.
-fn slow_count(rig: &Rig) -> (Vec<String>, Vec<String>) {
+pub(crate) fn slow_count(rig: &Rig) -> (Vec<String>, Vec<String>) {
     let text = String::from_utf8(rig.words(8, 300_000)).unwrap();
     let ran = rig.path("ran");
     fs::write(&ran, "").unwrap();
@@ -84,10 +28,10 @@ fn runs(rig: &Rig) -> u64 {
 fn a_job_survives_the_death_of_its_coordinator_without_doing_finished_tasks_again() {
     for phase in ["map-", "reduce-"] {
         let fleet = Fleet::start(3);
-        let rig = Rig::new();
+        let rig = fleet.rig();
         let (arguments, expected) = slow_count(&rig);
         let coordinator = fleet.coordinator();
-        let addr = fleet.nodes.address(1);
+        let addr = fleet.address(1);
         let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         arguments.extend(["--addr", &addr]);
         let job = rig.start(&arguments);
@@ -110,18 +54,18 @@ fn a_job_survives_the_death_of_its_coordinator_without_doing_finished_tasks_agai
 #[test]
 fn a_job_survives_the_death_of_the_stores_leader() {
     let mut fleet = Fleet::start(2);
-    let rig = Rig::new();
+    let rig = fleet.rig();
     let (arguments, expected) = slow_count(&rig);
     fleet.coordinator();
-    let mut client = fleet.nodes.client();
+    let mut client = fleet.cluster.nodes.client();
     client.refresh().unwrap();
-    let leader = fleet.nodes.node_at(&client.address_of(Slot(0)).unwrap()).unwrap();
-    let addr = fleet.nodes.address(leader % 3 + 1);
+    let leader = fleet.cluster.nodes.node_at(&client.address_of(Slot(0)).unwrap()).unwrap();
+    let addr = fleet.address(leader % 3 + 1);
     let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     arguments.extend(["--addr", &addr]);
     let job = rig.start(&arguments);
     rig.wait_for_work("map-");
-    fleet.nodes.kill(leader);
+    fleet.cluster.nodes.kill(leader);
     let ended = job.end();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(rig.sorted(), expected);
@@ -132,9 +76,9 @@ fn a_job_survives_the_death_of_the_stores_leader() {
 #[test]
 fn jobs_of_a_cluster_are_listed_and_cancelled() {
     let fleet = Fleet::start(1);
-    let rig = Rig::new();
+    let rig = fleet.rig();
     let (arguments, _) = slow_count(&rig);
-    let addr = fleet.nodes.address(2);
+    let addr = fleet.address(2);
     let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     arguments.extend(["--addr", &addr]);
     let job = rig.start(&arguments);

@@ -4,8 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
 
 mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
 mod faults;
+mod fleet;
 mod jobs;
 mod labs;
+mod machines;
 mod rig;
+mod store;
 mod streaming;

@@ -24,6 +24,8 @@ pub(crate) fn books() -> Option<PathBuf> {
 /// A folder with inputs and outputs.
 pub(crate) struct Rig {
     pub(crate) folder: tempfile::TempDir,
+    /// Where workers of a cluster keep what is between map and reduce.
+    pub(crate) runs: Option<PathBuf>,
 }
 
 /// A job under way.
@@ -42,7 +44,7 @@ pub(crate) struct Ended {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { folder: tempfile::tempdir().unwrap(), runs: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -137,7 +139,9 @@ impl Rig {
     /// Waits until a file of that prefix is in the private folder.
     pub(crate) fn wait_for_work(&self, prefix: &str) {
         wait_until(&format!("a file {prefix}* of the job"), || {
-            let names = self.work().and_then(|work| fs::read_dir(work).ok()).into_iter().flatten();
+            let runs = self.runs.iter().filter_map(|runs| fs::read_dir(runs).ok()).flatten();
+            let folders = runs.filter_map(Result::ok).map(|it| it.path()).chain(self.work());
+            let names = folders.filter_map(|work| fs::read_dir(work).ok()).flatten();
             names.filter_map(Result::ok).any(|it| it.file_name().to_str().unwrap().starts_with(prefix))
         });
     }

@@ -4,7 +4,9 @@ use flotilla_services::mapreduce::collect::{Collector, Plan};
 use flotilla_services::mapreduce::map::{Position, SplitOf, map_split};
 use flotilla_services::mapreduce::reduce::{Output, reduce};
 use flotilla_services::mapreduce::run::{RunWriter, SegmentReader};
-use flotilla_services::mapreduce::spec::{Assignment, AttemptId, FileInfo, JobSpec, Manifest};
+use flotilla_services::mapreduce::spec::{
+    Assignment, AttemptId, FileInfo, JobSpec, Manifest, Split, sources_digest,
+};
 use flotilla_services::mapreduce::split::BlockReader;
 use flotilla_services::mapreduce::{InputFormat, Job, Registry};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +18,8 @@ pub(crate) struct Files {
     pub(crate) inputs: BTreeMap<String, Vec<u8>>,
     pub(crate) work: BTreeMap<String, Vec<u8>>,
     pub(crate) output: BTreeMap<String, Vec<u8>>,
+    /// Everything that has won was brought together: nothing of it is lost any more.
+    pub(crate) gathered: bool,
     /// How often the output was declared whole.
     pub(crate) successes: u64,
 }
@@ -31,11 +35,12 @@ fn name(given: &Assignment) -> String {
     format!("{}-{}", given.task, given.attempt)
 }
 
-fn manifest(given: &Assignment, bytes: usize) -> Manifest {
+pub(crate) fn manifest(given: &Assignment, bytes: usize) -> Manifest {
     Manifest {
         attempt: given.attempt,
-        file: FileInfo { name: name(given), bytes: bytes as u64, crc: 0 },
+        file: FileInfo { name: name(given), bytes: bytes as u64, ..FileInfo::default() },
         segments: Vec::new(),
+        sources: sources_digest(given.sources.iter().map(|it| (it.task, it.attempt))),
         records_in: 0,
         records_out: 0,
         bytes_in: 1000,
@@ -45,6 +50,21 @@ fn manifest(given: &Assignment, bytes: usize) -> Manifest {
 
 impl Files {
     pub(crate) fn map(&mut self, spec: &JobSpec, given: &Assignment, task: u32) -> Manifest {
+        let splits = spec.tasks[task as usize].iter().map(|split| {
+            let path = &spec.inputs[split.file as usize].path;
+            (*split, self.inputs[path].clone())
+        });
+        let splits: Vec<_> = splits.collect();
+        self.map_splits(spec, given, &splits)
+    }
+
+    /// The same over what isn't in a file.
+    pub(crate) fn map_bytes(&mut self, spec: &JobSpec, given: &Assignment, bytes: &[u8]) -> Manifest {
+        let whole = Split { file: 0, start: 0, end: bytes.len() as u64 };
+        self.map_splits(spec, given, &[(whole, bytes.to_vec())])
+    }
+
+    fn map_splits(&mut self, spec: &JobSpec, given: &Assignment, splits: &[(Split, Vec<u8>)]) -> Manifest {
         let job = job();
         let plan = Plan {
             job: Arc::clone(&job),
@@ -55,12 +75,16 @@ impl Files {
         let (mut collector, mut buffer) = (Collector::new(plan), Vec::new());
         let mut run = RunWriter::new(Vec::new()).unwrap();
         let (position, skip) = (Position::default(), BTreeSet::new());
-        for split in &spec.tasks[task as usize] {
-            let path = &spec.inputs[split.file as usize].path;
-            let bytes = &self.inputs[path][..];
-            let of = SplitOf { file: split.file, input: path, skip: &skip, position: &position };
-            let mut reader =
-                BlockReader::new(bytes, path, bytes.len() as u64, *split, InputFormat::Blocks, &mut buffer);
+        for (split, bytes) in splits {
+            let of = SplitOf { file: split.file, input: "in", skip: &skip, position: &position };
+            let mut reader = BlockReader::new(
+                &bytes[..],
+                "in",
+                bytes.len() as u64,
+                *split,
+                InputFormat::Blocks,
+                &mut buffer,
+            );
             map_split(&*job, &of, &mut reader, &mut collector, |collector, _| {
                 if collector.is_full() {
                     collector.write_into(&mut run).unwrap();
@@ -78,6 +102,16 @@ impl Files {
     }
 
     pub(crate) fn reduce(&mut self, given: &Assignment) -> Result<Manifest, Lost> {
+        let bytes = self.reduced(given)?;
+        let mut manifest = manifest(given, bytes.len());
+        manifest.file.crc = crc32fast::hash(&bytes);
+        let older = self.work.insert(manifest.file.name.clone(), bytes);
+        assert!(older.is_none(), "two attempts have one name");
+        Ok(manifest)
+    }
+
+    /// The output of a reduce task.
+    pub(crate) fn reduced(&self, given: &Assignment) -> Result<Vec<u8>, Lost> {
         let job = job();
         let mut sources = Vec::new();
         for source in &given.sources {
@@ -90,12 +124,19 @@ impl Files {
         }
         let mut out = Output::new(&*job, Vec::new());
         reduce(&*job, sources, &mut out, |_| true).unwrap();
-        let (bytes, written) = out.finish().unwrap();
-        let mut manifest = manifest(given, bytes.len());
-        manifest.file.crc = written.crc;
-        let older = self.work.insert(manifest.file.name.clone(), bytes);
-        assert!(older.is_none(), "two attempts have one name");
-        Ok(manifest)
+        Ok(out.finish().unwrap().0)
+    }
+
+    /// The beginning of a commit, as `gather` does it: what has won may be lost until then.
+    pub(crate) fn gather(&mut self, given: &Assignment) -> Result<(), Lost> {
+        let missing = given.outputs.iter().position(|file| !self.work.contains_key(&file.name));
+        match missing.filter(|_| !self.gathered) {
+            Some(place) => Err(vec![(place as u32, given.winners[place])]),
+            None => {
+                self.gathered = true;
+                Ok(())
+            }
+        }
     }
 
     /// The next step of a commit, as `files::commit` does it; `None` at its end. The worker may die between any two.

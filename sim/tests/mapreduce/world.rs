@@ -1,14 +1,16 @@
 //! The world: time, network, log, coordinators, workers.
 
+mod job;
+mod keys;
+
 use crate::files::{Files, Lost};
-use flotilla_services::mapreduce::Partitioner;
 use flotilla_services::mapreduce::coordinator::{
     Coordinator, Fact, JobState, Ledger, Request, Response, Running, Settings, Verdict, WorkerId,
 };
-use flotilla_services::mapreduce::spec::{
-    Assignment, AttemptId, InputFile, JobSpec, Manifest, Split, TaskId,
-};
+use flotilla_services::mapreduce::spec::{Assignment, AttemptId, JobSpec, Manifest, TaskId};
 use flotilla_sim::rng::Rng;
+use job::{commit_manifest, job};
+use keys::Shelf;
 use std::collections::BTreeMap;
 
 /// Faults end here, and the job must come to its end.
@@ -24,6 +26,10 @@ pub(crate) struct Faults {
     pub(crate) workers: bool,
     pub(crate) leaders: bool,
     pub(crate) files: bool,
+    /// Input and output are keys of the store. Their values change all the time.
+    pub(crate) keys: bool,
+    /// Somebody cancels the job, at some time.
+    pub(crate) cancel: bool,
 }
 
 /// What has happened, so that a test knows that it has tested something.
@@ -38,8 +44,15 @@ pub(crate) struct Seen {
     pub(crate) proposals_lost: u64,
     pub(crate) proposals_survived: u64,
     pub(crate) lost_outputs: u64,
+    /// Output of reduce tasks that was lost before the commit.
+    pub(crate) lost_winners: u64,
     pub(crate) interrupted_commits: u64,
     pub(crate) assigned_after_done: u64,
+    pub(crate) cancelled: u64,
+    /// Asked for when keys showed already.
+    pub(crate) cancelled_too_late: u64,
+    /// Reduce tasks that had read what doesn't count any more.
+    pub(crate) reduced_in_vain: u64,
 }
 
 impl Seen {
@@ -53,8 +66,12 @@ impl Seen {
         self.proposals_lost += other.proposals_lost;
         self.proposals_survived += other.proposals_survived;
         self.lost_outputs += other.lost_outputs;
+        self.lost_winners += other.lost_winners;
         self.interrupted_commits += other.interrupted_commits;
         self.assigned_after_done += other.assigned_after_done;
+        self.cancelled += other.cancelled;
+        self.cancelled_too_late += other.cancelled_too_late;
+        self.reduced_in_vain += other.reduced_in_vain;
     }
 }
 
@@ -101,6 +118,9 @@ enum Event {
     NewLeader,
     LoseFile,
     Submit,
+    /// Somebody writes to the keys that are read.
+    Churn,
+    Cancel,
 }
 
 /// A coordinator that leads, or still thinks that it does.
@@ -138,6 +158,7 @@ pub(crate) struct World {
     faults: Faults,
     spec: JobSpec,
     files: Files,
+    keys: Option<Shelf>,
     expected: BTreeMap<String, Vec<u8>>,
     pub(crate) log: Vec<Fact>,
     truth: Ledger,
@@ -167,7 +188,8 @@ impl World {
             }
             files.inputs.insert(format!("/in/{file}"), text.into_bytes());
         }
-        let (spec, expected) = job(&files, &mut rng);
+        let (mut spec, expected) = job(&files, &mut rng);
+        let keys = faults.keys.then(|| Shelf::new(&mut rng, &mut spec));
         let workers = (0..rng.between(2, 5)).map(|_| Worker {
             slowness: if faults.workers && rng.per_million(200_000) { 10 } else { 1 },
             ..Worker::default()
@@ -182,6 +204,7 @@ impl World {
             faults,
             spec,
             files,
+            keys,
             expected,
             log: Vec::new(),
             truth: Ledger::default(),
@@ -201,7 +224,7 @@ impl World {
     }
 
     fn plan_faults(&mut self) {
-        let Faults { workers, leaders, files, .. } = self.faults;
+        let Faults { workers, leaders, files, keys, cancel, .. } = self.faults;
         let count = |on: bool, rng: &mut Rng, most: u64| if on { rng.between(1, most) } else { 0 };
         for _ in 0..count(workers, &mut self.rng, 4) {
             let (at, worker) =
@@ -214,9 +237,17 @@ impl World {
             let at = self.rng.between(1, 900);
             self.at(at, Event::NewLeader);
         }
-        for _ in 0..count(files, &mut self.rng, 6) {
-            let at = self.rng.between(100, 900);
+        let (most, latest) = if keys { (12, 2500) } else { (9, 1200) };
+        for _ in 0..count(files, &mut self.rng, most) {
+            let at = self.rng.between(100, latest);
             self.at(at, Event::LoseFile);
+        }
+        if keys {
+            self.at(1, Event::Churn);
+        }
+        if cancel {
+            let at = self.rng.between(1, 2500);
+            self.at(at, Event::Cancel);
         }
     }
 
@@ -242,6 +273,9 @@ impl World {
 
     pub(crate) fn check(&self) {
         let (_, job) = self.truth.jobs().next().unwrap();
+        if let Some(keys) = &self.keys {
+            return keys.check(self.seed, job);
+        }
         assert_eq!(job.state, JobState::Committed, "seed {}", self.seed);
         assert!(self.files.successes >= 1, "seed {}", self.seed);
         let mut output = self.files.output.clone();
@@ -295,6 +329,8 @@ impl World {
             }
             Event::NewLeader => self.new_leader(),
             Event::LoseFile => self.lose_file(),
+            Event::Churn => self.churn(),
+            Event::Cancel => self.cancel(),
         }
     }
 
@@ -437,6 +473,8 @@ impl World {
                     name: format!("w{worker}"),
                     running: running.collect(),
                     wants: current.is_none(),
+                    only: None,
+                    blind: Vec::new(),
                 }
             }
         };
@@ -465,7 +503,11 @@ impl World {
                 }
             }
             Response::Accepted | Response::Late => {
-                self.seen.late += u64::from(response == Response::Late);
+                let is_late = response == Response::Late;
+                self.seen.late += u64::from(is_late);
+                if let (true, Some(keys), Some(Ok(manifest))) = (is_late, &mut self.keys, &it.outcome) {
+                    keys.discard(&self.spec, &manifest.file);
+                }
                 (it.current, it.outcome) = (None, None);
             }
             other => panic!("{other:?}"),
@@ -485,6 +527,9 @@ impl World {
         let Some((given, _)) = it.current.clone().filter(|(given, _)| given.attempt == attempt) else {
             return;
         };
+        if self.keys.is_some() {
+            return self.step_keys(worker, &given, step);
+        }
         let is_commit = given.task == TaskId::Commit;
         if is_commit && self.faults.workers && self.now < HEALED_AT && self.rng.per_million(200_000) {
             return self.crash(worker);
@@ -492,20 +537,26 @@ impl World {
         let outcome = match given.task {
             TaskId::Map(task) => Ok(self.files.map(&self.spec, &given, task)),
             TaskId::Reduce(_) => self.files.reduce(&given),
-            TaskId::Commit => match self.files.commit_step(&given, step) {
-                Ok(Some(())) => {
-                    let after = self.rng.between(1, 30);
-                    return self.at(after, Event::Step { worker, life, attempt, step: step + 1 });
+            TaskId::Commit => {
+                match self.files.gather(&given).map(|()| self.files.commit_step(&given, step)) {
+                    Err(lost) => {
+                        self.seen.lost_winners += 1;
+                        Err(lost)
+                    }
+                    Ok(Ok(Some(()))) => {
+                        let after = self.rng.between(1, 30);
+                        return self.at(after, Event::Step { worker, life, attempt, step: step + 1 });
+                    }
+                    Ok(Ok(None)) => Ok(commit_manifest(&given)),
+                    Ok(Err(what)) => {
+                        // Only one who comes late may find nothing to rename.
+                        assert!(self.files.successes > 0, "seed {}: {what}", self.seed);
+                        let it = &mut self.workers[worker];
+                        (it.current, it.outcome) = (None, None);
+                        return;
+                    }
                 }
-                Ok(None) => Ok(commit_manifest(&given)),
-                Err(what) => {
-                    // Only one who comes late may find nothing to rename.
-                    assert!(self.files.successes > 0, "seed {}: {what}", self.seed);
-                    let it = &mut self.workers[worker];
-                    (it.current, it.outcome) = (None, None);
-                    return;
-                }
-            },
+            }
             TaskId::Clean => panic!("seed {}: nothing has failed", self.seed),
         };
         self.seen.lost_outputs += u64::from(outcome.is_err());
@@ -524,64 +575,12 @@ impl World {
     }
 
     fn lose_file(&mut self) {
-        let maps: Vec<String> =
-            self.files.work.keys().filter(|name| name.starts_with("map-")).cloned().collect();
+        let gathered = self.files.gathered;
+        let may_go = |name: &&String| name.starts_with("map-") || !gathered;
+        let maps: Vec<String> = self.files.work.keys().filter(may_go).cloned().collect();
         if !maps.is_empty() {
             let lost = self.rng.between(0, maps.len() as u64 - 1) as usize;
             self.files.work.remove(&maps[lost]);
         }
     }
-}
-
-fn commit_manifest(given: &Assignment) -> Manifest {
-    Manifest {
-        attempt: given.attempt,
-        file: flotilla_services::mapreduce::spec::FileInfo { name: String::new(), bytes: 0, crc: 0 },
-        segments: Vec::new(),
-        records_in: 0,
-        records_out: 0,
-        bytes_in: 0,
-        counters: BTreeMap::new(),
-    }
-}
-
-/// A word count over the inputs, and what must come of it: counted in the plainest way.
-fn job(files: &Files, rng: &mut Rng) -> (JobSpec, BTreeMap<String, Vec<u8>>) {
-    let (mut inputs, mut tasks, mut counts) = (Vec::new(), Vec::new(), BTreeMap::<String, u64>::new());
-    for (file, (path, bytes)) in (0..).zip(&files.inputs) {
-        let mut start = 0;
-        while start < bytes.len() as u64 {
-            let end = (start + rng.between(300, 1200)).min(bytes.len() as u64);
-            tasks.push(vec![Split { file, start, end }]);
-            start = end;
-        }
-        inputs.push(InputFile { path: path.clone(), bytes: bytes.len() as u64, modified_ns: 0 });
-        for word in String::from_utf8(bytes.clone()).unwrap().split_whitespace() {
-            *counts.entry(word.to_owned()).or_default() += 1;
-        }
-    }
-    let mut expected: BTreeMap<String, Vec<u8>> =
-        (0..REDUCERS).map(|part| (format!("part-{part:05}"), Vec::new())).collect();
-    for (word, n) in counts {
-        let part = format!("part-{:05}", Partitioner::Hash.of(word.as_bytes(), REDUCERS));
-        expected.get_mut(&part).unwrap().extend_from_slice(format!("{word}\t{n}\n").as_bytes());
-    }
-    let spec = JobSpec {
-        name: "wc".to_owned(),
-        job: "wc".to_owned(),
-        args: BTreeMap::new(),
-        streaming: None,
-        inputs,
-        tasks,
-        output: "/out".to_owned(),
-        work: "/out/_work-0".to_owned(),
-        overwrite: false,
-        reducers: REDUCERS,
-        partitioner: Partitioner::Hash,
-        memory_bytes: 2000,
-        attempts_max: 4,
-        skip_bad_records: false,
-        backups: true,
-    };
-    (spec, expected)
 }

@@ -6,14 +6,20 @@ use super::progress::summary;
 use super::{failure, registry};
 use crate::client::Seeds;
 use crate::hands::{pause, spawn};
-use crate::mapreduce::coordinator::{JobStatus, Request, Response, Settings};
+use crate::mapreduce::coordinator::{JobState, JobStatus, Request, Response, Settings};
 use crate::mapreduce::hands::cluster::find::Found;
 use crate::mapreduce::hands::cluster::lead::lead;
 use crate::mapreduce::hands::files;
-use crate::mapreduce::hands::plan::{nonce, ship_files};
+use crate::mapreduce::hands::plan::nonce;
+use crate::mapreduce::hands::shuffle;
+use crate::mapreduce::hands::site::Site;
+use crate::mapreduce::hands::store::Store;
 use crate::mapreduce::hands::worker::{Transport, work};
-use crate::mapreduce::spec::{JobId, JobSpec};
+use crate::mapreduce::spec::{JobId, JobSpec, KeysOut};
 use clap::Args;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -51,6 +57,20 @@ pub(in crate::cli) struct ListOptions {
     json: bool,
 }
 
+/// Options of `flotilla mr logs`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogsOptions {
+    /// The job's number.
+    job: u64,
+    /// Only of this task, as `status` names it: map-00000, reduce-00001.
+    task: Option<String>,
+    /// A core's client address.
+    #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
+    addr: String,
+    #[command(flatten)]
+    login: Login,
+}
+
 /// Options of `flotilla mr cancel`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CancelOptions {
@@ -77,12 +97,38 @@ pub(in crate::cli) struct WorkerOptions {
     /// Where to listen when this process coordinates: other machines need an address of this one.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     listen: String,
+    /// Where other workers get files of this one; other machines need an address of this one [default: the host of --listen].
+    #[arg(long, value_name = "HOST:PORT")]
+    serve: Option<String>,
+    /// Where files between map and reduce are kept; workers of one machine share it [default: flotilla-mr-UID among the
+    /// temporary files].
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
 }
 
 impl WorkerOptions {
     /// As `flotilla mr run` starts one: its coordinator is at its standard input.
     pub(super) fn is_local(&self) -> bool {
         self.addr.is_empty()
+    }
+}
+
+/// Where workers of this machine keep their files unless they are told otherwise.
+fn usual_folder() -> PathBuf {
+    let uid = std::fs::metadata("/proc/self").map_or(0, |it| it.uid());
+    std::env::temp_dir().join(format!("flotilla-mr-{uid}"))
+}
+
+impl WorkerOptions {
+    /// Made, so that a worker that can't write says so at once.
+    fn folder(&self) -> Result<PathBuf, Failure> {
+        let folder = match &self.folder {
+            Some(folder) => std::path::absolute(folder).map_err(Failure::failed)?,
+            None => usual_folder(),
+        };
+        let made = std::fs::create_dir_all(&folder);
+        made.map_err(|error| Failure::Failed(format!("--folder {}: {error}", folder.display())))?;
+        Ok(folder)
     }
 }
 
@@ -117,9 +163,30 @@ pub(super) fn status(options: &StatusOptions) -> Result<(), Failure> {
         return print_json(&jobs);
     }
     for job in &jobs {
-        println!("{}: {}", job.job, summary(job, 0.0));
+        println!("{}: {}", job.job, summary(job, None));
+        if let Some(why) = &job.why {
+            println!("  why        {why}");
+        }
         for (task, attempt, worker, seconds) in &job.running {
             println!("  running    {task} as {attempt} on {worker} for {seconds} s");
+        }
+        if job.state == JobState::Running.name() {
+            println!("  workers    {}", job.workers);
+        }
+    }
+    Ok(())
+}
+
+/// What failed attempts said, each in full.
+pub(super) fn logs(options: &LogsOptions) -> Result<(), Failure> {
+    let seeds = options.login.seeds(std::slice::from_ref(&options.addr))?;
+    for failure in jobs(seeds, Some(options.job))?.iter().flat_map(|job| &job.failures) {
+        if options.task.as_ref().is_some_and(|task| *task != failure.task.to_string()) {
+            continue;
+        }
+        println!("{} {}: {}", failure.task, failure.attempt, failure.what);
+        if let Some(at) = &failure.at {
+            println!("  at the record at byte {} of {}", at.offset, at.input);
         }
     }
     Ok(())
@@ -155,31 +222,85 @@ pub(super) fn cancel(options: &CancelOptions) -> Result<(), Failure> {
     }
 }
 
+/// Nothing may be there that could be taken for the output.
+fn prepare_keys(out: &KeysOut, overwrite: bool, store: &Store) -> Result<(), Failure> {
+    let prefix = &out.prefix;
+    if overwrite {
+        return store.forget_success(prefix).map_err(failure);
+    }
+    match store.has_prefix(out.shards, prefix).map_err(failure)? {
+        true => Err(Failure::Usage(format!(
+            "--to-keys {prefix}: there are keys that begin so: name another prefix, or say --overwrite"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// The output is where this program runs. It may be that no worker sees it: then we make it visible ourselves.
+fn end_here(seeds: Seeds, job: JobId) -> Result<(), Failure> {
+    let site = Arc::new(Site { folder: Some(usual_folder()), ..Site::default() });
+    let (ends, shown) = (found(seeds)?, format!("pid {} submitted it", std::process::id()));
+    // Ends with this program.
+    let _ = spawn(move || work(ends, registry(), &shown, site, Some(job)));
+    Ok(())
+}
+
 /// Submits a job and waits for its end.
 pub(super) fn run(
+    spec: JobSpec,
+    (seeds, store): (Seeds, Option<&Store>),
+    shipped: &[String],
+    stop: &AtomicBool,
+    observe: impl FnMut(&JobStatus),
+) -> Result<JobStatus, Failure> {
+    match (&spec.keys_out, store) {
+        (Some(out), Some(store)) => prepare_keys(out, spec.overwrite, store)?,
+        _ => files::prepare_output(&spec).map_err(failure)?,
+    }
+    let Some(store) = store.filter(|_| !shipped.is_empty()) else {
+        return run_prepared(spec, seeds, stop, observe);
+    };
+    let done = match store.ship(&spec, shipped) {
+        Ok(()) => run_prepared(spec.clone(), seeds, stop, observe),
+        Err(error) => {
+            if spec.keys_out.is_none() {
+                files::remove(Path::new(&spec.work)).map_err(failure)?;
+            }
+            Err(failure(error))
+        }
+    };
+    // What stays is gone after a week.
+    let _ = store.remove_shipped(&spec);
+    done
+}
+
+fn run_prepared(
     spec: JobSpec,
     seeds: Seeds,
     stop: &AtomicBool,
     mut observe: impl FnMut(&JobStatus),
 ) -> Result<JobStatus, Failure> {
-    files::prepare_output(&spec).map_err(failure)?;
-    ship_files(&spec).map_err(failure)?;
-    let mut found = found(seeds)?;
-    let work = spec.work.clone();
+    let mut found = found(seeds.clone())?;
+    let work = spec.keys_out.is_none().then(|| spec.work.clone());
     let submitted = found.call(&Request::Submit { spec: Box::new(spec) });
     let job = match submitted {
         Ok(Response::Submitted { job }) => job,
         other => {
             // Nothing is worse than a job that nobody knows; its folder would stay.
-            let _ = files::remove(std::path::Path::new(&work));
+            let _ = work.map(|work| files::remove(Path::new(&work)));
             return Err(Failure::Failed(match other {
                 Ok(response) => format!("the job was answered with {response:?}"),
                 Err(error) => error,
             }));
         }
     };
+    let work = work.map(PathBuf::from);
+    if work.is_some() {
+        end_here(seeds, job)?;
+    }
     loop {
         if stop.load(Ordering::Relaxed) {
+            // If it is refused, the job is over, or will be in a moment.
             found.call(&Request::Cancel { job }).map_err(Failure::Failed)?;
         }
         let status = match found.call(&Request::Status { job: Some(job) }).map_err(Failure::Failed)? {
@@ -188,7 +309,11 @@ pub(super) fn run(
         };
         let status = status.ok_or_else(|| Failure::Failed(format!("{job} is forgotten")))?;
         observe(&status);
-        if status.state != "running" {
+        if status.state != JobState::Running.name() {
+            // After a commit it is gone.
+            if let Some(work) = work.filter(|_| status.state != JobState::Committed.name()) {
+                files::remove(&work).map_err(failure)?;
+            }
             return Ok(status);
         }
         pause(Duration::from_millis(20));
@@ -201,13 +326,23 @@ pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
     let settings = Settings { poll_ms: 20, lease_ms: 5_000, ..Settings::default() };
     let seeds = options.login.seeds(&options.addr)?;
     let (at, listen, leader) = (seeds.clone(), options.listen.clone(), name.clone());
+    let folder = options.folder()?;
+    let serve = match &options.serve {
+        Some(serve) => serve.clone(),
+        None => format!("{}:0", options.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host)),
+    };
+    let address = shuffle::serve(&folder, &serve);
+    let address = address.map_err(|error| Failure::Failed(format!("--serve {serve}: {error}")))?;
+    let (seen, address) = (Some(seeds.clone()), Some(address));
+    let site = Arc::new(Site { folder: Some(folder), seeds: seen, address, ..Site::default() });
     let leading = spawn(move || lead(&at, &listen, &leader, settings));
     let working: Vec<_> = (0..options.threads)
         .map(|number| {
             let name = format!("{name}-{number}");
             let found = Found::new(seeds.clone(), &name, WORKER_PATIENCE);
             let shown = format!("pid {} thread {number}", std::process::id());
-            spawn(move || work(found, registry(), &shown))
+            let site = Arc::clone(&site);
+            spawn(move || work(found, registry(), &shown, site, None))
         })
         .collect();
     loop {

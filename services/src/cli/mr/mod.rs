@@ -20,6 +20,8 @@ pub(super) enum Command {
     Status(cluster::StatusOptions),
     /// The jobs of a cluster, a line each.
     List(cluster::ListOptions),
+    /// What the failed attempts of a cluster's job said.
+    Logs(cluster::LogsOptions),
     /// Stop a job of a cluster.
     Cancel(cluster::CancelOptions),
     /// Work for the jobs of a cluster, and coordinate them when nobody else does.
@@ -37,6 +39,7 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         }
         Command::Status(options) => cluster::status(options),
         Command::List(options) => cluster::list(options),
+        Command::Logs(options) => cluster::logs(options),
         Command::Cancel(options) => cluster::cancel(options),
         Command::Worker(options) => match options.is_local() {
             true => local::work(registry()).map_err(Failure::failed),

@@ -5,6 +5,8 @@ use crate::mapreduce::coordinator::JobStatus;
 use std::io::{IsTerminal, Write};
 
 const BAR: usize = 24;
+/// Failed attempts that are told of without being asked for.
+const FAILURES_SHOWN: usize = 5;
 
 /// Shows progress on standard error, if that is a terminal.
 #[derive(Debug)]
@@ -24,7 +26,9 @@ impl Progress {
         }
         let percent =
             |(done, all): (u64, u64)| if all == 0 { 100.0 } else { done as f64 * 100.0 / all as f64 };
-        let (maps, reduces) = (percent(status.input_bytes), percent(status.reduces));
+        // Of keys nobody knows how many bytes they will be.
+        let mapped = if status.input_bytes.1 == 0 { status.maps } else { status.input_bytes };
+        let (maps, reduces) = (percent(mapped), percent(status.reduces));
         let part = if status.reduces.1 == 0 { maps } else { maps * 0.6 + reduces * 0.4 };
         let filled = (part / 100.0 * BAR as f64) as usize;
         let bar = "█".repeat(filled.min(BAR)) + &"░".repeat(BAR.saturating_sub(filled));
@@ -50,12 +54,15 @@ impl Progress {
     }
 }
 
-/// For people.
-pub(super) fn summary(status: &JobStatus, seconds: f64) -> String {
-    let rate = bytes((status.input_bytes.0 as f64 / seconds.max(1e-6)) as u64);
+/// For people. `seconds`: how long it took, if that is known.
+pub(super) fn summary(status: &JobStatus, seconds: Option<f64>) -> String {
+    let (took, rate) = seconds.map_or_else(Default::default, |seconds| {
+        let rate = bytes((status.input_bytes.0 as f64 / seconds.max(1e-6)) as u64);
+        (format!(" in {seconds:.2} s"), format!(", {rate}/s"))
+    });
     let mut lines = vec![
-        format!("{} {} in {seconds:.2} s: {}", status.name, status.state, status.output),
-        format!("  input      {} in {} records, {rate}/s", bytes(status.input_bytes.0), status.records_in),
+        format!("{} {}{took}: {}", status.name, status.state, status.output),
+        format!("  input      {} in {} records{rate}", bytes(status.input_bytes.0), status.records_in),
         format!("  map tasks  {} of {}", status.maps.0, status.maps.1),
         format!("  shuffle    {}", bytes(status.shuffle_bytes)),
         format!("  reduces    {} of {}", status.reduces.0, status.reduces.1),
@@ -64,10 +71,13 @@ pub(super) fn summary(status: &JobStatus, seconds: f64) -> String {
     lines.extend(status.counters.iter().map(|(name, n)| format!("  {name:<10} {n}")));
     if !status.failures.is_empty() {
         lines.push(format!("  {} attempts failed:", status.failures.len()));
-        let shown = status.failures.iter().take(5);
+        let shown = status.failures.iter().take(FAILURES_SHOWN);
         lines.extend(
             shown.map(|failure| format!("    {} {}: {}", failure.task, failure.attempt, failure.what)),
         );
+        if status.failures.len() > FAILURES_SHOWN {
+            lines.push("    …".to_owned());
+        }
     }
     for at in &status.skipped {
         lines.push(format!("  skipped    the record at byte {} of {}", at.offset, at.input));

@@ -7,7 +7,8 @@ use super::{failure, registry};
 use crate::mapreduce::coordinator::{JobStatus, Settings};
 use crate::mapreduce::hands::local::{self, LocalOptions};
 use crate::mapreduce::hands::plan::{Wish, plan};
-use crate::mapreduce::spec::Streaming;
+use crate::mapreduce::hands::store::Store;
+use crate::mapreduce::spec::{KeysIn, KeysOut, Streaming};
 use clap::Args;
 
 /// Options of `flotilla mr run`.
@@ -38,12 +39,21 @@ pub(in crate::cli) struct Options {
     #[arg(long = "env", value_name = "NAME=VALUE", requires = "mapper")]
     env: Vec<String>,
     /// Input: a file, a folder, or a pattern in quotes.
-    #[arg(long, short, required = true, value_name = "PATH")]
+    #[arg(long, short, required_unless_present_any = ["from_keys", "from_range"], value_name = "PATH")]
     input: Vec<String>,
+    /// Input from the store: the values of the keys that match a pattern, as KEYS has it.
+    #[arg(long, value_name = "PATTERN", requires = "addr", conflicts_with = "input")]
+    from_keys: Option<String>,
+    /// Input from the store: the values of the keys from the one to the other; either may be left out.
+    #[arg(long, value_name = "FIRST..LAST", requires = "addr", conflicts_with = "input")]
+    from_range: Option<String>,
     /// The output's folder.
-    #[arg(long, short, value_name = "DIR")]
-    output: String,
-    /// Replace an output that is there.
+    #[arg(long, short, required_unless_present = "to_keys", value_name = "DIR")]
+    output: Option<String>,
+    /// Output to the store: every pair becomes a key that begins so.
+    #[arg(long, value_name = "PREFIX", requires = "addr", conflicts_with = "output")]
+    to_keys: Option<String>,
+    /// Replace an output that is there. Keys of an older one that this one hasn't stay.
     #[arg(long)]
     overwrite: bool,
     /// A core's client address of a running cluster: its workers do the job, and no death of one process ends it.
@@ -73,13 +83,13 @@ pub(in crate::cli) struct Options {
     #[arg(long)]
     no_backups: bool,
     /// Seconds after which a silent worker is given up.
-    #[arg(long, default_value_t = 10.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 10.0, value_name = "SECONDS", conflicts_with = "addr")]
     lease: f64,
     /// Seconds without any worker after which the job fails.
-    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS", conflicts_with = "addr")]
     grace: f64,
     /// Minutes without progress after which an attempt is given up.
-    #[arg(long, default_value_t = 10.0, value_name = "MINUTES")]
+    #[arg(long, default_value_t = 10.0, value_name = "MINUTES", conflicts_with = "addr")]
     stuck: f64,
     /// Don't replace workers that end.
     #[arg(long, hide = true)]
@@ -96,13 +106,22 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         Some(workers) => workers,
         None => std::thread::available_parallelism().map_or(2, |cpus| u32::try_from(cpus.get()).unwrap_or(2)),
     };
-    let spec = plan(options.wish(workers)?, &registry()).map_err(failure)?;
     if let Some(addr) = &options.addr {
         let seeds = options.login.seeds(std::slice::from_ref(addr))?;
-        let status = super::cluster::run(spec, seeds, &stop, |status| progress.show(status));
+        let store = match options.uses_store() {
+            true => Some(Store::connect(&seeds).map_err(failure)?),
+            false => None,
+        };
+        let shards = store.as_ref().map(Store::shards).transpose().map_err(failure)?;
+        let wish = options.wish(workers, shards.unwrap_or(1))?;
+        let spec = plan(wish, &registry(), store.as_ref()).map_err(failure)?;
+        let status = super::cluster::run(spec, (seeds, store.as_ref()), &options.file, &stop, |status| {
+            progress.show(status)
+        });
         progress.clear();
         return report(&status?, progress.seconds(), options.json);
     }
+    let spec = plan(options.wish(workers, 1)?, &registry(), None).map_err(failure)?;
     let local = LocalOptions {
         workers,
         program: std::env::current_exe().map_err(Failure::failed)?,
@@ -125,7 +144,7 @@ fn report(status: &JobStatus, seconds: f64, json: bool) -> Result<(), Failure> {
         object["seconds"] = seconds.into();
         object.to_string()
     } else {
-        summary(status, seconds)
+        summary(status, Some(seconds))
     };
     if status.state == "committed" {
         println!("{said}");
@@ -143,7 +162,36 @@ fn report(status: &JobStatus, seconds: f64, json: bool) -> Result<(), Failure> {
 }
 
 impl Options {
-    fn wish(&self, workers: u32) -> Result<Wish, Failure> {
+    fn uses_store(&self) -> bool {
+        let uses_keys = self.from_keys.is_some() || self.from_range.is_some() || self.to_keys.is_some();
+        uses_keys || !self.file.is_empty()
+    }
+
+    fn keys_in(&self, shards: u16) -> Result<Option<KeysIn>, Failure> {
+        if self.from_keys.is_none() && self.from_range.is_none() {
+            return Ok(None);
+        }
+        let (mut first, mut last) = (None, None);
+        if let Some(range) = &self.from_range {
+            let Some((from, to)) = range.split_once("..") else {
+                return Err(Failure::Usage(format!("--from-range {range}: write FIRST..LAST")));
+            };
+            let end = |key: &str| (!key.is_empty()).then(|| key.to_owned());
+            (first, last) = (end(from), end(to));
+        }
+        Ok(Some(KeysIn { shards, pattern: self.from_keys.clone(), first, last }))
+    }
+
+    fn keys_out(&self, shards: u16) -> Result<Option<KeysOut>, Failure> {
+        match &self.to_keys {
+            Some(prefix) if prefix.is_empty() => {
+                Err(Failure::Usage("--to-keys wants a prefix that nothing else has".to_owned()))
+            }
+            prefix => Ok(prefix.clone().map(|prefix| KeysOut { shards, prefix })),
+        }
+    }
+
+    fn wish(&self, workers: u32, shards: u16) -> Result<Wish, Failure> {
         let streaming = match &self.mapper {
             None => None,
             Some(mapper) => Some(Streaming {
@@ -153,6 +201,7 @@ impl Options {
                 env: pairs("--env", &self.env)?,
                 key_fields: self.key_fields,
                 has_files: false,
+                folder: None,
             }),
         };
         Ok(Wish {
@@ -161,7 +210,9 @@ impl Options {
             streaming,
             files: self.file.clone(),
             inputs: self.input.clone(),
-            output: self.output.clone(),
+            keys_in: self.keys_in(shards)?,
+            output: self.output.clone().unwrap_or_default(),
+            keys_out: self.keys_out(shards)?,
             overwrite: self.overwrite,
             reducers: self.reducers,
             workers,

@@ -2,7 +2,7 @@
 
 use super::fact::Fact;
 use crate::mapreduce::RecordAt;
-use crate::mapreduce::spec::{AttemptId, FileInfo, JobId, JobSpec, Manifest, TaskId};
+use crate::mapreduce::spec::{AttemptId, FileInfo, JobId, JobSpec, Manifest, Source, TaskId, sources_digest};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,6 +82,9 @@ pub struct JobRecord {
     pub failures: Vec<Failure>,
     /// Records that are left out.
     pub skipped: BTreeSet<RecordAt>,
+    /// Attempts whose output was lost: they never count again, however late somebody says that they are done.
+    #[serde(default)]
+    lost: BTreeSet<AttemptId>,
     /// Whether what a failed job left has been removed.
     pub cleaned: bool,
     /// Of a job that has ended; see [`Self::totals`].
@@ -92,7 +95,8 @@ impl JobRecord {
     fn new(spec: Box<JobSpec>) -> Self {
         let (maps, reduces) = (vec![None; spec.tasks.len()], vec![None; spec.reducers as usize]);
         let (failures, skipped) = (Vec::new(), BTreeSet::new());
-        Self { spec, state: JobState::Running, maps, reduces, failures, skipped, cleaned: false, ended: None }
+        let (state, lost) = (JobState::Running, BTreeSet::new());
+        Self { spec, state, maps, reduces, failures, skipped, lost, cleaned: false, ended: None }
     }
 
     /// The tasks that could be begun now, were it not for attempts that run: of one phase at a time.
@@ -101,10 +105,9 @@ impl JobRecord {
             (0..).zip(done).filter(|(_, manifest)| manifest.is_none()).map(|(number, _)| number).collect()
         };
         match self.state {
-            JobState::Committed => return Vec::new(),
-            JobState::Failed(_) | JobState::Cancelled if self.cleaned => return Vec::new(),
-            JobState::Failed(_) | JobState::Cancelled => return vec![TaskId::Clean],
             JobState::Running => {}
+            _ if self.needs(TaskId::Clean) => return vec![TaskId::Clean],
+            _ => return Vec::new(),
         }
         let maps = open(&self.maps);
         if !maps.is_empty() {
@@ -126,14 +129,63 @@ impl JobRecord {
                 is_running && self.reduces.get(number as usize).is_some_and(Option::is_none)
             }
             TaskId::Commit => is_running && self.maps.iter().chain(&self.reduces).all(Option::is_some),
-            TaskId::Clean => !self.cleaned && matches!(self.state, JobState::Failed(_) | JobState::Cancelled),
+            // In the store the names of a committed job's attempts are left; a folder goes with its commit.
+            TaskId::Clean => {
+                let leaves_nothing = self.state == JobState::Committed && self.spec.keys_out.is_none();
+                !is_running && !self.cleaned && !leaves_nothing
+            }
         }
     }
 
-    /// The files of the output, in its order.
-    pub fn outputs(&self) -> Vec<FileInfo> {
+    /// Whether its output may be visible in part: then it will be whole, whatever anybody says.
+    pub fn is_past_return(&self) -> bool {
+        self.spec.keys_out.is_some() && self.needs(TaskId::Commit)
+    }
+
+    /// What a reduce task has to read, in the order of the map tasks; `None` if some of it isn't there.
+    pub fn sources(&self, partition: u32) -> Option<Vec<Source>> {
+        let mut sources = Vec::new();
+        for (task, manifest) in (0..).zip(&self.maps) {
+            let manifest = manifest.as_ref()?;
+            let segments: Vec<_> =
+                manifest.segments.iter().filter(|segment| segment.partition == partition).copied().collect();
+            if !segments.is_empty() {
+                let FileInfo { name, at, .. } = manifest.file.clone();
+                sources.push(Source { task, attempt: manifest.attempt, name, at, segments });
+            }
+        }
+        Some(sources)
+    }
+
+    /// Whether a reduce task has read what counts. Files stay as they are, so that any attempt at a map task is as good as
+    /// another; keys don't: a key that two attempts found different must not count for one reducer as the one and for another
+    /// as the other found it.
+    fn has_read_what_counts(&self, partition: u32, reduced: &Manifest) -> bool {
+        if self.spec.keys_in.is_none() {
+            return true;
+        }
+        let sources = self.sources(partition);
+        sources.is_some_and(|sources| {
+            sources_digest(sources.iter().map(|it| (it.task, it.attempt))) == reduced.sources
+        })
+    }
+
+    /// A map task is done; if it is so for a second time, reducers that have read the first have to begin anew.
+    fn mapped(&mut self, number: u32, manifest: &Manifest) {
+        self.maps[number as usize] = Some(manifest.clone());
+        if self.spec.keys_in.is_none() {
+            return;
+        }
+        for partition in 0..self.spec.reducers {
+            let reduced = self.reduces[partition as usize].take();
+            self.reduces[partition as usize] = reduced.filter(|it| self.has_read_what_counts(partition, it));
+        }
+    }
+
+    /// The attempts whose files are the output, in its order.
+    pub fn winners(&self) -> impl Iterator<Item = &Manifest> {
         let won = if self.spec.reducers == 0 { &self.maps } else { &self.reduces };
-        won.iter().flatten().map(|manifest| manifest.file.clone()).collect()
+        won.iter().flatten()
     }
 
     /// Sums over the attempts that count, so that what ran twice counts once.
@@ -167,6 +219,22 @@ impl JobRecord {
         totals
     }
 
+    /// The output of an attempt that has won can't be read any more. Whether that matters.
+    fn lose(&mut self, task: usize, attempt: AttemptId) -> bool {
+        // Nobody needs run files any more when all is reduced; and what is in the store stays there.
+        let is_reduced = self.needs(TaskId::Commit);
+        let places = match (self.spec.reducers, is_reduced) {
+            (0, _) | (_, false) => self.maps.get_mut(task),
+            (_, true) => self.reduces.get_mut(task),
+        };
+        let matters = !(is_reduced && self.spec.keys_out.is_some());
+        let lost = places.filter(|_| matters).and_then(|done| done.take_if(|it| it.attempt == attempt));
+        if lost.is_some() {
+            self.lost.insert(attempt);
+        }
+        lost.is_some()
+    }
+
     fn end(&mut self, state: JobState) {
         self.ended = Some(self.totals());
         self.state = state;
@@ -174,6 +242,7 @@ impl JobRecord {
         self.spec.tasks = Vec::new();
         for done in self.maps.iter_mut().chain(&mut self.reduces).flatten() {
             done.segments = Vec::new();
+            done.file.pieces = Vec::new();
         }
     }
 
@@ -235,11 +304,14 @@ impl Ledger {
                 Applied::Submitted(job)
             }
             Fact::TaskDone { job, task, manifest } => self.change(*job, |record| {
-                if !record.needs(*task) {
+                if !record.needs(*task) || record.lost.contains(&manifest.attempt) {
                     return false;
                 }
                 match task {
-                    TaskId::Map(number) => record.maps[*number as usize] = Some(manifest.clone()),
+                    TaskId::Map(number) => record.mapped(*number, manifest),
+                    TaskId::Reduce(number) if !record.has_read_what_counts(*number, manifest) => {
+                        return false;
+                    }
                     TaskId::Reduce(number) => record.reduces[*number as usize] = Some(manifest.clone()),
                     TaskId::Commit => record.end(JobState::Committed),
                     TaskId::Clean => record.cleaned = true,
@@ -262,12 +334,9 @@ impl Ledger {
             }),
             Fact::OutputsLost { job, outputs } => self.change(*job, |record| {
                 let mut any = false;
-                for (task, attempt) in outputs {
-                    let done = record.maps.get_mut(*task as usize);
-                    any |= record.state == JobState::Running
-                        && done
-                            .and_then(|done| done.take_if(|manifest| manifest.attempt == *attempt))
-                            .is_some();
+                let lost = if record.state == JobState::Running { &outputs[..] } else { &[] };
+                for (task, attempt) in lost {
+                    any |= record.lose(*task as usize, *attempt);
                 }
                 any
             }),
@@ -285,11 +354,11 @@ impl Ledger {
 
     fn end(&mut self, job: JobId, state: JobState) -> Applied {
         self.change(job, |record| {
-            let is_running = record.state == JobState::Running;
-            if is_running {
+            let ends = record.state == JobState::Running && !record.is_past_return();
+            if ends {
                 record.end(state);
             }
-            is_running
+            ends
         })
     }
 
@@ -322,6 +391,17 @@ impl Ledger {
     /// Jobs that run.
     pub fn running(&self) -> impl Iterator<Item = (JobId, &JobRecord)> {
         self.jobs().filter(|(_, record)| record.state == JobState::Running)
+    }
+
+    /// Whether this attempt is the one that counts.
+    pub fn has_won(&self, job: JobId, task: TaskId, attempt: AttemptId) -> bool {
+        let Some(record) = self.job(job) else { return false };
+        let done = match task {
+            TaskId::Map(number) => record.maps.get(number as usize),
+            TaskId::Reduce(number) => record.reduces.get(number as usize),
+            TaskId::Commit | TaskId::Clean => None,
+        };
+        done.and_then(Option::as_ref).is_some_and(|manifest| manifest.attempt == attempt)
     }
 
     /// Whether an attempt at this task could still count.

@@ -32,7 +32,7 @@ pub use ledger::{Applied, Failure, JobRecord, JobState, Ledger};
 pub use request::{JobStatus, Request, Response, Running, WorkerId};
 
 use super::spec::{AttemptId, JobId, TaskId};
-use schedule::Speeds;
+use schedule::{Able, Speeds};
 use std::collections::BTreeMap;
 
 /// Time in milliseconds of any clock that doesn't go back.
@@ -72,6 +72,8 @@ pub enum Verdict {
 struct Worker {
     heard: Millis,
     name: String,
+    /// It is here only for the end of its own job, and does nothing else.
+    only_ends: bool,
 }
 
 #[derive(Debug)]
@@ -128,10 +130,15 @@ impl Coordinator {
                 Some(record) if record.state != JobState::Running => {
                     Verdict::Reply(Response::Refused(format!("{job} is {} already", record.state.name())))
                 }
+                Some(record) if record.is_past_return() => Verdict::Reply(Response::Refused(format!(
+                    "{job} is past its last task: its keys are being published, and will be there in a moment"
+                ))),
                 Some(_) => Verdict::Log(Fact::Cancelled { job }),
             },
-            Request::Poll { worker, name, running, wants } => {
-                Verdict::Reply(self.poll(ledger, now, worker, name, &running, wants))
+            Request::Poll { worker, name, running, wants, only, blind } => {
+                let wants = wants.then_some(Able { only, blind });
+                let id = self.hear_poll(now, worker, name, only.is_some());
+                Verdict::Reply(self.poll(ledger, now, id, &running, wants))
             }
             Request::Done { worker, job, task, manifest } => {
                 self.hear(worker, now);
@@ -139,7 +146,11 @@ impl Coordinator {
                     true => Verdict::Log(Fact::TaskDone { job, task, manifest }),
                     false => {
                         self.attempts.remove(&manifest.attempt);
-                        Verdict::Reply(Response::Late)
+                        Verdict::Reply(match ledger.has_won(job, task, manifest.attempt) {
+                            // The answer of the first time was lost.
+                            true => Response::Accepted,
+                            false => Response::Late,
+                        })
                     }
                 }
             }
@@ -183,7 +194,12 @@ impl Coordinator {
         match ledger.apply(fact) {
             Applied::Submitted(job) => Response::Submitted { job },
             Applied::Taken => Response::Accepted,
-            Applied::Late => Response::Late,
+            Applied::Late => match fact {
+                Fact::TaskDone { job, task, manifest } if ledger.has_won(*job, *task, manifest.attempt) => {
+                    Response::Accepted
+                }
+                _ => Response::Late,
+            },
         }
     }
 
@@ -199,8 +215,8 @@ impl Coordinator {
             let Attempt { job, task, .. } = attempt;
             facts.push(Fact::TaskFailed { job, task, attempt: id, what, at: None });
         }
-        let mut running = ledger.running().peekable();
-        if !self.workers.is_empty() || running.peek().is_none() {
+        let mut running = ledger.running().filter(|(_, record)| !record.is_past_return()).peekable();
+        if self.workers.values().any(|worker| !worker.only_ends) || running.peek().is_none() {
             self.deserted = None;
         } else if *self.deserted.get_or_insert(now) + self.settings.grace_ms <= now {
             let why = format!(
@@ -223,17 +239,28 @@ impl Coordinator {
         AttemptId { term: self.term, counter: self.counter }
     }
 
+    fn hear_poll(
+        &mut self,
+        now: Millis,
+        worker: Option<WorkerId>,
+        name: String,
+        only_ends: bool,
+    ) -> WorkerId {
+        let id = worker.unwrap_or_else(|| WorkerId(self.next_id()));
+        let known = self.workers.entry(id).and_modify(|known| known.heard = now);
+        known.or_insert(Worker { heard: now, name, only_ends });
+        id
+    }
+
+    /// `wants`: what it can do, if it could do something.
     fn poll(
         &mut self,
         ledger: &Ledger,
         now: Millis,
-        worker: Option<WorkerId>,
-        name: String,
+        id: WorkerId,
         running: &[Running],
-        wants: bool,
+        wants: Option<Able>,
     ) -> Response {
-        let id = worker.unwrap_or_else(|| WorkerId(self.next_id()));
-        self.workers.entry(id).and_modify(|known| known.heard = now).or_insert(Worker { heard: now, name });
         let mut stop = Vec::new();
         for Running { job, task, attempt, progress } in running {
             if !ledger.may_finish(*job, *task) {
@@ -257,7 +284,8 @@ impl Coordinator {
         // What it no longer runs and never reported.
         let gone = |attempt: &AttemptId| !running.iter().any(|it| it.attempt == *attempt);
         self.attempts.retain(|attempt, it| it.worker != id || !gone(attempt));
-        let assignment = if wants && running.is_empty() { self.assign(ledger, now, id) } else { None };
+        let able = wants.filter(|_| running.is_empty());
+        let assignment = able.and_then(|able| self.assign(ledger, now, id, &able));
         Response::Work {
             worker: id,
             assignment: assignment.map(Box::new),

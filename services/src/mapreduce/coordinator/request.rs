@@ -57,6 +57,12 @@ pub enum Request {
         running: Vec<Running>,
         /// Whether I could do something.
         wants: bool,
+        /// I am here only to make the output of this job visible.
+        #[serde(default)]
+        only: Option<JobId>,
+        /// The output of these I can't make visible: I don't see their folders.
+        #[serde(default)]
+        blind: Vec<JobId>,
     },
     /// I have done it, and what it left is where others can read it.
     Done {
@@ -121,7 +127,7 @@ pub enum Response {
     },
     /// It counts.
     Accepted,
-    /// Somebody else was first, or the job has ended: forget it.
+    /// Somebody else was first, or the job has ended: forget it, and remove what it has left. It won't count later either.
     Late,
     /// It can't be.
     Refused(String),

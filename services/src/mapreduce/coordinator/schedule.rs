@@ -3,7 +3,7 @@
 use super::ledger::JobRecord;
 use super::request::{JobStatus, WorkerId};
 use super::{Attempt, Coordinator, Ledger, Millis};
-use crate::mapreduce::spec::{Assignment, AttemptId, JobId, Source, TaskId};
+use crate::mapreduce::spec::{Assignment, AttemptId, JobId, TaskId};
 use std::collections::BTreeMap;
 
 /// An attempt gets a competitor when it has taken so many times what others took for as much.
@@ -41,10 +41,32 @@ fn megabytes(bytes: u64) -> f64 {
     (bytes as f64 / 1e6).max(0.1)
 }
 
+/// What a worker can do.
+#[derive(Debug, Default)]
+pub(super) struct Able {
+    /// Only ends this job.
+    pub(super) only: Option<JobId>,
+    /// Doesn't see the output of these.
+    pub(super) blind: Vec<JobId>,
+}
+
+impl Able {
+    fn can(&self, job: JobId, task: TaskId) -> bool {
+        let ends = matches!(task, TaskId::Commit | TaskId::Clean);
+        self.only.is_none_or(|only| ends && only == job) && !(ends && self.blind.contains(&job))
+    }
+}
+
 impl Coordinator {
     /// Gives a worker something to do, if there is anything.
-    pub(super) fn assign(&mut self, ledger: &Ledger, now: Millis, worker: WorkerId) -> Option<Assignment> {
-        let (job, task) = self.idle(ledger).or_else(|| self.slow(ledger, now, worker))?;
+    pub(super) fn assign(
+        &mut self,
+        ledger: &Ledger,
+        now: Millis,
+        worker: WorkerId,
+        able: &Able,
+    ) -> Option<Assignment> {
+        let (job, task) = self.idle(ledger, able).or_else(|| self.slow(ledger, now, worker, able))?;
         let record = ledger.job(job)?;
         let attempt = self.next_id();
         let begun = Attempt { job, task, worker, since: now, progress: 0, progressed: now };
@@ -57,16 +79,17 @@ impl Coordinator {
     }
 
     /// A task that nobody is at.
-    fn idle(&self, ledger: &Ledger) -> Option<(JobId, TaskId)> {
+    fn idle(&self, ledger: &Ledger, able: &Able) -> Option<(JobId, TaskId)> {
         let taken = |job, task| self.attempts.values().any(|it| it.job == job && it.task == task);
         ledger.jobs().find_map(|(job, record)| {
             let open = record.open_tasks().into_iter();
-            open.map(|task| (job, task)).find(|(job, task)| !taken(*job, *task))
+            let open = open.map(|task| (job, task)).filter(|(job, task)| able.can(*job, *task));
+            open.into_iter().find(|(job, task)| !taken(*job, *task))
         })
     }
 
     /// A task whose only attempt takes too long, or whose worker is silent.
-    fn slow(&self, ledger: &Ledger, now: Millis, worker: WorkerId) -> Option<(JobId, TaskId)> {
+    fn slow(&self, ledger: &Ledger, now: Millis, worker: WorkerId, able: &Able) -> Option<(JobId, TaskId)> {
         let mut attempts_of: BTreeMap<(JobId, TaskId), u32> = BTreeMap::new();
         for attempt in self.attempts.values() {
             *attempts_of.entry((attempt.job, attempt.task)).or_default() += 1;
@@ -81,6 +104,7 @@ impl Coordinator {
                 && attempt.worker != worker
                 && attempts_of[&(attempt.job, attempt.task)] == 1
                 && record.needs(attempt.task)
+                && able.can(attempt.job, attempt.task)
                 && (silent || self.is_slow(record, attempt, now))
         });
         slow.min_by_key(|attempt| attempt.since).map(|attempt| (attempt.job, attempt.task))
@@ -89,7 +113,11 @@ impl Coordinator {
     fn is_slow(&self, record: &JobRecord, attempt: &Attempt, now: Millis) -> bool {
         let took = now.saturating_sub(attempt.since);
         let Some(median) = self.speeds.median(attempt.task) else { return false };
-        took >= SLOW_AFTER_MS && took as f64 > SLOW_TIMES * median * megabytes(bytes_of(record, attempt.task))
+        // How much there is in a shard isn't known before it is read.
+        let is_known = !(matches!(attempt.task, TaskId::Map(_)) && record.spec.keys_in.is_some());
+        is_known
+            && took >= SLOW_AFTER_MS
+            && took as f64 > SLOW_TIMES * median * megabytes(bytes_of(record, attempt.task))
     }
 
     /// What is known of jobs: facts, and who is at what.
@@ -120,7 +148,11 @@ impl Coordinator {
             output: record.spec.output.clone(),
             maps: done(&record.maps),
             reduces: done(&record.reduces),
-            input_bytes: ((totals.input_bytes + maps_read).min(all), all),
+            input_bytes: match record.spec.keys_in {
+                None => ((totals.input_bytes + maps_read).min(all), all),
+                // How much it will be isn't known before the end.
+                Some(_) => (totals.input_bytes + maps_read, 0),
+            },
             shuffle_bytes: totals.shuffle_bytes,
             output_bytes: totals.output_bytes,
             records_in: totals.records_in,
@@ -131,7 +163,7 @@ impl Coordinator {
                 .collect(),
             failures: record.failures.clone(),
             skipped: record.skipped.clone(),
-            workers: self.workers.len() as u64,
+            workers: self.workers.values().filter(|worker| !worker.only_ends).count() as u64,
         }
     }
 }
@@ -160,22 +192,16 @@ fn assignment(job: JobId, record: &JobRecord, task: TaskId, attempt: AttemptId) 
         skip: record.skipped.clone(),
         sources: Vec::new(),
         outputs: Vec::new(),
+        winners: Vec::new(),
         counters: BTreeMap::new(),
     };
     match task {
         TaskId::Reduce(partition) => {
-            for (task, manifest) in (0..).zip(&record.maps) {
-                let manifest = manifest.as_ref()?;
-                let segments = manifest.segments.iter().filter(|segment| segment.partition == partition);
-                let segments: Vec<_> = segments.copied().collect();
-                if !segments.is_empty() {
-                    let name = manifest.file.name.clone();
-                    given.sources.push(Source { task, attempt: manifest.attempt, name, segments });
-                }
-            }
+            given.sources = record.sources(partition)?;
         }
         TaskId::Commit => {
-            given.outputs = record.outputs();
+            given.outputs = record.winners().map(|manifest| manifest.file.clone()).collect();
+            given.winners = record.winners().map(|manifest| manifest.attempt).collect();
             given.counters = record.totals().counters;
         }
         TaskId::Map(_) | TaskId::Clean => {}

@@ -2,7 +2,9 @@ use super::*;
 use crate::mapreduce::RecordAt;
 use crate::mapreduce::partition::Partitioner;
 use crate::mapreduce::run::Segment;
-use crate::mapreduce::spec::{Assignment, FileInfo, InputFile, JobSpec, Manifest, Split};
+use crate::mapreduce::spec::{
+    Assignment, FileInfo, InputFile, JobSpec, KeysIn, KeysOut, Manifest, Split, sources_digest,
+};
 
 fn spec(maps: u32, reducers: u32) -> JobSpec {
     let split = |n: u32| Split { file: 0, start: u64::from(n) * 1000, end: u64::from(n + 1) * 1000 };
@@ -13,7 +15,9 @@ fn spec(maps: u32, reducers: u32) -> JobSpec {
         streaming: None,
         inputs: vec![InputFile { path: "/in".into(), bytes: u64::from(maps) * 1000, modified_ns: 0 }],
         tasks: (0..maps).map(|n| vec![split(n)]).collect(),
+        keys_in: None,
         output: "/out".into(),
+        keys_out: None,
         work: "/out/_work-1".into(),
         overwrite: false,
         reducers,
@@ -84,7 +88,8 @@ impl Rig {
         });
         let running: Vec<Running> = running.collect();
         let wants = running.is_empty();
-        match self.ask(Request::Poll { worker, name: "w".into(), running, wants }) {
+        match self.ask(Request::Poll { worker, name: "w".into(), running, wants, only: None, blind: vec![] })
+        {
             Response::Work { worker, assignment, stop, .. } => (worker, assignment.map(|it| *it), stop),
             other => panic!("{other:?}"),
         }
@@ -119,8 +124,9 @@ fn manifest(attempt: AttemptId) -> Manifest {
     let segment = |partition| Segment { partition, offset: 8, bytes: 100, records: 3 };
     Manifest {
         attempt,
-        file: FileInfo { name: format!("file-{attempt}"), bytes: 10, crc: 0 },
+        file: FileInfo { name: format!("file-{attempt}"), bytes: 10, ..FileInfo::default() },
         segments: vec![segment(0), segment(1)],
+        sources: 0,
         records_in: 5,
         records_out: 3,
         bytes_in: 1000,
@@ -210,7 +216,7 @@ fn the_order_of_the_log_decides_even_between_answers_on_their_way() {
         .collect();
     assert_eq!(rig.log(facts[1].clone()), Response::Accepted);
     assert_eq!(rig.log(facts[0].clone()), Response::Late);
-    assert_eq!(rig.log(facts[1].clone()), Response::Late, "nor does the same count twice");
+    assert_eq!(rig.log(facts[1].clone()), Response::Accepted, "the same is told the same, and counts once");
 }
 
 #[test]
@@ -349,7 +355,14 @@ fn an_attempt_without_progress_fails_however_alive_its_worker_is() {
     let Assignment { task, attempt, .. } = given.unwrap();
     for _ in 0..11 {
         let running = vec![Running { job, task, attempt, progress: 1 }];
-        rig.ask(Request::Poll { worker: Some(worker), name: "w".into(), running, wants: false });
+        rig.ask(Request::Poll {
+            worker: Some(worker),
+            name: "w".into(),
+            running,
+            wants: false,
+            only: None,
+            blind: vec![],
+        });
         rig.pass(500);
     }
     assert!(rig.ledger.job(job).unwrap().failures[0].what.contains("no progress"));
@@ -403,4 +416,117 @@ fn a_worker_that_dies_at_a_task_has_failed_it() {
         rig.ask(Request::Goodbye { worker, what: "killed".into() });
     }
     assert!(matches!(rig.state(job), JobState::Failed(why) if why.contains("killed")));
+}
+
+fn from_keys(maps: u32, reducers: u32) -> JobSpec {
+    JobSpec {
+        keys_in: Some(KeysIn { shards: 8, pattern: None, first: None, last: None }),
+        ..spec(maps, reducers)
+    }
+}
+
+fn to_keys(maps: u32, reducers: u32) -> JobSpec {
+    JobSpec { keys_out: Some(KeysOut { shards: 8, prefix: "out:".into() }), ..spec(maps, reducers) }
+}
+
+impl Rig {
+    /// As a worker does it: a reduce task says what it has read.
+    fn reduced(&mut self, worker: WorkerId, given: &Assignment) -> Response {
+        let sources = sources_digest(given.sources.iter().map(|it| (it.task, it.attempt)));
+        let manifest = Manifest { sources, ..manifest(given.attempt) };
+        self.ask(Request::Done { worker, job: given.job, task: given.task, manifest })
+    }
+
+    fn lose(&mut self, job: JobId, given: &Assignment) {
+        let outputs = vec![(given.sources[0].task, given.sources[0].attempt)];
+        assert_eq!(self.log(Fact::OutputsLost { job, outputs }), Response::Accepted);
+    }
+}
+
+#[test]
+fn what_reducers_have_read_of_keys_is_of_one_attempt_or_is_read_again() {
+    let mut rig = Rig::new();
+    let job = rig.submit(from_keys(1, 3));
+    let (worker, first, _) = rig.poll(None, &[]);
+    rig.done(worker, &first.unwrap());
+    let done = rig.poll(Some(worker), &[]).1.unwrap();
+    assert_eq!(rig.reduced(worker, &done), Response::Accepted);
+    let slow = rig.poll(Some(worker), &[]).1.unwrap();
+    rig.lose(job, &slow);
+    // While the map task is open nobody knows what will count.
+    assert_eq!(rig.reduced(worker, &slow), Response::Late);
+    let again = rig.poll(Some(worker), &[]).1.unwrap();
+    assert_eq!(again.task, TaskId::Map(0));
+    rig.done(worker, &again);
+    assert_eq!(rig.reduced(worker, &slow), Response::Late);
+    assert_eq!(rig.ledger.job(job).unwrap().open_tasks(), (0..3).map(TaskId::Reduce).collect::<Vec<_>>());
+    // Of files nothing is read again.
+    let job = rig.submit(JobSpec { work: "/out/_work-2".into(), ..spec(1, 2) });
+    rig.ledger.apply(&Fact::Cancelled { job: JobId(1) });
+    rig.coordinator.attempts.clear();
+    let clean = rig.poll(Some(worker), &[]).1.unwrap();
+    rig.done(worker, &clean);
+    let first = rig.poll(Some(worker), &[]).1.unwrap();
+    rig.done(worker, &first);
+    let done = rig.poll(Some(worker), &[]).1.unwrap();
+    rig.reduced(worker, &done);
+    let slow = rig.poll(Some(worker), &[]).1.unwrap();
+    rig.lose(job, &slow);
+    assert_eq!(rig.reduced(worker, &slow), Response::Accepted);
+}
+
+#[test]
+fn a_job_whose_keys_may_show_goes_on_to_its_end() {
+    let mut rig = Rig::new();
+    let job = rig.submit(to_keys(1, 1));
+    let (worker, first, _) = rig.poll(None, &[]);
+    rig.done(worker, &first.unwrap());
+    let reduce = rig.poll(Some(worker), &[]).1.unwrap();
+    rig.reduced(worker, &reduce);
+    assert!(matches!(rig.ask(Request::Cancel { job }), Response::Refused(why) if why.contains("published")));
+    // Nor does one that was asked for before, and comes late, or the absence of workers.
+    assert_eq!(rig.log(Fact::Cancelled { job }), Response::Late);
+    let outputs = vec![(0, reduce.sources[0].attempt)];
+    assert_eq!(rig.log(Fact::OutputsLost { job, outputs }), Response::Late);
+    rig.pass(1001);
+    rig.pass(5000);
+    assert_eq!(*rig.state(job), JobState::Running);
+    let (worker, commit, _) = rig.poll(None, &[]);
+    assert_eq!(rig.done(worker, &commit.unwrap()), Response::Accepted);
+    assert_eq!(*rig.state(job), JobState::Committed);
+    let clean = rig.poll(Some(worker), &[]).1.unwrap();
+    assert_eq!(clean.task, TaskId::Clean, "what attempts have put aside goes");
+    rig.done(worker, &clean);
+    assert!(rig.poll(Some(worker), &[]).1.is_none());
+}
+
+#[test]
+fn outputs_are_made_visible_by_those_who_see_their_folder_and_made_again_if_lost() {
+    let mut rig = Rig::new();
+    let job = rig.submit(spec(1, 1));
+    let (worker, first, _) = rig.poll(None, &[]);
+    rig.done(worker, &first.unwrap());
+    let reduce = rig.poll(Some(worker), &[]).1.unwrap();
+    rig.done(worker, &reduce);
+    let ask = |rig: &mut Rig, worker, only, blind| {
+        let poll = Request::Poll { worker, name: "w".into(), running: vec![], wants: true, only, blind };
+        match rig.ask(poll) {
+            Response::Work { worker, assignment, .. } => (worker, assignment.map(|it| *it)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(ask(&mut rig, Some(worker), None, vec![job]).1, None);
+    let (client, commit) = ask(&mut rig, None, Some(job), vec![]);
+    let commit = commit.expect("the client that submitted it sees it");
+    assert_eq!((commit.task, &commit.winners), (TaskId::Commit, &vec![reduce.attempt]));
+    let lost = vec![(0, reduce.attempt)];
+    let (task, attempt) = (commit.task, commit.attempt);
+    let failed = Request::Failed { worker: client, job, task, attempt, what: "gone".into(), at: None, lost };
+    assert_eq!(rig.ask(failed), Response::Accepted);
+    assert_eq!(ask(&mut rig, Some(client), Some(job), vec![]).1, None, "it does nothing else");
+    let again = rig.poll(Some(worker), &[]).1.unwrap();
+    assert_eq!(again.task, TaskId::Reduce(0));
+    rig.done(worker, &again);
+    assert_eq!(rig.finish(worker).len(), 1);
+    assert_eq!(*rig.state(job), JobState::Committed);
 }

@@ -1,14 +1,18 @@
 //! One attempt at one task.
 
-use super::files::{self, ReadFile};
+use super::files;
+use super::gather::gather;
+use super::site::Site;
+use super::store::Store;
+use super::store::output::{AsPairs, Aside};
 use super::streaming;
 use crate::mapreduce::collect::{Collector, Plan};
-use crate::mapreduce::job::{Emit, InputFormat};
-use crate::mapreduce::map::{Position, SplitOf, map_split};
+use crate::mapreduce::map::Position;
 use crate::mapreduce::reduce::{Output, reduce};
 use crate::mapreduce::run::{RunWriter, SegmentReader};
-use crate::mapreduce::spec::{Assignment, AttemptId, FileInfo, JobId, JobSpec, Manifest, TaskId};
-use crate::mapreduce::split::BlockReader;
+use crate::mapreduce::spec::{
+    Assignment, AttemptId, FileInfo, JobId, JobSpec, Manifest, TaskId, sources_digest,
+};
 use crate::mapreduce::{Job, MrError, RecordAt, Registry};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -33,8 +37,10 @@ pub struct Failed {
     pub what: String,
     /// At which record.
     pub at: Option<RecordAt>,
-    /// Outputs of map tasks that can't be read.
+    /// Outputs of other tasks that can't be read.
     pub lost: Vec<(u32, AttemptId)>,
+    /// Another worker can do it.
+    pub elsewhere: bool,
 }
 
 impl From<MrError> for Failed {
@@ -43,7 +49,8 @@ impl From<MrError> for Failed {
             MrError::User { at, .. } => at.clone(),
             _ => None,
         };
-        Self { what: error.to_string(), at, lost: Vec::new() }
+        let elsewhere = matches!(error, MrError::Elsewhere(_));
+        Self { what: error.to_string(), at, lost: Vec::new(), elsewhere }
     }
 }
 
@@ -51,6 +58,9 @@ impl From<MrError> for Failed {
 #[derive(Debug)]
 pub struct Executor {
     registry: Registry,
+    site: Arc<Site>,
+    /// Once it was needed.
+    store: Option<Store>,
     /// Of the job that it worked for last.
     current: Option<Current>,
     buffer: Vec<u8>,
@@ -71,8 +81,8 @@ impl std::fmt::Debug for Current {
 
 impl Executor {
     /// One that knows these jobs.
-    pub fn new(registry: Registry) -> Self {
-        Self { registry, current: None, buffer: Vec::new() }
+    pub fn new(registry: Registry, site: Arc<Site>) -> Self {
+        Self { registry, site, store: None, current: None, buffer: Vec::new() }
     }
 
     /// Does a task.
@@ -101,10 +111,13 @@ impl Executor {
                 let said = panic.downcast_ref::<String>().map(String::as_str);
                 let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
                 let at = position.get().and_then(|(file, offset)| {
-                    let input = spec.inputs.get(file as usize)?.path.clone();
+                    let input = match spec.keys_in {
+                        None => spec.inputs.get(file as usize)?.path.clone(),
+                        Some(_) => position.key(),
+                    };
                     Some(RecordAt { input, offset })
                 });
-                Err(Failed { what: format!("the job's code panicked: {said}"), at, lost: Vec::new() })
+                Err(Failed { what: format!("the job's code panicked: {said}"), at, ..Failed::default() })
             }
         }
     }
@@ -122,22 +135,48 @@ impl Executor {
         shared: &Shared,
         position: &Position,
     ) -> Result<Manifest, Failed> {
-        match given.task {
-            TaskId::Commit => {
-                files::commit(spec, &given.outputs, &given.counters)?;
+        let shipped = spec.streaming.as_ref().filter(|it| it.has_files).and_then(|it| it.folder.as_ref());
+        let ends = matches!(given.task, TaskId::Commit | TaskId::Clean);
+        let reads_store = !ends && (spec.keys_in.is_some() || shipped.is_some());
+        if self.store.is_none() && (reads_store || spec.keys_out.is_some()) {
+            self.store = Some(self.site.connect()?);
+        }
+        match (given.task, &spec.keys_out, &self.store) {
+            (TaskId::Commit, Some(out), Some(store)) => {
+                let goes_on = |bytes| went_on(shared, bytes);
+                store.publish(spec, out, &given.outputs, &given.counters, goes_on)?;
                 return Ok(nothing(given.attempt));
             }
-            TaskId::Clean => {
+            (TaskId::Clean, Some(out), Some(store)) => {
+                store.sweep(spec, out)?;
+                return Ok(nothing(given.attempt));
+            }
+            (TaskId::Commit, ..) => {
+                let bring = || match self.site.folder {
+                    None => Ok(()),
+                    Some(_) => gather(&self.site, spec, given, |bytes| went_on(shared, bytes)),
+                };
+                files::commit(spec, &given.outputs, &given.counters, bring)?;
+                return Ok(nothing(given.attempt));
+            }
+            (TaskId::Clean, ..) => {
                 files::remove(Path::new(&spec.work))?;
                 return Ok(nothing(given.attempt));
             }
-            TaskId::Map(_) | TaskId::Reduce(_) => {}
+            (TaskId::Map(_) | TaskId::Reduce(_), _, store) => {
+                if let (Some(folder), Some(store)) = (shipped, store) {
+                    self.site.make_runs(spec)?;
+                    store.fetch_shipped(spec, &given.attempt.to_string(), folder)?;
+                }
+            }
         }
         self.prepare(given.job, spec)?;
-        let Self { current: Some(current), buffer, .. } = self else {
+        let Self { current: Some(current), buffer, site, store, .. } = self else {
             return Err(Failed { what: "no job was prepared".to_owned(), ..Failed::default() });
         };
-        let attempt = Attempt { given, spec, shared, position, job: &current.job };
+        let store = store.as_ref();
+        let name = format!("{}-{}", given.task, given.attempt);
+        let attempt = Attempt { given, name, spec, shared, position, job: &current.job, site, store };
         match given.task {
             TaskId::Map(number) if spec.reducers == 0 => attempt.map_to_output(number, buffer),
             TaskId::Map(number) => attempt.map(number, &mut current.collector, buffer),
@@ -168,8 +207,9 @@ impl Executor {
 fn nothing(attempt: AttemptId) -> Manifest {
     Manifest {
         attempt,
-        file: FileInfo { name: String::new(), bytes: 0, crc: 0 },
+        file: FileInfo::default(),
         segments: Vec::new(),
+        sources: 0,
         records_in: 0,
         records_out: 0,
         bytes_in: 0,
@@ -177,66 +217,39 @@ fn nothing(attempt: AttemptId) -> Manifest {
     }
 }
 
-struct Attempt<'a> {
-    given: &'a Assignment,
-    spec: &'a JobSpec,
+pub(super) struct Attempt<'a> {
+    pub(super) given: &'a Assignment,
+    /// Nobody else ever has it.
+    name: String,
+    pub(super) spec: &'a JobSpec,
     shared: &'a Shared,
-    position: &'a Position,
-    job: &'a Arc<dyn Job>,
+    pub(super) position: &'a Position,
+    pub(super) job: &'a Arc<dyn Job>,
+    site: &'a Site,
+    pub(super) store: Option<&'a Store>,
+}
+
+fn went_on(shared: &Shared, bytes: u64) -> bool {
+    shared.progress.fetch_add(bytes, Ordering::Relaxed);
+    !shared.stop.load(Ordering::Relaxed)
 }
 
 impl Attempt<'_> {
-    fn name(&self) -> String {
-        format!("{}-{}", self.given.task, self.given.attempt)
-    }
-
     fn went_on(&self, bytes: u64) -> bool {
-        self.shared.progress.fetch_add(bytes, Ordering::Relaxed);
-        !self.shared.stop.load(Ordering::Relaxed)
+        went_on(self.shared, bytes)
     }
 
-    fn goes_on(&self, bytes: u64) -> Result<(), MrError> {
+    pub(super) fn goes_on(&self, bytes: u64) -> Result<(), MrError> {
         match self.went_on(bytes) {
             true => Ok(()),
             false => Err(MrError::Rejected("the attempt was told to stop".to_owned())),
         }
     }
 
-    /// Maps all splits of a task into `out`; returns records and bytes read.
-    fn map_into<E: Emit>(
-        &self,
-        number: u32,
-        out: &mut E,
-        buffer: &mut Vec<u8>,
-        mut between: impl FnMut(&mut E) -> Result<(), MrError>,
-    ) -> Result<(u64, u64), MrError> {
-        let (mut records, mut bytes) = (0, 0);
-        let splits = self.spec.tasks.get(number as usize).map(Vec::as_slice).unwrap_or_default();
-        for split in splits {
-            let input = &self.spec.inputs[split.file as usize];
-            let file = ReadFile::open_input(input)?;
-            let of = SplitOf {
-                file: split.file,
-                input: &input.path,
-                skip: &self.given.skip,
-                position: self.position,
-            };
-            let mut reader =
-                BlockReader::new(&file, &input.path, input.bytes, *split, self.job.input(), buffer);
-            records += map_split(&**self.job, &of, &mut reader, out, |out, read| {
-                self.goes_on(read)?;
-                between(out)
-            })?;
-            file.check(input)?;
-            bytes += split.end - split.start;
-        }
-        Ok((records, bytes))
-    }
-
     fn map(&self, number: u32, collector: &mut Collector, buffer: &mut Vec<u8>) -> Result<Manifest, Failed> {
-        let name = self.name();
-        let io = |what| MrError::io(what, format!("{}/{name}", self.spec.work));
-        let file = BufWriter::with_capacity(1 << 20, files::create(&self.spec.work, &name)?);
+        let (name, folder) = (self.name.clone(), self.site.make_runs(self.spec)?);
+        let io = |what| MrError::io(what, format!("{}/{name}", folder.display()));
+        let file = BufWriter::with_capacity(1 << 20, files::create(&folder, &name)?);
         let mut run = RunWriter::new(file).map_err(io("writing"))?;
         let mut counters = BTreeMap::new();
         let (records_in, bytes_in) = match &self.spec.streaming {
@@ -272,122 +285,148 @@ impl Attempt<'_> {
         let (mut file, segments) = run.finish().map_err(io("writing"))?;
         file.flush().map_err(io("writing"))?;
         let records_out = segments.iter().map(|segment| segment.records).sum();
-        let file = FileInfo { name, bytes, crc: 0 };
+        let file = FileInfo { name, bytes, at: self.site.address.clone(), ..FileInfo::default() };
         let attempt = self.given.attempt;
-        Ok(Manifest { attempt, file, segments, records_in, records_out, bytes_in, counters })
-    }
-
-    /// Hands the records of a task to a command, line by line.
-    fn feed(&self, number: u32, buffer: &mut Vec<u8>, out: &mut dyn Write) -> Result<(u64, u64), MrError> {
-        struct Raw<'a>(&'a mut dyn Write, u64, Option<io::Error>);
-        impl Emit for Raw<'_> {
-            fn emit(&mut self, _: &[u8], value: &[u8]) {
-                if self.2.is_none() {
-                    self.2 = self.0.write_all(value).err();
-                }
-                self.1 += memchr::memchr_iter(b'\n', value).count() as u64;
-                if !value.ends_with(b"\n") {
-                    self.1 += 1;
-                    if self.2.is_none() {
-                        self.2 = self.0.write_all(b"\n").err();
-                    }
-                }
-            }
-            fn counter(&mut self, _: &str, _: u64) {}
-        }
-        let mut raw = Raw(out, 0, None);
-        let (_, bytes) = self.map_into(number, &mut raw, buffer, |raw| match raw.2.take() {
-            // Whoever closes its input has read enough; its exit status tells the rest.
-            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                raw.2 = Some(error);
-                Ok(())
-            }
-            Some(error) => Err(MrError::io("writing to", "the mapper")(error)),
-            None => Ok(()),
-        })?;
-        Ok((raw.1, bytes))
+        Ok(Manifest { attempt, file, segments, sources: 0, records_in, records_out, bytes_in, counters })
     }
 
     fn map_to_output(&self, number: u32, buffer: &mut Vec<u8>) -> Result<Manifest, Failed> {
-        let name = self.name();
-        let mut out = Output::new(&**self.job, Synced::new(files::create(&self.spec.work, &name)?));
-        let mut counters = BTreeMap::new();
-        let (records_in, bytes_in) = match &self.spec.streaming {
-            None => self.map_into(number, &mut out, buffer, |out| self.check(out))?,
-            Some(commands) => {
-                let feed = |into: &mut dyn Write| self.feed(number, buffer, into);
-                streaming::map_to_output(commands, self.spec, &mut out, &mut counters, feed)?
-            }
-        };
-        self.written(name, out, (records_in, bytes_in), counters)
+        self.put_out(|out| {
+            let mut counters = BTreeMap::new();
+            let read = match &self.spec.streaming {
+                None => self.map_into(number, out, buffer, |out| self.check(out))?,
+                Some(commands) => {
+                    let feed = |into: &mut dyn Write| self.feed(number, buffer, into);
+                    streaming::map_to_output(commands, self.spec, out, &mut counters, feed)?
+                }
+            };
+            Ok((read, counters))
+        })
     }
 
     fn reduce(&self) -> Result<Manifest, Failed> {
         let (mut sources, mut bytes_in) = (Vec::new(), 0);
+        let parts = self.given.sources.iter().map(|source| source.segments.len()).sum();
         for source in &self.given.sources {
-            let path = Path::new(&self.spec.work).join(&source.name);
-            let lost = |error: MrError| Failed {
-                what: error.to_string(),
-                at: None,
-                lost: vec![(source.task, source.attempt)],
-            };
-            let file = Arc::new(ReadFile::open(&path).map_err(lost)?);
             for segment in &source.segments {
                 bytes_in += segment.bytes;
-                let path = path.display().to_string();
-                sources.push(SegmentReader::new(Arc::clone(&file), &path, *segment)?);
+                let end = segment.offset + segment.bytes;
+                let opened = self.site.open(self.spec, &source.name, source.at.as_deref(), end, parts);
+                let file = opened.map_err(|error| Failed {
+                    what: error.to_string(),
+                    lost: vec![(source.task, source.attempt)],
+                    ..Failed::default()
+                })?;
+                // As `blame` looks for it.
+                let path = format!("{}/{}", source.at.as_deref().unwrap_or(&self.spec.work), source.name);
+                sources.push(SegmentReader::new(file, &path, *segment)?);
             }
         }
-        let name = self.name();
-        let mut out = Output::new(&**self.job, Synced::new(files::create(&self.spec.work, &name)?));
-        let mut counters = BTreeMap::new();
         let records_in: u64 =
             self.given.sources.iter().flat_map(|it| &it.segments).map(|it| it.records).sum();
         let per_record = bytes_in as f64 / records_in.max(1) as f64;
         let progress = |records: u64| self.went_on((records as f64 * per_record) as u64);
-        let done = match &self.spec.streaming {
-            None => reduce(&**self.job, sources, &mut out, progress),
-            Some(commands) => {
-                streaming::reduce(commands, self.spec, sources, &mut out, &mut counters, progress)
-            }
-        };
-        done.map_err(|error| self.blame(error))?;
-        self.written(name, out, (records_in, bytes_in), counters)
+        self.put_out(|out| {
+            let mut counters = BTreeMap::new();
+            let done = match &self.spec.streaming {
+                None => reduce(&**self.job, sources, out, progress),
+                Some(commands) => {
+                    streaming::reduce(commands, self.spec, sources, out, &mut counters, progress)
+                }
+            };
+            done.map_err(|error| self.blame(error))?;
+            Ok(((records_in, bytes_in), counters))
+        })
     }
 
-    /// A damaged run file is a lost output of its map task.
+    /// Gives `work` somewhere to write the output to, under the attempt's own name. What it returns is records and bytes read, and
+    /// counters.
+    fn put_out(
+        &self,
+        work: impl FnOnce(&mut Output<'_, Sink<'_>>) -> Result<((u64, u64), BTreeMap<String, u64>), Failed>,
+    ) -> Result<Manifest, Failed> {
+        let Some((out, store)) = self.spec.keys_out.as_ref().zip(self.store) else {
+            let folder = self.site.make_drafts(self.spec)?;
+            let file = files::create(&folder, &self.name)?;
+            let mut out = Output::new(&**self.job, Sink::File(file));
+            let (read, counters) = work(&mut out)?;
+            return self.written(out, read, counters);
+        };
+        let key_fields = self.spec.streaming.as_ref().map(|commands| commands.key_fields);
+        let job = AsPairs { job: &**self.job, key_fields };
+        let mut out = Output::new(&job, Sink::Aside(Aside::new(store, self.spec, out, &self.name)));
+        match work(&mut out) {
+            Ok((read, counters)) => self.written(out, read, counters),
+            Err(failed) => {
+                if let Sink::Aside(aside) = out.give_up() {
+                    aside.give_up();
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// A damaged run file is a lost output of its map task. With a worker that can't be reached, everything is lost that it has.
     fn blame(&self, error: MrError) -> Failed {
-        let path = match &error {
-            MrError::Damaged { path, .. } | MrError::Io { path, .. } => path.clone(),
+        let (path, is_unreachable) = match &error {
+            MrError::Damaged { path, .. } => (path.clone(), false),
+            MrError::Io { path, source, .. } => (path.clone(), source.kind() != io::ErrorKind::NotFound),
             _ => return error.into(),
         };
         let is_it = |name: &str| path.ends_with(&format!("/{name}"));
-        let lost = self.given.sources.iter().filter(|source| is_it(&source.name));
-        Failed { what: error.to_string(), at: None, lost: lost.map(|it| (it.task, it.attempt)).collect() }
+        let at = self.given.sources.iter().find(|it| is_it(&it.name)).and_then(|it| it.at.clone());
+        let folder = self.site.runs(self.spec);
+        let lost = self.given.sources.iter().filter(|source| {
+            let with_it = is_unreachable && at.is_some() && source.at == at;
+            is_it(&source.name) || (with_it && !folder.join(&source.name).exists())
+        });
+        let lost = lost.map(|it| (it.task, it.attempt)).collect();
+        Failed { what: error.to_string(), lost, ..Failed::default() }
     }
 
-    fn check<W: Write>(&self, out: &mut Output<'_, W>) -> Result<(), MrError> {
-        let path = || format!("{}/{}", self.spec.work, self.name());
-        out.take_error().map_or(Ok(()), |error| Err(MrError::io("writing", path())(error)))
+    fn check(&self, out: &mut Output<'_, Sink<'_>>) -> Result<(), MrError> {
+        out.take_error().map_or(Ok(()), |error| Err(MrError::io("writing", self.shown())(error)))
+    }
+
+    /// The output, in words.
+    fn shown(&self) -> String {
+        match self.spec.keys_out {
+            None => format!("{}/{}", self.spec.work, self.name),
+            Some(_) => self.spec.output.clone(),
+        }
     }
 
     fn written(
         &self,
-        name: String,
-        out: Output<'_, Synced>,
+        out: Output<'_, Sink<'_>>,
         (records_in, bytes_in): (u64, u64),
         mut counters: BTreeMap<String, u64>,
     ) -> Result<Manifest, Failed> {
-        let io = |what| MrError::io(what, format!("{}/{name}", self.spec.work));
-        let (file, written) = out.finish().map_err(io("writing"))?;
-        file.finish().map_err(io("syncing"))?;
+        let io = |what| MrError::io(what, self.shown());
+        let (mut sink, written) = out.finish().map_err(io("writing"))?;
+        let pieces = match sink.finish() {
+            Ok(pieces) => pieces,
+            Err(error) => {
+                if let Sink::Aside(aside) = &sink {
+                    aside.give_up();
+                }
+                return Err(io("syncing")(error).into());
+            }
+        };
         for (counter, n) in written.counters {
             *counters.entry(counter).or_default() += n;
         }
         Ok(Manifest {
             attempt: self.given.attempt,
-            file: FileInfo { name, bytes: written.bytes, crc: written.crc },
+            file: FileInfo {
+                name: self.name.clone(),
+                bytes: written.bytes,
+                crc: written.crc,
+                at: self.site.address.clone().filter(|_| !self.site.sees_work(self.spec)),
+                pieces,
+            },
             segments: Vec::new(),
+            sources: sources_digest(self.given.sources.iter().map(|it| (it.task, it.attempt))),
             records_in,
             records_out: written.records,
             bytes_in,
@@ -396,30 +435,33 @@ impl Attempt<'_> {
     }
 }
 
-/// A file that is synced before anybody hears of it.
+/// Where output goes.
 #[derive(Debug)]
-pub struct Synced {
-    file: File,
+enum Sink<'a> {
+    /// A file that is synced before anybody hears of it.
+    File(File),
+    /// The store.
+    Aside(Aside<'a>),
 }
 
-impl Synced {
-    fn new(file: File) -> Self {
-        Self { file }
-    }
-
-    fn finish(self) -> io::Result<()> {
-        self.file.sync_data()
+impl Sink<'_> {
+    /// When it returns, what was written is durable. Pieces in the store.
+    fn finish(&mut self) -> io::Result<Vec<(u16, u32)>> {
+        match self {
+            Self::File(file) => file.sync_data().map(|()| Vec::new()),
+            Self::Aside(aside) => aside.finish(),
+        }
     }
 }
 
-impl Write for Synced {
+impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        match self {
+            Self::File(file) => file.write(bytes),
+            Self::Aside(aside) => aside.write(bytes),
+        }
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
-
-/// How records are cut that go to a command: whole blocks of lines.
-pub(super) const STREAMED: InputFormat = InputFormat::Blocks;

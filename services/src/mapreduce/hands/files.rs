@@ -1,5 +1,6 @@
 //! Files: inputs as they were when the job was submitted, private files of attempts, output that appears at once.
 
+use super::execute::Failed;
 use crate::mapreduce::MrError;
 use crate::mapreduce::run::ReadAt;
 use crate::mapreduce::spec::{FileInfo, InputFile, JobSpec};
@@ -10,6 +11,14 @@ use std::path::{Path, PathBuf};
 
 /// What says that an output is whole: sizes and checksums of its files.
 pub const SUCCESS: &str = "_SUCCESS";
+
+/// In a job's own folder: files of its output are being renamed, so all of them were there.
+const COMMITTING: &str = "committing";
+
+/// Whether a job's output is being made visible.
+pub fn is_committing(work: &Path) -> bool {
+    work.join(COMMITTING).exists()
+}
 
 /// A file that is read at any place.
 #[derive(Debug)]
@@ -142,8 +151,8 @@ fn matching(folder: &Path, names: &[String], into: &mut Vec<PathBuf>) -> Result<
 ///
 /// # Errors
 /// [`MrError::Io`]: among others if the job has ended, and its folder is gone.
-pub fn create(work: &str, name: &str) -> Result<File, MrError> {
-    let path = Path::new(work).join(name);
+pub fn create(folder: &Path, name: &str) -> Result<File, MrError> {
+    let path = folder.join(name);
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
     file.map_err(MrError::io("creating", path.display()))
 }
@@ -193,18 +202,20 @@ pub fn part_name(place: usize) -> String {
 }
 
 /// Makes a job's output visible, as the files that have won; says so in [`SUCCESS`] last. May be interrupted anywhere and
-/// done again by another.
+/// done again by another. `bring` brings them into the job's own folder.
 ///
 /// # Errors
-/// [`MrError::Rejected`] if another output has appeared there, [`MrError::Io`].
+/// [`MrError::Elsewhere`] if this worker doesn't see the output, [`MrError::Rejected`] if another output has appeared there,
+/// [`MrError::Io`], and as `bring`.
 pub fn commit(
     spec: &JobSpec,
     outputs: &[FileInfo],
     counters: &std::collections::BTreeMap<String, u64>,
-) -> Result<(), MrError> {
+    bring: impl FnOnce() -> Result<(), Failed>,
+) -> Result<(), Failed> {
     let (output, work) = (Path::new(&spec.output), Path::new(&spec.work));
     let success = output.join(SUCCESS);
-    let marker = work.join("committing");
+    let marker = work.join(COMMITTING);
     let parts: Vec<serde_json::Value> = (0..)
         .zip(outputs)
         .map(|(place, file)| {
@@ -215,11 +226,14 @@ pub fn commit(
         "schema": "flotilla-mr-output-1", "job": spec.name, "files": parts, "counters": counters,
     });
     let manifest = format!("{manifest:#}\n");
-    let all_renamed = outputs.iter().all(|file| !work.join(&file.name).exists());
-    if all_renamed && fs::read_to_string(&success).is_ok_and(|there| there == manifest) {
+    if is_committed(spec, outputs, &manifest) {
         // Somebody has done it all, but for what comes after.
-        return remove(work);
+        return Ok(remove(work)?);
     }
+    if !work.is_dir() {
+        return Err(MrError::Elsewhere(spec.output.clone()).into());
+    }
+    bring()?;
     let goes_on = marker.exists();
     if spec.overwrite {
         // From here on there is no output, until there is all of ours.
@@ -234,7 +248,7 @@ pub fn commit(
         }
     } else if let Some(found) = foreign(output, goes_on.then_some(outputs))? {
         let what = format!("{} has appeared in the output folder {}", found, output.display());
-        return Err(MrError::Rejected(what));
+        return Err(MrError::Rejected(what).into());
     }
     fs::write(&marker, b"").map_err(MrError::io("creating", marker.display()))?;
     for (place, file) in outputs.iter().enumerate() {
@@ -243,7 +257,7 @@ pub fn commit(
             Ok(()) => {}
             // Renamed by one who was interrupted.
             Err(error) if error.kind() == io::ErrorKind::NotFound && has_length(&to, file.bytes) => {}
-            Err(error) => return Err(MrError::io("making visible", from.display())(error)),
+            Err(error) => return Err(MrError::io("making visible", from.display())(error).into()),
         }
     }
     sync_folder(output)?;
@@ -255,7 +269,13 @@ pub fn commit(
     written.map_err(MrError::io("writing", draft.display()))?;
     fs::rename(&draft, &success).map_err(MrError::io("making visible", draft.display()))?;
     sync_folder(output)?;
-    remove(work)
+    Ok(remove(work)?)
+}
+
+fn is_committed(spec: &JobSpec, outputs: &[FileInfo], manifest: &str) -> bool {
+    let (output, work) = (Path::new(&spec.output), Path::new(&spec.work));
+    let all_renamed = outputs.iter().all(|file| !work.join(&file.name).exists());
+    all_renamed && fs::read_to_string(output.join(SUCCESS)).is_ok_and(|there| there == manifest)
 }
 
 fn has_length(path: &Path, bytes: u64) -> bool {

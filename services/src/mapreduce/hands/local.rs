@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -51,7 +52,7 @@ struct Seat {
 }
 
 enum Event {
-    Said(usize, Request),
+    Said(usize, Box<Request>),
     Gone(usize),
 }
 
@@ -154,7 +155,7 @@ impl Local<'_> {
         let mut looked = Stopwatch::start();
         loop {
             match self.events.1.recv_timeout(TICK) {
-                Ok(Event::Said(seat, request)) => self.answer(seat, request),
+                Ok(Event::Said(seat, request)) => self.answer(seat, *request),
                 Ok(Event::Gone(seat)) => self.bury(seat)?,
                 Err(_) => {}
             }
@@ -238,7 +239,7 @@ fn listen(seat: usize, socket: &UnixStream, events: &Sender<Event>) {
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
         let Ok(request) = serde_json::from_slice(&line) else { break };
-        if events.send(Event::Said(seat, request)).is_err() {
+        if events.send(Event::Said(seat, Box::new(request))).is_err() {
             return;
         }
         line.clear();
@@ -279,6 +280,6 @@ pub fn work(registry: Registry) -> Result<(), MrError> {
     let transport = Inherited { reader: BufReader::new(reader), writer: socket };
     let name = format!("pid {}", std::process::id());
     // However the talk ends, the coordinator has ended, and nobody is left to be told.
-    let _ = worker::work(transport, registry, &name);
+    let _ = worker::work(transport, registry, &name, Arc::default(), None);
     Ok(())
 }

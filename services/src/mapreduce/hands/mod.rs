@@ -5,6 +5,11 @@
 //! |---|---|
 //! | [`files`] | finding inputs, private files, making output visible |
 //! | [`execute`] | one attempt at one task |
+//! | `reading` | what a map attempt reads: files, or keys of the store |
+//! | [`shuffle`] | files between map and reduce, from one machine to another |
+//! | [`gather`] | a commit whose files are with several workers |
+//! | [`site`] | what a worker has around it |
+//! | [`store`] | keys of the store as input and output |
 //! | [`streaming`] | commands in place of functions |
 //! | [`worker`] | asks for tasks, does them, says so |
 //! | [`local`] | a coordinator and its worker processes on this machine |
@@ -16,9 +21,14 @@
 pub mod cluster;
 pub mod execute;
 pub mod files;
+pub mod gather;
 pub mod labs;
 pub mod local;
 pub mod plan;
 pub mod program;
+mod reading;
+pub mod shuffle;
+pub mod site;
+pub mod store;
 pub mod streaming;
 pub mod worker;

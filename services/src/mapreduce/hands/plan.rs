@@ -1,10 +1,11 @@
 //! From what people ask for to a job: inputs are found and cut, keys are sampled.
 
 use super::files::{self, ReadFile};
+use super::store::Store;
 use crate::mapreduce::collect::Collector;
 use crate::mapreduce::job::InputFormat;
 use crate::mapreduce::map::{Position, SplitOf, map_split};
-use crate::mapreduce::spec::{InputFile, JobSpec, Split, Streaming};
+use crate::mapreduce::spec::{InputFile, JobSpec, KeysIn, KeysOut, Split, Streaming};
 use crate::mapreduce::split::{self, BlockReader};
 use crate::mapreduce::{Job, JobArgs, MrError, Partitioner, Registry};
 use std::collections::BTreeSet;
@@ -30,8 +31,12 @@ pub struct Wish {
     pub files: Vec<String>,
     /// Input patterns.
     pub inputs: Vec<String>,
+    /// Keys as input instead.
+    pub keys_in: Option<KeysIn>,
     /// The output's folder.
     pub output: String,
+    /// Keys as output instead.
+    pub keys_out: Option<KeysOut>,
     /// Whether to replace what is there.
     pub overwrite: bool,
     /// Reduce tasks; `None`: as many as seem right.
@@ -50,23 +55,29 @@ pub struct Wish {
     pub backups: bool,
 }
 
-/// Makes a job of a wish.
+/// Makes a job of a wish. `store`: of a job whose input is keys.
 ///
 /// # Errors
-/// [`MrError::Rejected`]: what is wrong with it; [`MrError::Io`] of the inputs.
-pub fn plan(wish: Wish, registry: &Registry) -> Result<JobSpec, MrError> {
+/// [`MrError::Rejected`]: what is wrong with it; [`MrError::Io`] and [`MrError::Store`] of the inputs.
+pub fn plan(wish: Wish, registry: &Registry, store: Option<&Store>) -> Result<JobSpec, MrError> {
     let job: Box<dyn Job> = match &wish.streaming {
         Some(_) => Box::new(super::streaming::Lines),
         None => registry.make(&wish.job, &wish.args).map_err(MrError::Rejected)?,
     };
-    let inputs = files::find_inputs(&wish.inputs)?;
-    let output = std::path::absolute(&wish.output).map_err(MrError::io("resolving", &wish.output))?;
-    let Some(output) = output.to_str().map(str::to_owned) else {
-        return Err(MrError::Rejected(format!("--output {}: its name isn't UTF-8", wish.output)));
+    let inputs = match wish.keys_in {
+        None => files::find_inputs(&wish.inputs)?,
+        Some(_) => Vec::new(),
     };
-    if let Some(inside) = inputs.iter().find(|input| Path::new(&input.path).starts_with(&output)) {
-        return Err(MrError::Rejected(format!("--output {output}: the input {} is in it", inside.path)));
-    }
+    let (output, work) = match &wish.keys_out {
+        None => output_folder(&wish.output, &inputs)?,
+        Some(out) if !job.has_keys() => {
+            return Err(MrError::Rejected(format!(
+                "--to-keys {}: the output of {} has no keys, only lines",
+                out.prefix, wish.job
+            )));
+        }
+        Some(out) => (format!("keys {}*", out.prefix), format!("_work-{}", nonce()?)),
+    };
     let total: u64 = inputs.iter().map(|input| input.bytes).sum();
     let map_only = match &wish.streaming {
         Some(streaming) => streaming.reducer.is_none(),
@@ -75,10 +86,18 @@ pub fn plan(wish: Wish, registry: &Registry) -> Result<JobSpec, MrError> {
     let reducers = match (map_only, wish.reducers) {
         (true, _) => 0,
         (false, Some(reducers)) => reducers.max(1),
+        (false, None) if wish.keys_in.is_some() => wish.workers.max(1),
         (false, None) => reducers_for(total, wish.workers, job.combiner()),
     };
-    let partitioner = sample(&*job, &inputs, total, reducers)?;
-    let tasks = split::plan(&inputs, job.input(), wish.split_bytes, u64::from(wish.workers));
+    let (partitioner, tasks) = match (&wish.keys_in, store) {
+        (Some(keys), Some(store)) => {
+            (sample_keys(&*job, store, keys, reducers)?, split::plan_shards(keys.shards))
+        }
+        _ => {
+            let partitioner = sample(&*job, &inputs, total, reducers)?;
+            (partitioner, split::plan(&inputs, job.input(), wish.split_bytes, u64::from(wish.workers)))
+        }
+    };
     let name = match &wish.streaming {
         Some(streaming) => streaming.mapper.clone(),
         None => wish.job.clone(),
@@ -95,9 +114,11 @@ pub fn plan(wish: Wish, registry: &Registry) -> Result<JobSpec, MrError> {
         args: wish.args,
         streaming,
         inputs,
+        keys_in: wish.keys_in,
         tasks,
-        work: format!("{output}/_work-{}", nonce()?),
+        work,
         output,
+        keys_out: wish.keys_out,
         overwrite: wish.overwrite,
         reducers,
         partitioner,
@@ -106,6 +127,19 @@ pub fn plan(wish: Wish, registry: &Registry) -> Result<JobSpec, MrError> {
         skip_bad_records: wish.skip_bad_records,
         backups: wish.backups && job.allows_backups(),
     })
+}
+
+/// The output's folder, and a job's own within it.
+fn output_folder(wished: &str, inputs: &[InputFile]) -> Result<(String, String), MrError> {
+    let output = std::path::absolute(wished).map_err(MrError::io("resolving", wished))?;
+    let Some(output) = output.to_str().map(str::to_owned) else {
+        return Err(MrError::Rejected(format!("--output {wished}: its name isn't UTF-8")));
+    };
+    if let Some(inside) = inputs.iter().find(|input| Path::new(&input.path).starts_with(&output)) {
+        return Err(MrError::Rejected(format!("--output {output}: the input {} is in it", inside.path)));
+    }
+    let work = format!("{output}/_work-{}", nonce()?);
+    Ok((output, work))
 }
 
 /// Copies the files that a streaming job ships into its folder.
@@ -174,6 +208,16 @@ fn sample(job: &dyn Job, inputs: &[InputFile], total: u64, reducers: u32) -> Res
         }
         before += input.bytes;
     }
+    Ok(Partitioner::from_sample(taken.keys, reducers))
+}
+
+/// The same for keys of the store, from the first page of some shards.
+fn sample_keys(job: &dyn Job, store: &Store, keys: &KeysIn, reducers: u32) -> Result<Partitioner, MrError> {
+    if reducers <= 1 || job.sample_key(b"").is_none() || job.input() == InputFormat::WholeFiles {
+        return Ok(Partitioner::Hash);
+    }
+    let mut taken = Sample { job, seen: 0, keys: Vec::new() };
+    store.sample(keys, |value| taken.lines(value))?;
     Ok(Partitioner::from_sample(taken.keys, reducers))
 }
 

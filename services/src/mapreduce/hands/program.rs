@@ -47,7 +47,7 @@ fn run(wish: Wish, registry: &Registry) -> Result<String, MrError> {
         settings: Settings::default(),
         replace_workers: true,
     };
-    let status = local::run(plan(wish, registry)?, &options, &AtomicBool::new(false), |_| {})?;
+    let status = local::run(plan(wish, registry, None)?, &options, &AtomicBool::new(false), |_| {})?;
     match status.why {
         None => Ok(format!("{}: {} records", status.output, status.records_out)),
         Some(why) => {

@@ -7,7 +7,7 @@
 //!
 //! A value is kept with the tab before it, so that a line comes out as it went in, with a tab or without.
 
-use super::execute::STREAMED;
+use super::reading::STREAMED;
 use crate::mapreduce::collect::Collector;
 use crate::mapreduce::job::{Done, Emit, InputFormat, Job, Record, Values};
 use crate::mapreduce::reduce::Output;
@@ -229,7 +229,8 @@ fn start(spec: &JobSpec, command: &str) -> Result<Child, MrError> {
     if let Some(streaming) = &spec.streaming {
         shell.envs(&streaming.env);
         if streaming.has_files {
-            shell.current_dir(Path::new(&spec.work).join(super::plan::FILES));
+            let usual = || Path::new(&spec.work).join(super::plan::FILES);
+            shell.current_dir(streaming.folder.clone().unwrap_or_else(usual));
         }
     }
     shell.spawn().map_err(MrError::io("starting", command))

@@ -78,6 +78,10 @@ impl Job for Grep {
         true
     }
 
+    fn has_keys(&self) -> bool {
+        false
+    }
+
     fn write(&self, _: &[u8], value: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(value);
         out.push(b'\n');

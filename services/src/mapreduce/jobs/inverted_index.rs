@@ -16,7 +16,7 @@ impl Job for InvertedIndex {
     }
 
     fn map(&self, record: &Record<'_>, out: &mut dyn Emit) -> Done {
-        let name = record.input.rsplit('/').next().unwrap_or(record.input).as_bytes();
+        let name = name(record.input).as_bytes();
         words(record.bytes, |start, end| out.emit_span(record.bytes, start, end, name));
         Ok(())
     }
@@ -34,5 +34,24 @@ impl Job for InvertedIndex {
         value.append(&mut names);
         out.emit(key, &value);
         Ok(())
+    }
+}
+
+/// Files have whole paths, of which the last part tells enough; anything else is a key, which is a name as it is.
+fn name(input: &str) -> &str {
+    match input.strip_prefix('/') {
+        Some(path) => path.rsplit('/').next().unwrap_or(path),
+        None => input,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_go_by_their_last_name_and_keys_by_their_whole() {
+        assert_eq!(name("/data/books/one.txt"), "one.txt");
+        assert_eq!(name("doc/2026/one"), "doc/2026/one");
     }
 }
