@@ -4,8 +4,8 @@
 
 use flotilla_runtime::driver::{CoreOptions, NodeError, NodeOptions, PeerAddress, StopHandle, run};
 use flotilla_runtime::{
-    BlockPool, ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId, Machine,
-    Nanos, NodeId, Now, OpId, PeerId,
+    Answer, BlockPool, ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId,
+    Machine, Nanos, NodeId, Now, OpId, PeerId,
 };
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -120,7 +120,15 @@ impl Machine for Parrot {
             Event::PeerUp { peer } => self.other_node = Some(peer),
             Event::PeerDown { .. } => self.other_node = None,
             Event::Shutdown => out.push(Effect::Drained),
-            Event::Tick | Event::Opened { .. } | Event::Closed { .. } => {}
+            Event::Asked { question, path } => {
+                let (status, text) = (if path == "/" { 200 } else { 404 }, format!("you asked for {path}\n"));
+                if path != "/never" {
+                    let render = Box::new(move || text.into_bytes());
+                    let answer = Answer { status, content_type: "text/plain", render };
+                    out.push(Effect::Answer { question, answer });
+                }
+            }
+            Event::Tick | Event::Opened { .. } | Event::Closed { .. } | Event::Reloaded { .. } => {}
         }
     }
 
@@ -133,6 +141,7 @@ impl Machine for Parrot {
 
 struct Node {
     clients: Vec<SocketAddr>,
+    admin: SocketAddr,
     stop: StopHandle,
     thread: std::thread::JoinHandle<Result<(), NodeError>>,
 }
@@ -154,6 +163,9 @@ impl Node {
             std::fs::create_dir_all(&folder).unwrap();
             options.cores.push(CoreOptions { clients: listener, peers, folder });
         }
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = admin.local_addr().unwrap();
+        options.admin = Some(admin);
         options.peers = others;
         options.limits.client_output_bytes_max = output_max;
         let (ready, is_ready) = mpsc::channel();
@@ -162,7 +174,7 @@ impl Node {
         let build = |boot: CoreBoot| Ok(Parrot::new(&boot));
         let thread = std::thread::spawn(move || run(options, build, handle, move || ready.send(()).unwrap()));
         is_ready.recv_timeout(PATIENCE).unwrap();
-        Self { clients, stop, thread }
+        Self { clients, admin: address, stop, thread }
     }
 
     fn alone(folder: &Path, cores: usize) -> Self {
@@ -179,6 +191,43 @@ impl Node {
     fn end(self) -> Result<(), NodeError> {
         self.stop.stop();
         self.thread.join().unwrap()
+    }
+}
+
+/// Says this to a port, and hears what comes until the other side ends.
+fn say_to(address: SocketAddr, text: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn operators_ask_over_http_and_hold_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::alone(folder.path(), 2);
+    let answer = say_to(node.admin, "GET /?x=1 HTTP/1.1\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nyou asked for /\n"),
+        "{answer}"
+    );
+    assert!(say_to(node.admin, "GET /x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    assert!(say_to(node.admin, "PUT / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(say_to(node.admin, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    // One that says half, one that waits for an answer which never comes: the node serves, and ends.
+    let mut half = TcpStream::connect(node.admin).unwrap();
+    half.write_all(b"GET / HT").unwrap();
+    let mut waiting = TcpStream::connect(node.admin).unwrap();
+    waiting.write_all(b"GET /never HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(node.connect(0).ask("E here"), "here");
+    assert!(say_to(node.admin, "GET / HTTP/1.1\r\n\r\n").contains(" 200 "));
+    node.end().unwrap();
+    for mut cut in [half, waiting] {
+        cut.set_read_timeout(Some(PATIENCE)).unwrap();
+        // An end, or a reset: nothing comes any more.
+        let _ = cut.read_to_end(&mut Vec::new());
     }
 }
 

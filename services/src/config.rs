@@ -1,7 +1,9 @@
 //! A node's configuration: one TOML file.
 
+mod admin;
 mod security;
 
+pub use admin::AdminSettings;
 pub use security::{Demand, Rules, TlsSettings, UserEntry};
 
 use crate::acl::PasswordHash;
@@ -215,6 +217,9 @@ pub struct Config {
     /// Timeouts.
     #[serde(default)]
     pub raft: RaftSettings,
+    /// Where operators ask.
+    #[serde(default, skip_serializing_if = "AdminSettings::is_default")]
+    pub admin: AdminSettings,
     /// Without a password for the default user, clients are accepted from this machine only.
     #[serde(default = "security::yes")]
     pub protected_mode: bool,
@@ -387,6 +392,7 @@ impl Config {
             return Err(invalid("raft.append_bytes_max", self.raft.append_bytes_max.to_string(), what));
         }
         self.check_security(&invalid)?;
+        self.check_admin(&invalid)?;
         if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
             return Err(invalid(
                 "cpus",

@@ -4,7 +4,8 @@
 use crate::acl::PasswordHash;
 use crate::client::{ClientError, Cluster, Connection, Reply, Security, Seeds};
 use crate::config::{
-    Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, TlsSettings, UserEntry, usual_priority,
+    AdminSettings, Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, TlsSettings, UserEntry,
+    usual_priority,
 };
 use crate::hands::{Stopwatch, pause};
 use rustix::process::{Pid, Signal, kill_process};
@@ -140,6 +141,7 @@ pub struct LocalCluster {
 #[derive(Debug)]
 struct LocalNode {
     entry: NodeEntry,
+    admin: String,
     config: PathBuf,
     log: PathBuf,
     process: Option<Child>,
@@ -168,6 +170,7 @@ impl LocalCluster {
     }
 
     fn write_config(&self, entry: &NodeEntry, entries: &[NodeEntry]) -> Result<LocalNode, LocalError> {
+        let admin = admin_address(&self.options, entry)?;
         let folder = &self.options.folder;
         let config = Config {
             cluster: "local".to_owned(),
@@ -177,6 +180,7 @@ impl LocalCluster {
             spare_groups: self.options.spare_groups,
             controller: self.options.controller,
             placement: Vec::new(),
+            admin: AdminSettings::at(&admin),
             protected_mode: true,
             requirepass_sha256: self.options.requirepass_sha256,
             tls: self.options.tls.clone(),
@@ -194,7 +198,7 @@ impl LocalCluster {
         let io = |source| LocalError::Io { what: format!("can't write {}", path.display()), source };
         std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, text)).map_err(io)?;
         let log = folder.join(format!("node-{}.log", entry.id));
-        Ok(LocalNode { entry: entry.clone(), config: path, log, process: None })
+        Ok(LocalNode { entry: entry.clone(), admin, config: path, log, process: None })
     }
 
     fn node(&self, id: u32) -> &LocalNode {
@@ -317,6 +321,11 @@ impl LocalCluster {
         format!("{}:{}", entry.host, entry.port)
     }
 
+    /// Where a node's operators ask, over HTTP.
+    pub fn admin(&self, id: u32) -> &str {
+        &self.node(id).admin
+    }
+
     /// A node's configuration file.
     pub fn config(&self, id: u32) -> &Path {
         &self.node(id).config
@@ -429,6 +438,17 @@ fn entries(options: &LocalOptions) -> Result<Vec<NodeEntry>, LocalError> {
         entries.push(NodeEntry { id, host, port, peer_port, cores, priority, joins });
     }
     Ok(entries)
+}
+
+/// The usual place, where the ports are given and it is free; else any.
+fn admin_address(options: &LocalOptions, entry: &NodeEntry) -> Result<String, LocalError> {
+    let usual = entry.port.checked_add(20_000).filter(|_| options.port != 0);
+    let usual = usual.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    let port = match usual {
+        Some(port) => port,
+        None => Ports.take(1)?,
+    };
+    Ok(format!("127.0.0.1:{port}"))
 }
 
 /// Looks for ports that nobody listens on. No port is handed out twice by one process: a node that is down for a while

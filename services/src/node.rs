@@ -282,6 +282,10 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
             folder: core_folder(&config.data, core),
         });
     }
+    let admin = match config.admin_address() {
+        Some(address) => Some(listen(resolve_address(config.node, &address)?, "admin")?),
+        None => None,
+    };
     let mut peers = Vec::new();
     for node in config.nodes.iter().filter(|node| node.id != config.node) {
         for core in 0..node.cores {
@@ -293,6 +297,7 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
         if config.cpus.is_empty() { Placement::Floating } else { Placement::Pinned(config.cpus.clone()) };
     Ok(NodeOptions {
         cores,
+        admin,
         peers,
         placement,
         limits: {
@@ -319,6 +324,12 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
 fn resolve(node: u32, host: &str, port: u16) -> Result<SocketAddr, ServeError> {
     let unresolved = |source| ServeError::Unresolved { host: host.to_owned(), node, source };
     let mut addresses = (host, port).to_socket_addrs().map_err(unresolved)?;
+    addresses.next().ok_or_else(|| unresolved(io::Error::other("no address")))
+}
+
+fn resolve_address(node: u32, address: &str) -> Result<SocketAddr, ServeError> {
+    let unresolved = |source| ServeError::Unresolved { host: address.to_owned(), node, source };
+    let mut addresses = address.to_socket_addrs().map_err(unresolved)?;
     addresses.next().ok_or_else(|| unresolved(io::Error::other("no address")))
 }
 

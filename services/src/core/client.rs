@@ -140,6 +140,7 @@ impl Core {
             self.connections.break_queue(conn);
             return self.connections.reply(conn, |reply| reply.error(&unknown_command(args)));
         };
+        self.connections.count(spec);
         if access != Access::Free && self.is_refused(now, conn, spec, args) {
             return;
         }

@@ -10,6 +10,8 @@ use super::group::UNDECIDED_FOR_MAX;
 use super::returned::{self, Returned};
 use super::routes::Located;
 use super::{Core, channel};
+use crate::admin::Topic;
+use crate::admin::report::CoreReport;
 use crate::command::{Spec, code, lookup};
 use crate::config::Redirect;
 use crate::controller::Configuration;
@@ -81,6 +83,20 @@ pub enum Message {
         name: Vec<u8>,
         /// What it is now.
         user: Option<Box<crate::acl::User>>,
+    },
+    /// An operator has asked me: what have you to say?
+    Ask {
+        /// The asker's number for it.
+        question: u64,
+        /// What is asked for.
+        topic: Topic,
+    },
+    /// This.
+    Told {
+        /// The asker's number for it.
+        question: u64,
+        /// What the core has to say.
+        report: Box<CoreReport>,
     },
 }
 
@@ -296,6 +312,8 @@ impl Core {
             Message::Response { token, outcome } => self.came_back(now, token, outcome, out),
             Message::Leader { group, term, leader } => self.leaders.heard(group, term, leader),
             Message::Configured(newest) => self.heard_configuration(*newest),
+            Message::Ask { question, topic } => self.asked_by(now, from, (question, topic), out),
+            Message::Told { question, report } => self.told(now, question, *report, out),
             Message::User { name, user } => self.user_changed(now, &name, user),
             Message::Migration(frame) => self.migration_frame(now, self.config.node_id(), &frame, out),
             Message::Located(news) => {
