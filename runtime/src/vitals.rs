@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn histograms_add_up() {
         let (mut one, mut other) = (Histogram::default(), Histogram::default());
-        (one.record(5), other.record(5000), other.record(7));
+        one.record(5);
+        [5000, 7].into_iter().for_each(|nanos| other.record(nanos));
         one.add(&other);
         assert_eq!((one.count(), one.sum_nanos(), one.counts()[0], one.counts()[3]), (3, 5012, 2, 1));
     }

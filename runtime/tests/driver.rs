@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
 
-use flotilla_runtime::driver::{CoreOptions, NodeError, NodeOptions, PeerAddress, StopHandle, run};
+use flotilla_runtime::driver::{
+    CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, Reload, StopHandle, TlsOptions, run,
+};
 use flotilla_runtime::{
     Answer, BlockPool, ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId,
     Machine, Nanos, NodeId, Now, OpId, PeerId,
@@ -11,19 +13,20 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Takes lines: `E text` echo, `B n` n bytes, `W n` write block n, `R n` read it, `M text` by way of the other core,
-/// `P text` by way of the other node, `H` halt.
+/// `P text` by way of the other node, `S` the settings, `H` halt.
 struct Parrot {
     core: CoreId,
     pool: BlockPool,
     last_op: u64,
     asked: BTreeMap<u64, (ConnId, String)>,
     other_node: Option<PeerId>,
+    settings: u32,
 }
 
 impl Parrot {
@@ -34,6 +37,7 @@ impl Parrot {
             last_op: 0,
             asked: BTreeMap::new(),
             other_node: None,
+            settings: 0,
         }
     }
 
@@ -71,6 +75,7 @@ impl Parrot {
                 }
                 None => out.push(reply("no link")),
             },
+            "S" => out.push(reply(&self.settings.to_string())),
             "H" => out.push(Effect::Halt { reason: "a client asked for it".to_owned() }),
             _ => out.push(Effect::Close { conn }),
         }
@@ -120,6 +125,9 @@ impl Machine for Parrot {
             Event::PeerUp { peer } => self.other_node = Some(peer),
             Event::PeerDown { .. } => self.other_node = None,
             Event::Shutdown => out.push(Effect::Drained),
+            Event::Reloaded { settings } => {
+                self.settings = *settings.downcast_ref::<u32>().unwrap();
+            }
             Event::Asked { question, path } => {
                 let (status, text) = (if path == "/" { 200 } else { 404 }, format!("you asked for {path}\n"));
                 if path != "/never" {
@@ -128,7 +136,7 @@ impl Machine for Parrot {
                     out.push(Effect::Answer { question, answer });
                 }
             }
-            Event::Tick | Event::Opened { .. } | Event::Closed { .. } | Event::Reloaded { .. } => {}
+            Event::Tick | Event::Opened { .. } | Event::Closed { .. } => {}
         }
     }
 
@@ -192,6 +200,26 @@ impl Node {
         self.stop.stop();
         self.thread.join().unwrap()
     }
+}
+
+#[test]
+fn settings_change_while_a_node_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::alone(folder.path(), 2);
+    let mut clients = [node.connect(0), node.connect(1)];
+    assert_eq!(clients[0].ask("S"), "0");
+    for settings in [7_u32, 8] {
+        let limits = Limits { connections_max: 1, ..Limits::default() };
+        let (tls, settings_of_all) = (TlsOptions::default(), Arc::new(settings));
+        node.stop.reload(Reload { limits, tls, settings: settings_of_all });
+        for client in &mut clients {
+            client.ask_until("S", &settings.to_string());
+        }
+    }
+    // There may be one, and there is.
+    assert!(node.connect(0).hear().contains("max number of clients"));
+    clients[0].ask_until("E still here", "still here");
+    node.end().unwrap();
 }
 
 /// Says this to a port, and hears what comes until the other side ends.

@@ -180,6 +180,7 @@ impl LocalCluster {
             spare_groups: self.options.spare_groups,
             controller: self.options.controller,
             placement: Vec::new(),
+            log_level: None,
             admin: AdminSettings::at(&admin),
             protected_mode: true,
             requirepass_sha256: self.options.requirepass_sha256,
@@ -277,11 +278,20 @@ impl LocalCluster {
 
     /// SIGTERM, and doesn't wait.
     pub fn terminate(&self, id: u32) {
+        self.signal(id, Signal::TERM);
+    }
+
+    /// SIGHUP: the node is to read its file again.
+    pub fn hang_up(&self, id: u32) {
+        self.signal(id, Signal::HUP);
+    }
+
+    fn signal(&self, id: u32, signal: Signal) {
         let process = self.node(id).process.as_ref();
         let pid = process.and_then(|process| Pid::from_raw(i32::try_from(process.id()).unwrap_or(0)));
         if let Some(pid) = pid {
             // Fails only if it is gone already.
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, signal);
         }
     }
 

@@ -4,7 +4,7 @@ use crate::config::{Config, ConfigError, Demand, Sync};
 use crate::core::Core;
 use crate::hands::{Stopwatch, pause};
 use flotilla_runtime::driver::{
-    self, ClientTls, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, PeerTls, Placement,
+    self, ClientTls, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, PeerTls, Placement, Reload,
     StopHandle, SyncMode, TlsOptions,
 };
 use flotilla_runtime::tls::{self, Authorities, Certificates, Identity, TlsError};
@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a node can't start, or had to stop. One line: what, where, what to do.
@@ -272,6 +273,28 @@ fn random_bytes<const COUNT: usize>() -> Result<[u8; COUNT], ServeError> {
     Ok(bytes)
 }
 
+/// What a running node is to take over from another configuration: certificates are read again.
+///
+/// # Errors
+/// [`ServeError::Tls`].
+pub fn reload(config: &Config) -> Result<Reload, ServeError> {
+    Ok(Reload { limits: limits(config), tls: cover(config)?, settings: Arc::new(config.clone()) })
+}
+
+/// The driver's bounds.
+fn limits(config: &Config) -> Limits {
+    // Whatever fits into a segment must fit onto a link, with something before it.
+    let entry_bytes_max = usize::try_from(config.log.segment_bytes).unwrap_or(usize::MAX / 2);
+    let usual = Limits::default();
+    Limits {
+        peer_frame_bytes_max: usual.peer_frame_bytes_max.max(2 * entry_bytes_max),
+        peer_output_bytes_max: usual.peer_output_bytes_max.max(2 * entry_bytes_max),
+        connections_max: config.limits.connections_max,
+        client_output_bytes_max: config.limits.client_output_bytes_max,
+        client_input_bytes_max: config.limits.value_bytes_max.saturating_mul(4),
+    }
+}
+
 fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError> {
     let me = config.me();
     let mut cores = Vec::new();
@@ -300,18 +323,7 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
         admin,
         peers,
         placement,
-        limits: {
-            // Whatever fits into a segment must fit onto a link, with something before it.
-            let entry_bytes_max = usize::try_from(config.log.segment_bytes).unwrap_or(usize::MAX / 2);
-            let usual = Limits::default();
-            Limits {
-                peer_frame_bytes_max: usual.peer_frame_bytes_max.max(2 * entry_bytes_max),
-                peer_output_bytes_max: usual.peer_output_bytes_max.max(2 * entry_bytes_max),
-                connections_max: config.limits.connections_max,
-                client_output_bytes_max: config.limits.client_output_bytes_max,
-                client_input_bytes_max: config.limits.value_bytes_max.saturating_mul(4),
-            }
-        },
+        limits: limits(config),
         sync: match config.log.sync {
             Sync::Fdatasync => SyncMode::Fdatasync,
             Sync::Dsync => SyncMode::Dsync,

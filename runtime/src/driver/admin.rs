@@ -290,6 +290,15 @@ mod tests {
         assert_eq!(status(many.as_bytes()), 431);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_request_or_refused(bytes in proptest::collection::vec(0_u8.., 0..300)) {
+            if let Ok(Some(request)) = parse(&bytes) {
+                proptest::prop_assert!(request.path.starts_with('/'));
+            }
+        }
+    }
+
     #[test]
     fn a_page_says_what_it_is() {
         let page = Page::words(405, "no");

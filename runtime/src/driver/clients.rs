@@ -109,9 +109,9 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
         let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
         let wire = Wire::new(socket);
         let outlet = Rc::clone(&wire.outlet);
-        if core.clients.borrow().len() >= core.limits.connections_max {
+        if core.clients.borrow().len() >= core.limits().connections_max {
             core.vitals.clients_refused.count();
-            if core.tls.clients.as_ref().is_none_or(|tls| !tls.is_required) {
+            if core.tls().clients.as_ref().is_none_or(|tls| !tls.is_required) {
                 outlet.send(b"-ERR max number of clients reached\r\n");
             }
             outlet.end();
@@ -136,7 +136,8 @@ async fn serve<M: Machine + 'static>(
     client: Rc<Client>,
     wire: Wire,
 ) {
-    let begun = match &core.tls.clients {
+    let cover = core.tls();
+    let begun = match &cover.clients {
         None => Ok(Vec::new()),
         Some(tls) => begin(tls, &wire).await,
     };
@@ -230,12 +231,13 @@ async fn read_on<M: Machine + 'static>(
         buffer.copy_within(start..filled, 0);
         filled -= start;
         if filled > 0 && filled == buffer.len() {
-            if filled >= core.limits.client_input_bytes_max {
+            let most = core.limits().client_input_bytes_max;
+            if filled >= most {
                 tracing::warn!(bytes = filled, "a client that sends no whole command was cut off");
                 core.vitals.clients_cut_off.count();
                 return;
             }
-            buffer.resize((filled * 2).min(core.limits.client_input_bytes_max.max(BUFFER_BYTES)), 0);
+            buffer.resize((filled * 2).min(most.max(BUFFER_BYTES)), 0);
         }
         if round != core.round() {
             (round, taken_in_round) = (core.round(), 0);

@@ -119,8 +119,10 @@ pub(super) struct CoreLoop<M: Machine> {
     pub(super) poller: Rc<Poller>,
     disk: Disk,
     settled: Cell<Instant>,
-    pub(super) limits: Limits,
-    pub(super) tls: TlsOptions,
+    limits: Cell<Limits>,
+    tls: RefCell<Rc<TlsOptions>>,
+    /// How often there were other settings.
+    reloads: Cell<u64>,
     pub(super) complaints: Complaints,
     pub(super) id: CoreId,
     clock: Clock,
@@ -162,8 +164,9 @@ impl<M: Machine + 'static> CoreLoop<M> {
             poller,
             disk,
             settled: Cell::new(Instant::now()),
-            limits: options.limits,
-            tls: options.tls.clone(),
+            limits: Cell::new(options.limits),
+            tls: RefCell::new(Rc::new(options.tls.clone())),
+            reloads: Cell::new(0),
             complaints: Complaints::default(),
             id,
             clock,
@@ -182,6 +185,29 @@ impl<M: Machine + 'static> CoreLoop<M> {
         self.machine.borrow_mut().step(self.clock.now(), event, &mut self.effects.borrow_mut());
         self.turn.set(self.turn.get() + 1);
         self.flush_due.set(true);
+    }
+
+    /// The bounds in force.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    /// Under what cover connections begin.
+    pub(super) fn tls(&self) -> Rc<TlsOptions> {
+        Rc::clone(&self.tls.borrow())
+    }
+
+    /// Takes over other settings, if there are any.
+    fn take_over_settings(&self, shared: &NodeShared) {
+        let reloads = shared.reloads();
+        if self.reloads.replace(reloads) == reloads {
+            return;
+        }
+        if let Some(newest) = shared.newest() {
+            self.limits.set(newest.limits);
+            self.tls.replace(Rc::new(newest.tls.clone()));
+            self.step(Event::Reloaded { settings: &*newest.settings });
+        }
     }
 
     fn tick_if_due(&self) {
@@ -271,6 +297,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             core.turn_ends(now);
             core.poller.wait(if is_due { Duration::ZERO } else { core.patience(now) });
             core.tick_if_due();
+            core.take_over_settings(&shared);
             if shared.is_stopping() && !told {
                 told = true;
                 core.step(Event::Shutdown);
@@ -369,7 +396,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             Effect::Reply { conn, bytes } => {
                 if let Some(client) = self.client(conn) {
                     self.vitals.client_bytes_out.add(bytes.len() as u64);
-                    client.reply(&bytes, self.limits.client_output_bytes_max, &self.vitals);
+                    client.reply(&bytes, self.limits.get().client_output_bytes_max, &self.vitals);
                 }
             }
             Effect::Close { conn } => {
@@ -384,7 +411,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             }
             Effect::Send { to, frame } => {
                 if let Some(link) = self.links.get(&to) {
-                    link.send(&frame, self.limits.peer_output_bytes_max, &self.vitals);
+                    link.send(&frame, self.limits.get().peer_output_bytes_max, &self.vitals);
                 }
             }
             Effect::Mesh { to, message } => self.send_to_core(to, message),

@@ -49,7 +49,7 @@ mod start;
 mod wire;
 mod write_ring;
 
-pub use start::{StopHandle, run};
+pub use start::{Reload, StopHandle, run};
 pub use wire::{ClientTls, PeerTls, TlsOptions};
 
 use crate::machine::{NodeId, PeerId};

@@ -151,7 +151,8 @@ async fn greet<M: Machine + 'static>(
     wire: &Wire,
     hello: &[u8],
 ) -> Result<(), String> {
-    let Some(tls) = &core.tls.peers else {
+    let cover = core.tls();
+    let Some(tls) = &cover.peers else {
         wire.outlet.send(hello);
         return Ok(());
     };
@@ -248,12 +249,13 @@ async fn answer<M: Machine + 'static>(
     options: &NodeOptions,
     wire: &Wire,
 ) -> Result<(), Refusal> {
-    if let Some(tls) = &core.tls.peers {
+    let cover = core.tls();
+    if let Some(tls) = &cover.peers {
         let session = Tls::answer(&tls.server).map_err(|error| Refusal::Tls(error.to_string()))?;
         wire.secure(session).await.map_err(Refusal::Tls)?;
     }
     let from = greeted(core, options, wire).await?;
-    if let Some(tls) = &core.tls.peers {
+    if let Some(tls) = &cover.peers {
         check_host(tls, from.node, wire).map_err(Refusal::Tls)?;
         wire.outlet.send(&[WELCOME]);
     }
@@ -349,7 +351,7 @@ fn make_room<M: Machine + 'static>(
         return Ok(());
     }
     let length = u32::from_le_bytes(buffer[..4].try_into().expect("four bytes")) as usize;
-    if length > core.limits.peer_frame_bytes_max {
+    if length > core.limits().peer_frame_bytes_max {
         return Err(format!("a frame of {length} bytes is over the limit"));
     }
     let needed = length + FRAME_HEADER_BYTES;

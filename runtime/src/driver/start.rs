@@ -3,16 +3,20 @@
 use super::core_loop::{CoreLoop, Hands};
 use super::guardian::{keep_awake, watch};
 use super::poller::{Listener, Poller};
-use super::{CoreOptions, NodeError, NodeOptions, Placement, admin, clients, disk, peers};
+use super::{
+    CoreOptions, Limits, NodeError, NodeOptions, Placement, TlsOptions, admin, clients, disk, peers,
+};
 use crate::block::BlockPool;
 use crate::machine::{CoreBoot, CoreId, Machine};
 use crate::mesh::{Endpoint, mesh};
 use crate::vitals::Vitals;
 use glommio::{LocalExecutorBuilder, PoolPlacement};
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, mpsc};
 use std::task::Waker;
 use std::time::Duration;
@@ -26,10 +30,29 @@ pub(super) const THREAD_NAME: &str = "flotilla-core";
 /// runnable. Longer than any start takes, then.
 const PREEMPT: Duration = Duration::from_millis(500);
 
-/// Asks a node to stop.
-#[derive(Clone, Debug, Default)]
+/// Settings that a node takes over while it runs.
+pub struct Reload {
+    /// Bounds. What is over them already stays.
+    pub limits: Limits,
+    /// For connections that begin from then on.
+    pub tls: TlsOptions,
+    /// For the machines: [`Event::Reloaded`](crate::Event::Reloaded).
+    pub settings: Arc<dyn Any + Send + Sync>,
+}
+
+/// Asks a node to stop, or to take over other settings.
+#[derive(Clone, Default)]
 pub struct StopHandle {
     asked: Arc<AtomicBool>,
+    /// How often there were other settings.
+    reloads: Arc<AtomicU64>,
+    newest: Arc<Mutex<Option<Arc<Reload>>>>,
+}
+
+impl fmt::Debug for StopHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopHandle").field("asked", &self.asked).finish_non_exhaustive()
+    }
 }
 
 impl StopHandle {
@@ -41,6 +64,12 @@ impl StopHandle {
     /// Asks for a drain.
     pub fn stop(&self) {
         self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Every core takes these over, within some ten milliseconds.
+    pub fn reload(&self, reload: Reload) {
+        *self.newest.lock().expect("nobody panics holding it") = Some(Arc::new(reload));
+        self.reloads.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -59,6 +88,16 @@ impl NodeShared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.asked.load(Ordering::Relaxed)
+    }
+
+    /// How often there were other settings.
+    pub(super) fn reloads(&self) -> u64 {
+        self.stop.reloads.load(Ordering::Acquire)
+    }
+
+    /// The newest of them.
+    pub(super) fn newest(&self) -> Option<Arc<Reload>> {
+        self.stop.newest.lock().expect("nobody panics holding it").clone()
     }
 
     pub(super) fn register(&self, waker: Waker) {

@@ -82,6 +82,11 @@ impl Core {
             None => run(group, code, slot, &args, &mut ReplyWriter::discard()),
             Some(origin) => {
                 self.answer(origin, out, |groups, reply| run(&mut groups[place], code, slot, &args, reply));
+                if let Some((conn, nanos)) = self.was_slow(origin)
+                    && let Some(spec) = by_code(code)
+                {
+                    self.note_slow(conn, spec, &args, nanos);
+                }
             }
         }
     }

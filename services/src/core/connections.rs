@@ -8,7 +8,7 @@ use crate::command::{ConnectionState, Quiet, Spec, code};
 use crate::config::Config;
 use crate::resp::{Limits, Protocol, ReplyWriter};
 use flotilla_runtime::planted::{Bug, planted};
-use flotilla_runtime::{ConnId, Effect, Effects, Histogram, Nanos, SplitMix64};
+use flotilla_runtime::{ConnId, Effect, Effects, Histogram, Nanos, Now, SplitMix64};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a command whose reply is due does.
@@ -224,7 +224,10 @@ pub(crate) struct Connections {
     pub(super) opened_total: u64,
     pub(super) commands_total: u64,
     /// The instant of the event that is handled, or of the end of the turn.
-    pub(super) now: Nanos,
+    now: Nanos,
+    pub(super) unix_ms: u64,
+    /// How long the client had to wait for the reply that was written last.
+    took: Option<Nanos>,
     counts: Counts,
     rng: SplitMix64,
 }
@@ -240,9 +243,28 @@ impl Connections {
             opened_total: 0,
             commands_total: 0,
             now: 0,
+            unix_ms: 0,
+            took: None,
             counts: Counts::default(),
             rng: SplitMix64::new(seed),
         }
+    }
+
+    /// The bounds are those of the configuration from here on.
+    pub(super) fn bound_by(&mut self, config: &Config) {
+        self.limits.bulk_bytes_max = config.limits.value_bytes_max;
+        self.output_bytes_max = config.limits.client_output_bytes_max;
+    }
+
+    /// An event is handled, or a turn ends, at this instant.
+    pub(super) fn time_is(&mut self, now: Now) {
+        (self.now, self.unix_ms) = (now.monotonic, now.unix_ms);
+    }
+
+    /// How long a client had to wait for its reply, if one was written since the last call.
+    #[inline]
+    pub(super) fn take_took(&mut self) -> Option<Nanos> {
+        self.took.take()
     }
 
     pub(super) fn counts(&self) -> &Counts {
@@ -353,6 +375,7 @@ impl Connections {
     pub(super) fn fill(&mut self, conn: ConnId, sequence: u64, write: impl FnOnce(&mut ReplyWriter<'_>)) {
         let Some(connection) = self.map.get_mut(&conn) else {
             // Gone; but what the reply does besides writing (applying a command) must still happen.
+            self.took = None;
             return write(&mut ReplyWriter::discard());
         };
         let place = usize::try_from(sequence - connection.first).expect("a pipeline is short");
@@ -380,7 +403,9 @@ impl Connections {
             }
             Reply::Ready(_) => unreachable!("a reply is filled once"),
         };
-        self.counts.took(does, self.now.saturating_sub(since));
+        let took = self.now.saturating_sub(since);
+        self.counts.took(does, took);
+        self.took = Some(took);
         connection.writes -= u32::from(does == Does::Write);
         connection.reads_here -= usize::from(does == Does::ReadHere);
         self.dirty.insert(conn);

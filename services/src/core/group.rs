@@ -420,5 +420,8 @@ impl Core {
             }
             None => super::keyless::read(&mut groups[place], spec, &reader.command.args(), reply),
         });
+        if let Some((conn, nanos)) = self.was_slow(origin) {
+            self.note_slow(conn, spec, &reader.command.args(), nanos);
+        }
     }
 }

@@ -293,7 +293,7 @@ impl NodeView for View<'_> {
 
     fn settings(&self) -> Vec<(&'static str, String)> {
         let config = &self.core.config;
-        vec![
+        let mut settings = vec![
             ("acllog-max-len", crate::acl::ENTRIES_MAX.to_string()),
             ("appendfsync", "always".to_owned()),
             ("appendonly", "yes".to_owned()),
@@ -308,7 +308,14 @@ impl NodeView for View<'_> {
             ("protected-mode", if config.protected_mode { "yes" } else { "no" }.to_owned()),
             ("save", String::new()),
             ("timeout", "0".to_owned()),
-        ]
+        ];
+        settings.extend(self.core.slowlog.settings());
+        settings.sort_unstable();
+        settings
+    }
+
+    fn slowlog(&self) -> &crate::command::slowlog::Slowlog {
+        &self.core.slowlog
     }
 
     fn unix_ms(&self) -> u64 {

@@ -30,7 +30,8 @@
 //! | `routes.rs` | where every shard is |
 //! | `topology.rs` | who leads what, as clients are told |
 //! | `inspect.rs` | a look inside, for the simulator and `INFO` |
-//! | `questions.rs`, `stages.rs` | what operators are told over HTTP, and what writes wait for |
+//! | `questions.rs`, `stages.rs`, `slow.rs` | what operators are told over HTTP, what writes wait for, commands that took long |
+//! | `reload.rs` | settings that change while the node runs |
 //!
 //! `step` takes things in; nothing leaves before `flush`, which applies what was committed, answers, and lets
 //! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
@@ -53,11 +54,13 @@ mod keyless;
 mod member;
 mod migration;
 mod questions;
+mod reload;
 mod remote;
 mod returned;
 mod routes;
 mod scan;
 mod shards;
+mod slow;
 mod snapshot;
 mod stages;
 mod topology;
@@ -69,6 +72,7 @@ pub use remote::Message;
 pub use routes::Located;
 
 use crate::acl::Acl;
+use crate::command::slowlog::{Setting, Slowlog};
 use crate::config::Config;
 use crate::controller::Configuration;
 use backup::Backups;
@@ -156,6 +160,10 @@ pub struct Core {
     stages: Stages,
     /// What operators ask.
     questions: Questions,
+    /// Commands that took long.
+    pub(crate) slowlog: Slowlog,
+    /// Settings that a client has changed: the other cores haven't been told yet.
+    setting_news: Vec<(Setting, i64)>,
 }
 
 /// What happened since the core was started, for operators.
@@ -253,6 +261,8 @@ impl Core {
             tally: Tally::default(),
             stages: Stages::default(),
             questions: Questions::default(),
+            slowlog: Slowlog::default(),
+            setting_news: Vec::new(),
             multi,
             config: Rc::new(config.clone()),
         };
@@ -386,7 +396,7 @@ impl Machine for Core {
     type Message = Message;
 
     fn step(&mut self, now: Now, event: Event<'_, Message>, out: &mut Effects<Message>) {
-        self.connections.now = now.monotonic;
+        self.connections.time_is(now);
         match event {
             Event::Tick => {
                 self.multi.tick(now.monotonic, out);
@@ -419,7 +429,7 @@ impl Machine for Core {
                 }
             }
             Event::Asked { question, path } => self.asked(now, question, path, out),
-            Event::Reloaded { .. } => {}
+            Event::Reloaded { settings } => self.reloaded(now, settings),
             Event::Shutdown => {
                 self.draining = Some(now.monotonic + DRAIN_MAX);
                 self.retire(now);
@@ -428,11 +438,12 @@ impl Machine for Core {
     }
 
     fn flush(&mut self, now: Now, out: &mut Effects<Message>) {
-        self.connections.now = now.monotonic;
+        self.connections.time_is(now);
         self.snapshot_mail(now, out);
         self.settle(now, out);
         self.spread_routes(out);
         self.spread_configuration(out);
+        self.spread_settings(out);
         self.migrate(now, out);
         self.multi.flush(now.monotonic, out);
         self.follow_on(now);

@@ -249,3 +249,97 @@ impl Core {
         entries
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use flotilla_runtime::machine::MILLISECOND;
+    use flotilla_runtime::{Answer, BlockPool, CoreBoot, Event, Machine, Vitals};
+
+    const QUESTION: QuestionId = QuestionId(7);
+
+    fn first_of_two() -> (Core, Now) {
+        let config = "cluster = \"one\"\nnode = 1\ndata = \"/nowhere\"\n[log]\nsegment_bytes = 1048576\n\
+                      [[nodes]]\nid = 1\nhost = \"here\"\nport = 7001\npeer_port = 17001\ncores = 2\n";
+        let config: Config = toml::from_str(config).unwrap();
+        let now = Now { monotonic: SECOND, unix_ms: 1_700_000_000_000 };
+        let (files, pool, vitals) = (Vec::new(), BlockPool::heap(), Vitals::new());
+        (Core::build(&config, CoreBoot { core: CoreId(0), files, pool, seed: 1, now, vitals }).unwrap(), now)
+    }
+
+    /// Hands an event to the core; the answers, and the topics that the other core is asked for.
+    fn step(core: &mut Core, now: Now, event: Event<'_, Message>) -> (Vec<(u16, String)>, Vec<Topic>) {
+        let (mut out, mut answers, mut asked) = (Effects::default(), Vec::new(), Vec::new());
+        core.step(now, event, &mut out);
+        for effect in out.drain() {
+            match effect {
+                Effect::Answer { question, answer: Answer { status, render, .. } } => {
+                    assert_eq!(question, QUESTION);
+                    answers.push((status, String::from_utf8(render()).unwrap()));
+                }
+                Effect::Mesh { to: CoreId(1), message: Message::Ask { topic, .. } } => asked.push(topic),
+                _ => {}
+            }
+        }
+        (answers, asked)
+    }
+
+    fn ask(path: &str) -> Event<'_, Message> {
+        Event::Asked { question: QUESTION, path }
+    }
+
+    fn told(report: CoreReport) -> Event<'static, Message> {
+        Event::Mesh {
+            from: CoreId(1),
+            message: Message::Told { question: QUESTION.0, report: Box::new(report) },
+        }
+    }
+
+    #[test]
+    fn what_needs_nobody_is_answered_at_once() {
+        let (mut core, now) = first_of_two();
+        let (answers, asked) = step(&mut core, now, ask("/"));
+        assert!(answers[0].0 == 200 && answers[0].1.starts_with("<!doctype html>") && asked.is_empty());
+        assert_eq!(step(&mut core, now, ask("/metric")).0[0].0, 404);
+        assert_eq!(core.questions.deadline(), None);
+    }
+
+    #[test]
+    fn an_answer_is_what_all_cores_say() {
+        let (mut core, now) = first_of_two();
+        assert_eq!(step(&mut core, now, ask("/healthz")), (Vec::new(), vec![Topic::Healthy]));
+        let report = CoreReport { core: 1, ..CoreReport::default() };
+        assert_eq!(step(&mut core, now, told(report.clone())).0, [(200, "ok\n".to_owned())]);
+        // Said again, it is an answer to nothing.
+        assert_eq!(step(&mut core, now, told(report)).0, []);
+    }
+
+    #[test]
+    fn a_core_that_is_silent_is_named_and_not_waited_for() {
+        let (mut core, mut now) = first_of_two();
+        for (path, status) in [("/healthz", 503), ("/readyz", 503), ("/status", 200), ("/metrics", 200)] {
+            assert_eq!(step(&mut core, now, ask(path)).0, []);
+            now.monotonic += PATIENCE - MILLISECOND;
+            assert_eq!(step(&mut core, now, Event::Tick).0, []);
+            now.monotonic = core.questions.deadline().unwrap();
+            let (answers, _) = step(&mut core, now, Event::Tick);
+            assert_eq!(answers[0].0, status);
+            let words = match path {
+                "/status" => "\"core\":1,\"up\":false",
+                "/metrics" => "flotilla_core_up{core=\"1\"} 0\n",
+                _ => "core 1 didn't answer in time",
+            };
+            assert!(answers[0].1.contains(words), "{path}: {}", answers[0].1);
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_being_stopped_is_not_ready() {
+        let (mut core, now) = first_of_two();
+        step(&mut core, now, Event::Shutdown);
+        step(&mut core, now, ask("/readyz"));
+        let (answers, _) = step(&mut core, now, told(CoreReport { core: 1, ..CoreReport::default() }));
+        assert!(answers[0].0 == 503 && answers[0].1.contains("is being stopped"), "{answers:?}");
+    }
+}

@@ -1,5 +1,7 @@
 //! HTTP, as a client with little faith speaks it.
 
+#![allow(dead_code, reason = "each test program uses its part")]
+
 use super::common::{PATIENCE, TestCluster};
 use flotilla_services::admin::status::Status;
 use flotilla_services::hands::{Stopwatch, pause};

@@ -8,5 +8,8 @@ mod common;
 mod endpoints;
 mod exposition;
 mod http;
+mod jobs;
 mod metrics;
 mod page;
+mod slowlog;
+mod top;

@@ -123,6 +123,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
         data: "/simulated".into(),
         groups: swarm.groups,
         spare_groups: swarm.spare_groups,
+        log_level: None,
         admin: AdminSettings::off(),
         protected_mode: true,
         requirepass_sha256: None,
