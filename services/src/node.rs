@@ -305,10 +305,7 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
             folder: core_folder(&config.data, core),
         });
     }
-    let admin = match config.admin_address() {
-        Some(address) => Some(listen(resolve_address(config.node, &address)?, "admin")?),
-        None => None,
-    };
+    let admin = config.admin_address().map(|address| open_admin_port(config.node, &address)).transpose()?;
     let mut peers = Vec::new();
     for node in config.nodes.iter().filter(|node| node.id != config.node) {
         for core in 0..node.cores {
@@ -337,6 +334,16 @@ fn resolve(node: u32, host: &str, port: u16) -> Result<SocketAddr, ServeError> {
     let unresolved = |source| ServeError::Unresolved { host: host.to_owned(), node, source };
     let mut addresses = (host, port).to_socket_addrs().map_err(unresolved)?;
     addresses.next().ok_or_else(|| unresolved(io::Error::other("no address")))
+}
+
+fn open_admin_port(node: u32, address: &str) -> Result<TcpListener, ServeError> {
+    let at = resolve_address(node, address)?;
+    let listener = listen(at, "admin")?;
+    tracing::info!(%at, "the admin port answers HTTP");
+    if !at.ip().is_loopback() {
+        tracing::warn!(%at, "the admin port has neither users nor TLS: keep it on a network of operators; see admin.listen");
+    }
+    Ok(listener)
 }
 
 fn resolve_address(node: u32, address: &str) -> Result<SocketAddr, ServeError> {

@@ -35,6 +35,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Between two looks at what nobody tells.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// A browser fetches nothing from elsewhere, and shows no page within another one's.
+const ONLY_FROM_HERE: &str = "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; \
+                              script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// The questions that wait for their answers, and the connections.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
@@ -222,7 +226,7 @@ impl Page {
         let allow = if self.status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
         let head = format!(
             "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-             X-Content-Type-Options: nosniff\r\n{allow}Connection: close\r\n\r\n",
+             X-Content-Type-Options: nosniff\r\nContent-Security-Policy: {ONLY_FROM_HERE}\r\n{allow}Connection: close\r\n\r\n",
             self.status,
             self.content_type,
             self.text.len(),

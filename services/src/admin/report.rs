@@ -225,6 +225,10 @@ impl NodeReport {
         }
         let full = self.cores.iter().filter(|core| core.is_out_of_room);
         reasons.extend(full.map(|core| format!("core {} has no room for its log", core.core)));
+        for (_, group) in self.groups().filter(|(_, group)| group.role == "repairing") {
+            let group = crate::group_name::in_words(group.number);
+            reasons.push(format!("the replica of {group} isn't whole yet: it has no vote"));
+        }
         for (_, group) in self.groups().filter(|(_, group)| group.leader.is_none() && group.role != "outside")
         {
             reasons.push(format!(

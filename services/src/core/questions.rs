@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How long the other cores have.
 const PATIENCE: Nanos = SECOND;
 /// The log of the MapReduce jobs is looked at up to so many bytes and entries.
-const JOBS_BYTES_MAX: usize = 4 << 20;
+const JOBS_BYTES_MAX: usize = 2 << 20;
 const JOBS_ENTRIES_MAX: usize = 1000;
 
 /// A question that waits for the other cores.

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The next write of a group is followed when the last one that was is committed, and durable here, so it costs a write one comparison, and
-//! there are as many samples as rounds. Instants are those of the core's turns. Nothing is decided by any of it.
+//! there are as many samples as rounds. Instants are those of the core's turns; one that is before the last counts as none passed. Nothing is
+//! decided by any of it.
 
 use super::Core;
 use crate::admin::report::STAGES;
@@ -86,12 +87,12 @@ impl Core {
             return false;
         }
         if it.given.is_none() && wal.given() >= it.frame {
-            times[QUEUE].record(now - it.began);
+            times[QUEUE].record(now.saturating_sub(it.began));
             it.given = Some(now);
         }
         let Some(given) = it.given else { return true };
         if !it.is_durable && raft.durable() >= index {
-            times[DISK].record(now - given);
+            times[DISK].record(now.saturating_sub(given));
             it.is_durable = true;
         }
         let has_it = |node| raft.matched(node).is_some_and(|(matched, _)| matched >= index);
@@ -101,11 +102,11 @@ impl Core {
             .map(|member| member.peer.node)
             .filter(|node| *node != self.config.node_id());
         if !it.is_known_elsewhere && others.any(has_it) {
-            times[NETWORK].record(now - given);
+            times[NETWORK].record(now.saturating_sub(given));
             it.is_known_elsewhere = true;
         }
         if !it.is_committed && raft.commit() >= index {
-            times[QUORUM].record(now - given);
+            times[QUORUM].record(now.saturating_sub(given));
             it.is_committed = true;
         }
         !(it.is_durable && it.is_committed)

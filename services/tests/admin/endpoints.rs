@@ -88,7 +88,7 @@ fn slow_and_many_askers_disturb_nobody() {
 fn a_node_without_a_quorum_is_alive_and_not_ready() {
     let mut cluster = start(|_| {});
     until(|| get(cluster.nodes.admin(1), "/readyz").status, |status| *status == 200);
-    (cluster.nodes.kill(2), cluster.nodes.kill(3));
+    [2, 3].into_iter().for_each(|node| cluster.nodes.kill(node));
     let admin = cluster.nodes.admin(1);
     let answer = until(|| get(admin, "/readyz"), |it| it.status == 503);
     assert!(answer.text.contains("group 0 has no leader"), "{answer:?}");
@@ -109,4 +109,35 @@ fn a_port_in_use_is_one_line() {
     assert_eq!(told.status.code(), Some(1), "{said}");
     let words = format!("can't listen on {} (admin)", cluster.nodes.admin(1));
     assert!(last.starts_with("flotilla: ") && last.contains(&words), "{said}");
+}
+
+#[test]
+fn shards_on_their_way_are_told() {
+    // So slowly that they are seen.
+    let cluster = start(|options| {
+        (options.spare_groups, options.shards) = (1, 4);
+        options.log.migration_bytes_per_second = 64 << 10;
+        options.log.migration_bytes_per_second_under_load = 64 << 10;
+    });
+    let (mut client, value) = (cluster.nodes.client(), vec![b'x'; 64 << 10]);
+    for number in 0..64 {
+        let key = format!("key-{number}");
+        client.execute(key.as_bytes(), &[b"SET", key.as_bytes(), &value], PATIENCE).unwrap();
+    }
+    let joined = until(
+        || cluster.connect(1).execute(&[b"FLOTILLA.CLUSTER", b"JOIN", b"1"]).unwrap().to_string(),
+        |it| it.starts_with("(integer)"),
+    );
+    assert_eq!(joined, "(integer) 2");
+    let moves = |it: &flotilla_services::admin::status::Status| {
+        let on_their_way = it.migrations.iter().filter(|it| it.state == "copying" || it.state == "arriving");
+        it.configuration == 2
+            && on_their_way.filter(|it| (it.from, it.to) == (0, 1) && it.bytes > 0).count() > 0
+    };
+    // Those who lead the two groups see it.
+    until(|| (1..=3).map(|node| status(&cluster, node)).any(|it| moves(&it)), |seen| *seen);
+    let misplaced = get(cluster.nodes.admin(1), "/metrics").text;
+    let misplaced =
+        misplaced.lines().find_map(|line| line.strip_prefix("flotilla_shards_misplaced ")).unwrap();
+    assert!((1..=2).contains(&misplaced.parse::<u32>().unwrap()), "{misplaced}");
 }
