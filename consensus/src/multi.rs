@@ -7,6 +7,7 @@
 mod pairs;
 mod restoring;
 mod timers;
+mod times;
 
 pub use pairs::Pairs;
 
@@ -18,7 +19,7 @@ use crate::raft::{
 };
 use flotilla_runtime::machine::MILLISECOND;
 use flotilla_runtime::{
-    BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, Nanos, NodeId, OpId, PeerId,
+    BlockPool, CoreId, DiskError, DiskReply, Effect, Effects, Histogram, Nanos, NodeId, OpId, PeerId,
 };
 use flotilla_storage::{
     Damage, Log, LogConfig, LostFrames, Lsn, PayloadWriter, Progress, RecordHeader, RecordKind, Recovered,
@@ -27,6 +28,7 @@ pub use restoring::has_left;
 use restoring::{give_up_rest, incarnation_of, is_blank, log_damage, restore};
 use std::collections::BTreeSet;
 use timers::Timers;
+use times::Times;
 
 /// A group that pins an old segment with at most so many bytes of entries has them written again.
 const MOVED_BYTES_MAX: usize = 64 << 10;
@@ -84,6 +86,7 @@ pub struct Multi {
     pinned_look: Nanos,
     /// Snapshot parts and their answers, for the owner.
     snapshot_mail: Vec<SnapshotMail>,
+    times: Times,
 }
 
 /// A part of a snapshot, or the answer to one, as it came from a peer.
@@ -149,6 +152,7 @@ impl Multi {
         if config.raft.rests {
             members.for_each(|member| pairs.meet(member.peer));
         }
+        let times = Times::new(wal.given());
         Self {
             ids: replicas.iter().map(|replica| replica.raft.group()).collect(),
             replicas,
@@ -162,6 +166,7 @@ impl Multi {
             dirty,
             unsynced: Vec::new(),
             snapshot_mail: Vec::new(),
+            times,
         }
     }
 
@@ -274,6 +279,7 @@ impl Multi {
             }
         }
         self.wal.tick(now, out);
+        self.times.given(now, self.wal.given());
     }
 
     /// A frame of this channel from a peer, without its channel byte: the incarnation of the sender's log, then messages.
@@ -430,6 +436,7 @@ impl Multi {
         match self.wal.disk(op, result, out) {
             None => return false,
             Some(Progress::Advanced(lsn)) => {
+                self.times.durable(now, lsn);
                 for place in std::mem::take(&mut self.unsynced) {
                     self.replicas[place].unsynced = false;
                     self.with_resting(now, place, |raft, cx| raft.persisted(cx, lsn));
@@ -460,6 +467,12 @@ impl Multi {
             out.push(Effect::Send { to, frame });
         }
         self.wal.flush(now, out);
+        self.times.given(now, self.wal.given());
+    }
+
+    /// How long group commits took, from the end of the turn that gave them to the disk to the event that they are durable.
+    pub fn commit_times(&self) -> &Histogram {
+        &self.times.commits
     }
 
     /// A group that seldom writes must not keep an old segment of the log: its few entries are appended again. One with

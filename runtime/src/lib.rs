@@ -7,6 +7,7 @@
 //! | [`driver`] | the loop that gives a machine its hands, on glommio |
 //! | [`tls`] | certificates and keys, from files to what connections are made with |
 //! | [`random`] | the one seeded generator |
+//! | [`vitals`] | what a core counts about itself, for whoever operates it |
 //! | [`planted`] | bugs on purpose, in builds of the simulator that test the tester |
 //! | [`mod@mesh`] | how the cores of one node talk |
 //! | `ring` | what the mesh is woven of: one producer, one consumer, no lock |
@@ -27,11 +28,13 @@ mod sync;
 mod testing;
 #[cfg(not(loom))]
 pub mod tls;
+pub mod vitals;
 
 pub use block::{BlockPool, BlockWriter, Slice};
 pub use machine::{
-    ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId, FileKind, Machine, Nanos,
-    NodeId, Now, OpId, PeerId, Taken,
+    Answer, ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId, FileKind,
+    Machine, Nanos, NodeId, Now, OpId, PeerId, QuestionId, Taken,
 };
 pub use mesh::{Endpoint, SendError, mesh};
 pub use random::SplitMix64;
+pub use vitals::{Histogram, Vitals};

@@ -9,7 +9,10 @@
 //! the machine and leaves together.
 
 use crate::block::{BlockPool, Slice};
+use crate::vitals::Vitals;
+use std::any::Any;
 use std::fmt;
+use std::rc::Rc;
 
 /// Nanoseconds on a monotonic clock that starts anywhere.
 pub type Nanos = u64;
@@ -48,6 +51,10 @@ pub struct PeerId {
 /// A client connection of this core. Never reused within a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
+
+/// A question of whoever operates the node, numbered by the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QuestionId(pub u64);
 
 /// A disk operation, numbered by the machine that asked for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,8 +213,36 @@ pub enum Event<'a, M> {
         /// How it went.
         result: Result<DiskReply, DiskError>,
     },
+    /// An operator asks, over HTTP. [`Effect::Answer`] follows, sooner or later.
+    Asked {
+        /// The driver's number for it.
+        question: QuestionId,
+        /// What for: the path of a GET, without what follows a question mark.
+        path: &'a str,
+    },
+    /// Settings have changed while the node runs: what they are now, as the machine's builder and whoever reloads agree.
+    Reloaded {
+        /// All of them.
+        settings: &'a (dyn Any + Send + Sync),
+    },
     /// The node is asked to stop: take nothing new, finish what was begun.
     Shutdown,
+}
+
+/// What an operator is told. Its text is made elsewhere than on the core, which has better things to do.
+pub struct Answer {
+    /// HTTP's: 200, 404, 503.
+    pub status: u16,
+    /// What kind of text it is, as HTTP calls it.
+    pub content_type: &'static str,
+    /// Makes the text.
+    pub render: Box<dyn FnOnce() -> Vec<u8> + Send>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 /// What a machine wants done. Effects are carried out in the order given, but complete in any order.
@@ -303,6 +338,13 @@ pub enum Effect<M> {
         /// The file to remove.
         file: FileId,
     },
+    /// The answer to an operator's question. One to a question that nobody waits for any more is dropped.
+    Answer {
+        /// Which.
+        question: QuestionId,
+        /// What.
+        answer: Answer,
+    },
     /// Stop the process now, with exit status 1 and this reason as its last words. Nothing further is carried out.
     Halt {
         /// What happened, where, what to do.
@@ -364,6 +406,8 @@ pub struct CoreBoot {
     pub seed: u64,
     /// The instant of its birth.
     pub now: Now,
+    /// What the driver of the same core counts.
+    pub vitals: Rc<Vitals>,
 }
 
 /// A deterministic state machine: all the logic of one core.

@@ -162,20 +162,21 @@ impl<T: Send> Endpoint<T> {
         Ok(())
     }
 
-    /// Shows the receivers all that was sent, and rings those who are parked, once each.
-    pub fn publish(&mut self) {
+    /// Shows the receivers all that was sent, and rings those who are parked, once each. Returns how many it woke.
+    pub fn publish(&mut self) -> u64 {
         if self.unpublished.is_empty() {
-            return;
+            return 0;
         }
         for &to in &self.unpublished {
             self.outbound[to].as_mut().expect("sent there").producer.publish();
         }
-        let announced = announce();
+        let (announced, mut woken) = (announce(), 0);
         for to in self.unpublished.drain(..) {
             let outbound = self.outbound[to].as_mut().expect("sent there");
             outbound.unpublished = false;
-            outbound.receiver.ring(announced);
+            woken += u64::from(outbound.receiver.ring(announced));
         }
+        woken
     }
 
     /// Hands at most `max` messages to `f`, each sender's in order, and returns how many. Fair: every sender gets

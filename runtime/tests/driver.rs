@@ -2,28 +2,31 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
 
-use flotilla_runtime::driver::{CoreOptions, NodeError, NodeOptions, PeerAddress, StopHandle, run};
+use flotilla_runtime::driver::{
+    CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, Reload, StopHandle, TlsOptions, run,
+};
 use flotilla_runtime::{
-    BlockPool, ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId, Machine,
-    Nanos, NodeId, Now, OpId, PeerId,
+    Answer, BlockPool, ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId,
+    Machine, Nanos, NodeId, Now, OpId, PeerId,
 };
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Takes lines: `E text` echo, `B n` n bytes, `W n` write block n, `R n` read it, `M text` by way of the other core,
-/// `P text` by way of the other node, `H` halt.
+/// `P text` by way of the other node, `S` the settings, `H` halt.
 struct Parrot {
     core: CoreId,
     pool: BlockPool,
     last_op: u64,
     asked: BTreeMap<u64, (ConnId, String)>,
     other_node: Option<PeerId>,
+    settings: u32,
 }
 
 impl Parrot {
@@ -34,6 +37,7 @@ impl Parrot {
             last_op: 0,
             asked: BTreeMap::new(),
             other_node: None,
+            settings: 0,
         }
     }
 
@@ -71,6 +75,7 @@ impl Parrot {
                 }
                 None => out.push(reply("no link")),
             },
+            "S" => out.push(reply(&self.settings.to_string())),
             "H" => out.push(Effect::Halt { reason: "a client asked for it".to_owned() }),
             _ => out.push(Effect::Close { conn }),
         }
@@ -120,6 +125,17 @@ impl Machine for Parrot {
             Event::PeerUp { peer } => self.other_node = Some(peer),
             Event::PeerDown { .. } => self.other_node = None,
             Event::Shutdown => out.push(Effect::Drained),
+            Event::Reloaded { settings } => {
+                self.settings = *settings.downcast_ref::<u32>().unwrap();
+            }
+            Event::Asked { question, path } => {
+                let (status, text) = (if path == "/" { 200 } else { 404 }, format!("you asked for {path}\n"));
+                if path != "/never" {
+                    let render = Box::new(move || text.into_bytes());
+                    let answer = Answer { status, content_type: "text/plain", render };
+                    out.push(Effect::Answer { question, answer });
+                }
+            }
             Event::Tick | Event::Opened { .. } | Event::Closed { .. } => {}
         }
     }
@@ -133,6 +149,7 @@ impl Machine for Parrot {
 
 struct Node {
     clients: Vec<SocketAddr>,
+    admin: SocketAddr,
     stop: StopHandle,
     thread: std::thread::JoinHandle<Result<(), NodeError>>,
 }
@@ -154,6 +171,9 @@ impl Node {
             std::fs::create_dir_all(&folder).unwrap();
             options.cores.push(CoreOptions { clients: listener, peers, folder });
         }
+        let admin = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = admin.local_addr().unwrap();
+        options.admin = Some(admin);
         options.peers = others;
         options.limits.client_output_bytes_max = output_max;
         let (ready, is_ready) = mpsc::channel();
@@ -162,7 +182,7 @@ impl Node {
         let build = |boot: CoreBoot| Ok(Parrot::new(&boot));
         let thread = std::thread::spawn(move || run(options, build, handle, move || ready.send(()).unwrap()));
         is_ready.recv_timeout(PATIENCE).unwrap();
-        Self { clients, stop, thread }
+        Self { clients, admin: address, stop, thread }
     }
 
     fn alone(folder: &Path, cores: usize) -> Self {
@@ -179,6 +199,63 @@ impl Node {
     fn end(self) -> Result<(), NodeError> {
         self.stop.stop();
         self.thread.join().unwrap()
+    }
+}
+
+#[test]
+fn settings_change_while_a_node_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::alone(folder.path(), 2);
+    let mut clients = [node.connect(0), node.connect(1)];
+    assert_eq!(clients[0].ask("S"), "0");
+    for settings in [7_u32, 8] {
+        let limits = Limits { connections_max: 1, ..Limits::default() };
+        let (tls, settings_of_all) = (TlsOptions::default(), Arc::new(settings));
+        node.stop.reload(Reload { limits, tls, settings: settings_of_all });
+        for client in &mut clients {
+            client.ask_until("S", &settings.to_string());
+        }
+    }
+    // There may be one, and there is.
+    assert!(node.connect(0).hear().contains("max number of clients"));
+    clients[0].ask_until("E still here", "still here");
+    node.end().unwrap();
+}
+
+/// Says this to a port, and hears what comes until the other side ends.
+fn say_to(address: SocketAddr, text: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn operators_ask_over_http_and_hold_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::alone(folder.path(), 2);
+    let answer = say_to(node.admin, "GET /?x=1 HTTP/1.1\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nyou asked for /\n"),
+        "{answer}"
+    );
+    assert!(say_to(node.admin, "GET /x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    assert!(say_to(node.admin, "PUT / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(say_to(node.admin, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    // One that says half, one that waits for an answer which never comes: the node serves, and ends.
+    let mut half = TcpStream::connect(node.admin).unwrap();
+    half.write_all(b"GET / HT").unwrap();
+    let mut waiting = TcpStream::connect(node.admin).unwrap();
+    waiting.write_all(b"GET /never HTTP/1.1\r\n\r\n").unwrap();
+    assert_eq!(node.connect(0).ask("E here"), "here");
+    assert!(say_to(node.admin, "GET / HTTP/1.1\r\n\r\n").contains(" 200 "));
+    node.end().unwrap();
+    for mut cut in [half, waiting] {
+        cut.set_read_timeout(Some(PATIENCE)).unwrap();
+        // An end, or a reset: nothing comes any more.
+        let _ = cut.read_to_end(&mut Vec::new());
     }
 }
 

@@ -1,7 +1,10 @@
 //! A node's configuration: one TOML file.
 
+mod admin;
+pub mod reload;
 mod security;
 
+pub use admin::AdminSettings;
 pub use security::{Demand, Rules, TlsSettings, UserEntry};
 
 use crate::acl::PasswordHash;
@@ -215,6 +218,12 @@ pub struct Config {
     /// Timeouts.
     #[serde(default)]
     pub raft: RaftSettings,
+    /// What is logged, as `info` or `warn,flotilla_runtime=debug`; `FLOTILLA_LOG` in the environment goes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+    /// Where operators ask.
+    #[serde(default, skip_serializing_if = "AdminSettings::is_default")]
+    pub admin: AdminSettings,
     /// Without a password for the default user, clients are accepted from this machine only.
     #[serde(default = "security::yes")]
     pub protected_mode: bool,
@@ -267,6 +276,14 @@ pub enum ConfigError {
         line: usize,
         /// What is wrong, and which keys there are.
         what: String,
+    },
+    /// A value that can't change while the node runs.
+    #[error("{path}: {key} changes only with a restart of the node")]
+    NeedsRestart {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
     },
     /// A value that makes no sense.
     #[error("{path}: {key} = {value}: {what}")]
@@ -387,6 +404,13 @@ impl Config {
             return Err(invalid("raft.append_bytes_max", self.raft.append_bytes_max.to_string(), what));
         }
         self.check_security(&invalid)?;
+        self.check_admin(&invalid)?;
+        if let Some(level) = &self.log_level
+            && tracing_subscriber::EnvFilter::try_new(level).is_err()
+        {
+            let what = "error, warn, info, debug or trace, also by module";
+            return Err(invalid("log_level", format!("{level:?}"), what));
+        }
         if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
             return Err(invalid(
                 "cpus",

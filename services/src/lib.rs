@@ -9,6 +9,7 @@
 //! | [`kv`] | the data of one shard, and what commands do to it |
 //! | [`entry`], [`migration`] | what a group's log holds: commands, and shards on their way |
 //! | [`controller`] | which group serves which shard: the numbered history of configurations |
+//! | [`admin`] | what operators are told over HTTP |
 //! | [`backup`] | what a backup of a cluster consists of |
 //! | [`mapreduce`] | jobs over many files: engine, coordinator, workers |
 //! | [`placement`] | which nodes are to have which groups, and the steps there |
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acl;
+pub mod admin;
 pub mod backup;
 pub mod cli;
 pub mod client;

@@ -4,7 +4,8 @@
 use crate::acl::PasswordHash;
 use crate::client::{ClientError, Cluster, Connection, Reply, Security, Seeds};
 use crate::config::{
-    Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, TlsSettings, UserEntry, usual_priority,
+    AdminSettings, Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, TlsSettings, UserEntry,
+    usual_priority,
 };
 use crate::hands::{Stopwatch, pause};
 use rustix::process::{Pid, Signal, kill_process};
@@ -140,6 +141,7 @@ pub struct LocalCluster {
 #[derive(Debug)]
 struct LocalNode {
     entry: NodeEntry,
+    admin: String,
     config: PathBuf,
     log: PathBuf,
     process: Option<Child>,
@@ -168,6 +170,7 @@ impl LocalCluster {
     }
 
     fn write_config(&self, entry: &NodeEntry, entries: &[NodeEntry]) -> Result<LocalNode, LocalError> {
+        let admin = admin_address(&self.options, entry)?;
         let folder = &self.options.folder;
         let config = Config {
             cluster: "local".to_owned(),
@@ -177,6 +180,8 @@ impl LocalCluster {
             spare_groups: self.options.spare_groups,
             controller: self.options.controller,
             placement: Vec::new(),
+            log_level: None,
+            admin: AdminSettings::at(&admin),
             protected_mode: true,
             requirepass_sha256: self.options.requirepass_sha256,
             tls: self.options.tls.clone(),
@@ -194,7 +199,7 @@ impl LocalCluster {
         let io = |source| LocalError::Io { what: format!("can't write {}", path.display()), source };
         std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, text)).map_err(io)?;
         let log = folder.join(format!("node-{}.log", entry.id));
-        Ok(LocalNode { entry: entry.clone(), config: path, log, process: None })
+        Ok(LocalNode { entry: entry.clone(), admin, config: path, log, process: None })
     }
 
     fn node(&self, id: u32) -> &LocalNode {
@@ -273,11 +278,20 @@ impl LocalCluster {
 
     /// SIGTERM, and doesn't wait.
     pub fn terminate(&self, id: u32) {
+        self.signal(id, Signal::TERM);
+    }
+
+    /// SIGHUP: the node is to read its file again.
+    pub fn hang_up(&self, id: u32) {
+        self.signal(id, Signal::HUP);
+    }
+
+    fn signal(&self, id: u32, signal: Signal) {
         let process = self.node(id).process.as_ref();
         let pid = process.and_then(|process| Pid::from_raw(i32::try_from(process.id()).unwrap_or(0)));
         if let Some(pid) = pid {
             // Fails only if it is gone already.
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, signal);
         }
     }
 
@@ -315,6 +329,11 @@ impl LocalCluster {
     pub fn address(&self, id: u32) -> String {
         let entry = &self.node(id).entry;
         format!("{}:{}", entry.host, entry.port)
+    }
+
+    /// Where a node's operators ask, over HTTP.
+    pub fn admin(&self, id: u32) -> &str {
+        &self.node(id).admin
     }
 
     /// A node's configuration file.
@@ -429,6 +448,17 @@ fn entries(options: &LocalOptions) -> Result<Vec<NodeEntry>, LocalError> {
         entries.push(NodeEntry { id, host, port, peer_port, cores, priority, joins });
     }
     Ok(entries)
+}
+
+/// The usual place, where the ports are given and it is free; else any.
+fn admin_address(options: &LocalOptions, entry: &NodeEntry) -> Result<String, LocalError> {
+    let usual = entry.port.checked_add(20_000).filter(|_| options.port != 0);
+    let usual = usual.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    let port = match usual {
+        Some(port) => port,
+        None => Ports.take(1)?,
+    };
+    Ok(format!("127.0.0.1:{port}"))
 }
 
 /// Looks for ports that nobody listens on. No port is handed out twice by one process: a node that is down for a while

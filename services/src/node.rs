@@ -4,7 +4,7 @@ use crate::config::{Config, ConfigError, Demand, Sync};
 use crate::core::Core;
 use crate::hands::{Stopwatch, pause};
 use flotilla_runtime::driver::{
-    self, ClientTls, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, PeerTls, Placement,
+    self, ClientTls, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, PeerTls, Placement, Reload,
     StopHandle, SyncMode, TlsOptions,
 };
 use flotilla_runtime::tls::{self, Authorities, Certificates, Identity, TlsError};
@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a node can't start, or had to stop. One line: what, where, what to do.
@@ -272,6 +273,28 @@ fn random_bytes<const COUNT: usize>() -> Result<[u8; COUNT], ServeError> {
     Ok(bytes)
 }
 
+/// What a running node is to take over from another configuration: certificates are read again.
+///
+/// # Errors
+/// [`ServeError::Tls`].
+pub fn reload(config: &Config) -> Result<Reload, ServeError> {
+    Ok(Reload { limits: limits(config), tls: cover(config)?, settings: Arc::new(config.clone()) })
+}
+
+/// The driver's bounds.
+fn limits(config: &Config) -> Limits {
+    // Whatever fits into a segment must fit onto a link, with something before it.
+    let entry_bytes_max = usize::try_from(config.log.segment_bytes).unwrap_or(usize::MAX / 2);
+    let usual = Limits::default();
+    Limits {
+        peer_frame_bytes_max: usual.peer_frame_bytes_max.max(2 * entry_bytes_max),
+        peer_output_bytes_max: usual.peer_output_bytes_max.max(2 * entry_bytes_max),
+        connections_max: config.limits.connections_max,
+        client_output_bytes_max: config.limits.client_output_bytes_max,
+        client_input_bytes_max: config.limits.value_bytes_max.saturating_mul(4),
+    }
+}
+
 fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError> {
     let me = config.me();
     let mut cores = Vec::new();
@@ -282,6 +305,7 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
             folder: core_folder(&config.data, core),
         });
     }
+    let admin = config.admin_address().map(|address| open_admin_port(config.node, &address)).transpose()?;
     let mut peers = Vec::new();
     for node in config.nodes.iter().filter(|node| node.id != config.node) {
         for core in 0..node.cores {
@@ -293,20 +317,10 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
         if config.cpus.is_empty() { Placement::Floating } else { Placement::Pinned(config.cpus.clone()) };
     Ok(NodeOptions {
         cores,
+        admin,
         peers,
         placement,
-        limits: {
-            // Whatever fits into a segment must fit onto a link, with something before it.
-            let entry_bytes_max = usize::try_from(config.log.segment_bytes).unwrap_or(usize::MAX / 2);
-            let usual = Limits::default();
-            Limits {
-                peer_frame_bytes_max: usual.peer_frame_bytes_max.max(2 * entry_bytes_max),
-                peer_output_bytes_max: usual.peer_output_bytes_max.max(2 * entry_bytes_max),
-                connections_max: config.limits.connections_max,
-                client_output_bytes_max: config.limits.client_output_bytes_max,
-                client_input_bytes_max: config.limits.value_bytes_max.saturating_mul(4),
-            }
-        },
+        limits: limits(config),
         sync: match config.log.sync {
             Sync::Fdatasync => SyncMode::Fdatasync,
             Sync::Dsync => SyncMode::Dsync,
@@ -319,6 +333,22 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
 fn resolve(node: u32, host: &str, port: u16) -> Result<SocketAddr, ServeError> {
     let unresolved = |source| ServeError::Unresolved { host: host.to_owned(), node, source };
     let mut addresses = (host, port).to_socket_addrs().map_err(unresolved)?;
+    addresses.next().ok_or_else(|| unresolved(io::Error::other("no address")))
+}
+
+fn open_admin_port(node: u32, address: &str) -> Result<TcpListener, ServeError> {
+    let at = resolve_address(node, address)?;
+    let listener = listen(at, "admin")?;
+    tracing::info!(%at, "the admin port answers HTTP");
+    if !at.ip().is_loopback() {
+        tracing::warn!(%at, "the admin port has neither users nor TLS: keep it on a network of operators; see admin.listen");
+    }
+    Ok(listener)
+}
+
+fn resolve_address(node: u32, address: &str) -> Result<SocketAddr, ServeError> {
+    let unresolved = |source| ServeError::Unresolved { host: address.to_owned(), node, source };
+    let mut addresses = address.to_socket_addrs().map_err(unresolved)?;
     addresses.next().ok_or_else(|| unresolved(io::Error::other("no address")))
 }
 

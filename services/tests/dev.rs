@@ -7,8 +7,8 @@ mod common;
 use common::{PATIENCE, output, program};
 use flotilla_services::hands::spawn;
 use rustix::process::{Pid, Signal, kill_process};
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -31,6 +31,13 @@ fn shards_that_move_are_told() {
     let (tell, lines) = channel();
     let from = BufReader::new(dev.stdout.take().unwrap());
     let reader = spawn(move || from.lines().map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+    let admin = line_with(&lines, "status of node 1");
+    let admin = admin.trim().strip_prefix("http://").and_then(|it| it.split('/').next()).unwrap().to_owned();
+    let mut asked = TcpStream::connect(admin).unwrap();
+    asked.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
+    let mut said = String::new();
+    asked.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
     line_with(&lines, "Ctrl-C stops them.");
     let address = format!("127.0.0.1:{port}");
     let join = ["cluster", "join", "1", "--addr", &address, "--wait"];

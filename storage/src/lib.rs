@@ -26,7 +26,7 @@ pub mod segment;
 pub mod snapshot;
 
 pub use error::StorageError;
-pub use log::{Log, LogConfig, PayloadWriter, Progress};
+pub use log::{Log, LogConfig, LogCounters, PayloadWriter, Progress};
 pub use record::{Damage, HardState, LostFrames, RECORD_HEADER_BYTES, RecordError, RecordHeader, RecordKind};
 pub use recover::{Hole, LogTail, Recovered, RecoveredGroup, Recovery, TornTail};
 pub use segment::Identity;

@@ -142,13 +142,14 @@ pub(crate) fn find(program: &Path) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// Hands out free ports, below those that the kernel gives to outgoing connections.
+/// Hands out free ports. The nodes' admin ports, 20000 above them, are still below those that the kernel gives to outgoing
+/// connections.
 #[derive(Debug)]
 pub(crate) struct Ports {
     next: u16,
 }
 
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
+const PORTS: std::ops::Range<u16> = 8_000..12_000;
 
 impl Ports {
     /// Two benchmarks at once start looking in different places.

@@ -36,6 +36,7 @@ impl Raft {
     /// Begins a term of our own; `by_transfer`: because its leader wants us to.
     pub(super) fn ask_for_votes(&mut self, cx: &mut Context<'_>, by_transfer: bool) {
         self.break_promise();
+        self.campaigns += 1;
         self.term += 1;
         self.role = Role::Candidate;
         self.leader = None;

@@ -175,6 +175,8 @@ pub struct Raft {
     founding: Option<Founding>,
     /// Whether the group is idle, and keeps still.
     rest: Rest,
+    /// How often it has asked for votes.
+    campaigns: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -258,6 +260,7 @@ impl Raft {
             repairing,
             founding: None,
             rest: Rest::default(),
+            campaigns: 0,
             log,
             members: vec![Member { peer: me }],
         };
@@ -299,6 +302,11 @@ impl Raft {
     /// Our own log is durable up to here.
     pub fn durable(&self) -> u64 {
         self.durable
+    }
+
+    /// How often it has asked for votes since it was opened; questions beforehand, whether it would win, aren't counted.
+    pub fn campaigns(&self) -> u64 {
+        self.campaigns
     }
 
     /// The entries.

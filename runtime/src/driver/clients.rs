@@ -7,6 +7,7 @@ use super::outlet::Outlet;
 use super::poller::{Listener, Poller, Socket};
 use super::wire::{ClientTls, HANDSHAKE_MAX, HANDSHAKE_RECORD, Tls, Wire};
 use crate::machine::{ConnId, Event, Machine, Taken};
+use crate::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
@@ -53,7 +54,7 @@ pub(super) struct Client {
 
 impl Client {
     /// Sends a reply, which may be of any size; a client that doesn't read is cut off when too much has gathered before.
-    pub(super) fn reply(&self, bytes: &[u8], waiting_max: usize) {
+    pub(super) fn reply(&self, bytes: &[u8], waiting_max: usize, vitals: &Vitals) {
         let had_gathered = self.outlet.waiting();
         self.outlet.send(bytes);
         if had_gathered > waiting_max {
@@ -61,6 +62,7 @@ impl Client {
                 waiting = self.outlet.waiting(),
                 "a client that doesn't read its replies was cut off"
             );
+            vitals.clients_cut_off.count();
             self.cut();
         }
     }
@@ -107,8 +109,9 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
         let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
         let wire = Wire::new(socket);
         let outlet = Rc::clone(&wire.outlet);
-        if core.clients.borrow().len() >= core.limits.connections_max {
-            if core.tls.clients.as_ref().is_none_or(|tls| !tls.is_required) {
+        if core.clients.borrow().len() >= core.limits().connections_max {
+            core.vitals.clients_refused.count();
+            if core.tls().clients.as_ref().is_none_or(|tls| !tls.is_required) {
                 outlet.send(b"-ERR max number of clients reached\r\n");
             }
             outlet.end();
@@ -133,7 +136,8 @@ async fn serve<M: Machine + 'static>(
     client: Rc<Client>,
     wire: Wire,
 ) {
-    let begun = match &core.tls.clients {
+    let cover = core.tls();
+    let begun = match &cover.clients {
         None => Ok(Vec::new()),
         Some(tls) => begin(tls, &wire).await,
     };
@@ -146,6 +150,7 @@ async fn serve<M: Machine + 'static>(
             core.step(Event::Closed { conn });
         }
         Err(reason) => {
+            core.vitals.tls_failures.count();
             core.complaints.no_tls(&format!("client {from}"), &reason);
             client.outlet.end();
             core.clients.borrow_mut().remove(&conn);
@@ -212,6 +217,7 @@ async fn read_on<M: Machine + 'static>(
             };
             filled += count;
         }
+        core.vitals.client_bytes_in.add(count as u64);
         let mut start = 0;
         loop {
             let mut taken = Taken::default();
@@ -225,11 +231,13 @@ async fn read_on<M: Machine + 'static>(
         buffer.copy_within(start..filled, 0);
         filled -= start;
         if filled > 0 && filled == buffer.len() {
-            if filled >= core.limits.client_input_bytes_max {
+            let most = core.limits().client_input_bytes_max;
+            if filled >= most {
                 tracing::warn!(bytes = filled, "a client that sends no whole command was cut off");
+                core.vitals.clients_cut_off.count();
                 return;
             }
-            buffer.resize((filled * 2).min(core.limits.client_input_bytes_max.max(BUFFER_BYTES)), 0);
+            buffer.resize((filled * 2).min(most.max(BUFFER_BYTES)), 0);
         }
         if round != core.round() {
             (round, taken_in_round) = (core.round(), 0);

@@ -1,5 +1,6 @@
 //! The state of a core, the turn, the effects.
 
+use super::admin::Questions;
 use super::clients::{Buffers, Client};
 use super::complaints::Complaints;
 use super::disk::{Disk, Write};
@@ -9,6 +10,7 @@ use super::start::{NodeShared, Report};
 use super::{Limits, NodeOptions, TlsOptions};
 use crate::machine::{ConnId, CoreId, Effect, Effects, Event, Machine, Nanos, Now, PeerId};
 use crate::mesh::{Endpoint, SendError};
+use crate::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -43,8 +45,13 @@ impl Clock {
     }
 
     fn monotonic(self) -> Nanos {
+        self.at(Instant::now())
+    }
+
+    fn at(self, now: Instant) -> Nanos {
         // Starts at one second, so that "long ago" can be said.
-        1_000_000_000 + u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        let since = now.saturating_duration_since(self.0).as_nanos();
+        1_000_000_000 + u64::try_from(since).unwrap_or(u64::MAX)
     }
 }
 
@@ -82,6 +89,7 @@ pub(super) struct Hands<M: Machine> {
     pub(super) endpoint: Endpoint<M::Message>,
     pub(super) disk: Disk,
     pub(super) poller: Rc<Poller>,
+    pub(super) vitals: Rc<Vitals>,
 }
 
 /// One core: its machine and everything that the machine can't do itself.
@@ -106,14 +114,20 @@ pub(super) struct CoreLoop<M: Machine> {
     links: BTreeMap<PeerId, Rc<Link>>,
     /// The sockets of links from peers, to be shut down at the end.
     pub(super) incoming: RefCell<BTreeMap<u64, Rc<Socket>>>,
+    pub(super) questions: Questions,
+    pub(super) vitals: Rc<Vitals>,
     pub(super) poller: Rc<Poller>,
     disk: Disk,
     settled: Cell<Instant>,
-    pub(super) limits: Limits,
-    pub(super) tls: TlsOptions,
+    limits: Cell<Limits>,
+    tls: RefCell<Rc<TlsOptions>>,
+    /// How often there were other settings.
+    reloads: Cell<u64>,
     pub(super) complaints: Complaints,
     pub(super) id: CoreId,
     clock: Clock,
+    /// When the last wait ended.
+    woke_at: Cell<Nanos>,
     over: Cell<bool>,
     over_signal: Signal,
     reports: mpsc::Sender<Report>,
@@ -128,7 +142,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
         clock: Clock,
         reports: mpsc::Sender<Report>,
     ) -> Rc<Self> {
-        let Hands { endpoint, disk, poller } = hands;
+        let Hands { endpoint, disk, poller, vitals } = hands;
         let links = options.peers.iter().map(|address| (address.peer, Link::new(*address))).collect();
         Rc::new(Self {
             machine: RefCell::new(machine),
@@ -145,14 +159,18 @@ impl<M: Machine + 'static> CoreLoop<M> {
             last_conn: Cell::new(0),
             links,
             incoming: RefCell::default(),
+            questions: Questions::default(),
+            vitals,
             poller,
             disk,
             settled: Cell::new(Instant::now()),
-            limits: options.limits,
-            tls: options.tls.clone(),
+            limits: Cell::new(options.limits),
+            tls: RefCell::new(Rc::new(options.tls.clone())),
+            reloads: Cell::new(0),
             complaints: Complaints::default(),
             id,
             clock,
+            woke_at: Cell::new(clock.monotonic()),
             over: Cell::new(false),
             over_signal: Signal::default(),
             reports,
@@ -169,9 +187,33 @@ impl<M: Machine + 'static> CoreLoop<M> {
         self.flush_due.set(true);
     }
 
+    /// The bounds in force.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    /// Under what cover connections begin.
+    pub(super) fn tls(&self) -> Rc<TlsOptions> {
+        Rc::clone(&self.tls.borrow())
+    }
+
+    /// Takes over other settings, if there are any.
+    fn take_over_settings(&self, shared: &NodeShared) {
+        let reloads = shared.reloads();
+        if self.reloads.replace(reloads) == reloads {
+            return;
+        }
+        if let Some(newest) = shared.newest() {
+            self.limits.set(newest.limits);
+            self.tls.replace(Rc::new(newest.tls.clone()));
+            self.step(Event::Reloaded { settings: &*newest.settings });
+        }
+    }
+
     fn tick_if_due(&self) {
-        let deadline = self.machine.borrow().deadline();
-        if deadline.is_some_and(|deadline| deadline <= self.clock.monotonic()) {
+        let (deadline, now) = (self.machine.borrow().deadline(), self.clock.monotonic());
+        self.woke_at.set(now);
+        if deadline.is_some_and(|deadline| deadline <= now) {
             self.step(Event::Tick);
         }
     }
@@ -250,9 +292,12 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 continue;
             }
             core.disk.ring().submit();
-            let patience = if core.begin_round() { Duration::ZERO } else { core.patience() };
-            core.poller.wait(patience);
+            let is_due = core.begin_round();
+            let now = Instant::now();
+            core.turn_ends(now);
+            core.poller.wait(if is_due { Duration::ZERO } else { core.patience(now) });
             core.tick_if_due();
+            core.take_over_settings(&shared);
             if shared.is_stopping() && !told {
                 told = true;
                 core.step(Event::Shutdown);
@@ -260,15 +305,20 @@ impl<M: Machine + 'static> CoreLoop<M> {
         }
     }
 
+    /// The core is about to wait: how long has it worked?
+    fn turn_ends(&self, now: Instant) {
+        let worked = self.clock.at(now).saturating_sub(self.woke_at.get());
+        self.vitals.turns.borrow_mut().record(worked);
+    }
+
     /// How long to wait for whatever comes next.
-    fn patience(&self) -> Duration {
+    fn patience(&self, now: Instant) -> Duration {
         if self.drain_backlog_or_wait() || self.messages_wait() {
             return Duration::ZERO;
         }
-        let glommio =
-            (self.settled.get() + self.settle_period()[1]).saturating_duration_since(Instant::now());
+        let glommio = (self.settled.get() + self.settle_period()[1]).saturating_duration_since(now);
         let deadline = self.machine.borrow().deadline();
-        let left = deadline.map(|deadline| deadline.saturating_sub(self.clock.monotonic()));
+        let left = deadline.map(|deadline| deadline.saturating_sub(self.clock.at(now)));
         left.map_or(glommio, |left| glommio.min(Duration::from_nanos(left)))
     }
 
@@ -317,7 +367,8 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 effect => self.carry_out(effect),
             }
         }
-        self.endpoint.borrow_mut().publish();
+        let rung = self.endpoint.borrow_mut().publish();
+        self.vitals.mesh_rings.add(rung);
         self.disk.ring().submit();
         if let Some(write) = last_write {
             self.write_last(write);
@@ -344,7 +395,8 @@ impl<M: Machine + 'static> CoreLoop<M> {
         match effect {
             Effect::Reply { conn, bytes } => {
                 if let Some(client) = self.client(conn) {
-                    client.reply(&bytes, self.limits.client_output_bytes_max);
+                    self.vitals.client_bytes_out.add(bytes.len() as u64);
+                    client.reply(&bytes, self.limits.get().client_output_bytes_max, &self.vitals);
                 }
             }
             Effect::Close { conn } => {
@@ -359,10 +411,14 @@ impl<M: Machine + 'static> CoreLoop<M> {
             }
             Effect::Send { to, frame } => {
                 if let Some(link) = self.links.get(&to) {
-                    link.send(&frame, self.limits.peer_output_bytes_max);
+                    link.send(&frame, self.limits.get().peer_output_bytes_max, &self.vitals);
                 }
             }
             Effect::Mesh { to, message } => self.send_to_core(to, message),
+            Effect::Answer { question, answer } => {
+                self.questions.answered(question, answer);
+                self.poller.stir();
+            }
             Effect::Halt { reason } => self.halt(reason),
             Effect::Drained => self.end(),
             disk => self.disk.carry_out(disk, Rc::clone(self)),
@@ -386,13 +442,18 @@ impl<M: Machine + 'static> CoreLoop<M> {
     }
 
     fn send_to_core(&self, to: CoreId, message: M::Message) {
+        self.vitals.mesh_messages_out.count();
         let mut backlog = self.mesh_backlog.borrow_mut();
         if !backlog.is_empty() {
+            self.vitals.mesh_full.count();
             return backlog.push_back((to, message));
         }
         match self.endpoint.borrow_mut().send(to, message) {
             Ok(()) | Err(SendError::Closed(_)) => {}
-            Err(SendError::Full(message)) => backlog.push_back((to, message)),
+            Err(SendError::Full(message)) => {
+                self.vitals.mesh_full.count();
+                backlog.push_back((to, message));
+            }
         }
     }
 
@@ -428,7 +489,8 @@ impl<M: Machine + 'static> CoreLoop<M> {
     fn receive_from_mesh(&self) {
         let mut endpoint = self.endpoint.borrow_mut();
         if endpoint.cores() > 1 {
-            endpoint.receive(MESH_BATCH, |from, message| self.step(Event::Mesh { from, message }));
+            let got = endpoint.receive(MESH_BATCH, |from, message| self.step(Event::Mesh { from, message }));
+            self.vitals.mesh_messages_in.add(got as u64);
         }
     }
 }

@@ -236,6 +236,7 @@ impl Disk {
             | Effect::Resume { .. }
             | Effect::Send { .. }
             | Effect::Mesh { .. }
+            | Effect::Answer { .. }
             | Effect::Halt { .. }
             | Effect::Drained => unreachable!("carried out by the core loop"),
         }
@@ -376,6 +377,11 @@ impl Disk {
         let mut block = BlockPool::heap().allocate(read.len(), 0);
         block.append(&read);
         Ok(DiskReply::Read(block.slice(0, read.len())))
+    }
+
+    /// A task that gets what time the others leave.
+    pub(super) fn spawn_bulk<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> glommio::Task<T> {
+        glommio::spawn_local_into(task, self.bulk).expect("the queue lives as long as the executor")
     }
 
     fn begin_create<M: Machine + 'static>(&self, op: OpId, file: FileId, bytes: u64, core: Rc<CoreLoop<M>>) {

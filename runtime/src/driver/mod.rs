@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `core_loop.rs` | the state of a core, the turn, the effects |
 //! | `clients.rs` | client connections |
+//! | `admin.rs` | questions of whoever operates the node, over HTTP |
 //! | `peers.rs` | links from and to other nodes |
 //! | `disk.rs` | the files of a core's folder |
 //! | `write_ring.rs` | writes and syncs, through an io_uring of our own |
@@ -31,6 +32,7 @@
 //!
 //! No borrow of a cell is held across an await or a `spawn_local` (which polls the new task at once).
 
+mod admin;
 mod boot;
 mod clients;
 mod complaints;
@@ -47,7 +49,7 @@ mod start;
 mod wire;
 mod write_ring;
 
-pub use start::{StopHandle, run};
+pub use start::{Reload, StopHandle, run};
 pub use wire::{ClientTls, PeerTls, TlsOptions};
 
 use crate::machine::{NodeId, PeerId};
@@ -132,6 +134,8 @@ pub struct NodeOptions {
     pub incarnation: u64,
     /// Its cores.
     pub cores: Vec<CoreOptions>,
+    /// Where operators ask, over HTTP; its first core answers.
+    pub admin: Option<TcpListener>,
     /// All cores of all other nodes.
     pub peers: Vec<PeerAddress>,
     /// Where the cores run.
@@ -156,6 +160,7 @@ impl NodeOptions {
             cluster,
             incarnation,
             cores: Vec::new(),
+            admin: None,
             peers: Vec::new(),
             placement: Placement::default(),
             limits: Limits::default(),

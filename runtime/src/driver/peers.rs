@@ -16,6 +16,7 @@ use super::poller::{Listener, Socket};
 use super::wire::{HANDSHAKE_MAX, PeerTls, Tls, Wire};
 use super::{NodeOptions, PeerAddress};
 use crate::machine::{CoreId, Event, Machine, NodeId, PeerId};
+use crate::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -49,12 +50,15 @@ impl Link {
     }
 
     /// Sends a frame, or drops it whole: when the link is down, or the peer doesn't keep up.
-    pub(super) fn send(&self, frame: &[u8], waiting_max: usize) {
+    pub(super) fn send(&self, frame: &[u8], waiting_max: usize, vitals: &Vitals) {
         let outlet = self.outlet.borrow().clone();
         let Some(outlet) = outlet.filter(|outlet| outlet.waiting() + frame.len() <= waiting_max) else {
             self.dropped.set(self.dropped.get() + 1);
+            vitals.peer_frames_dropped.count();
             return;
         };
+        vitals.peer_frames_out.count();
+        vitals.peer_bytes_out.add(frame.len() as u64);
         let mut bytes = self.scratch.take();
         bytes.clear();
         let length = u32::try_from(frame.len()).expect("frames are bounded far below 4 GiB");
@@ -113,6 +117,7 @@ pub(super) async fn keep_up<M: Machine + 'static>(
             let wire = Wire::new(socket);
             if let Err(reason) = greet(&core, peer.node, &wire, &hello).await {
                 let with = format!("node {} at {}", peer.node.0, link.to.address);
+                core.vitals.tls_failures.count();
                 core.complaints.no_tls(&with, &reason);
                 wire.outlet.cut();
                 glommio::timer::sleep(RETRY_TLS).await;
@@ -146,7 +151,8 @@ async fn greet<M: Machine + 'static>(
     wire: &Wire,
     hello: &[u8],
 ) -> Result<(), String> {
-    let Some(tls) = &core.tls.peers else {
+    let cover = core.tls();
+    let Some(tls) = &cover.peers else {
         wire.outlet.send(hello);
         return Ok(());
     };
@@ -199,6 +205,7 @@ pub(super) async fn accept<M: Machine + 'static>(
                         }
                         Err(Refusal::Tls(reason)) => {
                             let from = from.map_or_else(|_| "somebody".to_owned(), |from| from.to_string());
+                            core.vitals.tls_failures.count();
                             core.complaints.no_tls(&format!("{from}, at the peers' port"), &reason);
                             wire.outlet.end();
                         }
@@ -242,12 +249,13 @@ async fn answer<M: Machine + 'static>(
     options: &NodeOptions,
     wire: &Wire,
 ) -> Result<(), Refusal> {
-    if let Some(tls) = &core.tls.peers {
+    let cover = core.tls();
+    if let Some(tls) = &cover.peers {
         let session = Tls::answer(&tls.server).map_err(|error| Refusal::Tls(error.to_string()))?;
         wire.secure(session).await.map_err(Refusal::Tls)?;
     }
     let from = greeted(core, options, wire).await?;
-    if let Some(tls) = &core.tls.peers {
+    if let Some(tls) = &cover.peers {
         check_host(tls, from.node, wire).map_err(Refusal::Tls)?;
         wire.outlet.send(&[WELCOME]);
     }
@@ -325,6 +333,8 @@ fn take_frames<M: Machine + 'static>(
         if crc32fast::hash(frame) != word(4) {
             return Err(format!("a frame from node {} was damaged on its way", from.node.0));
         }
+        core.vitals.peer_frames_in.count();
+        core.vitals.peer_bytes_in.add(frame.len() as u64);
         core.step(Event::Peer { from, frame });
         at = start + frame.len();
     }
@@ -341,7 +351,7 @@ fn make_room<M: Machine + 'static>(
         return Ok(());
     }
     let length = u32::from_le_bytes(buffer[..4].try_into().expect("four bytes")) as usize;
-    if length > core.limits.peer_frame_bytes_max {
+    if length > core.limits().peer_frame_bytes_max {
         return Err(format!("a frame of {length} bytes is over the limit"));
     }
     let needed = length + FRAME_HEADER_BYTES;

@@ -3,14 +3,20 @@
 use super::core_loop::{CoreLoop, Hands};
 use super::guardian::{keep_awake, watch};
 use super::poller::{Listener, Poller};
-use super::{CoreOptions, NodeError, NodeOptions, Placement, clients, disk, peers};
+use super::{
+    CoreOptions, Limits, NodeError, NodeOptions, Placement, TlsOptions, admin, clients, disk, peers,
+};
 use crate::block::BlockPool;
 use crate::machine::{CoreBoot, CoreId, Machine};
 use crate::mesh::{Endpoint, mesh};
+use crate::vitals::Vitals;
 use glommio::{LocalExecutorBuilder, PoolPlacement};
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::fmt;
+use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, mpsc};
 use std::task::Waker;
 use std::time::Duration;
@@ -24,10 +30,29 @@ pub(super) const THREAD_NAME: &str = "flotilla-core";
 /// runnable. Longer than any start takes, then.
 const PREEMPT: Duration = Duration::from_millis(500);
 
-/// Asks a node to stop.
-#[derive(Clone, Debug, Default)]
+/// Settings that a node takes over while it runs.
+pub struct Reload {
+    /// Bounds. What is over them already stays.
+    pub limits: Limits,
+    /// For connections that begin from then on.
+    pub tls: TlsOptions,
+    /// For the machines: [`Event::Reloaded`](crate::Event::Reloaded).
+    pub settings: Arc<dyn Any + Send + Sync>,
+}
+
+/// Asks a node to stop, or to take over other settings.
+#[derive(Clone, Default)]
 pub struct StopHandle {
     asked: Arc<AtomicBool>,
+    /// How often there were other settings.
+    reloads: Arc<AtomicU64>,
+    newest: Arc<Mutex<Option<Arc<Reload>>>>,
+}
+
+impl fmt::Debug for StopHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StopHandle").field("asked", &self.asked).finish_non_exhaustive()
+    }
 }
 
 impl StopHandle {
@@ -39,6 +64,12 @@ impl StopHandle {
     /// Asks for a drain.
     pub fn stop(&self) {
         self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Every core takes these over, within some ten milliseconds.
+    pub fn reload(&self, reload: Reload) {
+        *self.newest.lock().expect("nobody panics holding it") = Some(Arc::new(reload));
+        self.reloads.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -57,6 +88,16 @@ impl NodeShared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stop.asked.load(Ordering::Relaxed)
+    }
+
+    /// How often there were other settings.
+    pub(super) fn reloads(&self) -> u64 {
+        self.stop.reloads.load(Ordering::Acquire)
+    }
+
+    /// The newest of them.
+    pub(super) fn newest(&self) -> Option<Arc<Reload>> {
+        self.stop.newest.lock().expect("nobody panics holding it").clone()
     }
 
     pub(super) fn register(&self, waker: Waker) {
@@ -112,6 +153,7 @@ pub fn run<M: Machine + 'static>(
     let (reports, inbox) = mpsc::channel();
     let mut options = options;
     let cores = std::mem::take(&mut options.cores);
+    let mut admin = options.admin.take();
     let count = cores.len();
     let options = Arc::new(options);
     let endpoints = mesh::<M::Message>(count, MESH_SLOTS);
@@ -120,9 +162,10 @@ pub fn run<M: Machine + 'static>(
         let (options, shared, build) = (Arc::clone(&options), Arc::clone(&shared), build.clone());
         let farewell = Farewell(number, reports.clone());
         let builder = builder(&options, number)?;
+        let ports = (core, admin.take());
         let thread = builder.spawn(move || async move {
             let reports = farewell.1.clone();
-            if let Err(reason) = run_core(number, core, endpoint, options, shared, build, &reports).await {
+            if let Err(reason) = run_core(number, ports, endpoint, options, shared, build, &reports).await {
                 let _ = reports.send(Report::NotStarted(number, reason));
             }
             drop(farewell);
@@ -213,7 +256,7 @@ fn placement_error(error: &glommio::GlommioError<()>, core: u16) -> NodeError {
 
 async fn run_core<M: Machine + 'static>(
     number: u16,
-    core: CoreOptions,
+    (core, admin): (CoreOptions, Option<TcpListener>),
     endpoint: Endpoint<M::Message>,
     options: Arc<NodeOptions>,
     shared: Arc<NodeShared>,
@@ -225,12 +268,14 @@ async fn run_core<M: Machine + 'static>(
     glommio::timer::sleep(Duration::from_micros(100)).await;
     let (disk, files) = disk::Disk::open(core.folder, options.sync).await?;
     let clock = super::core_loop::Clock::start();
+    let vitals = Vitals::new();
     let boot = CoreBoot {
         core: CoreId(number),
         files,
         pool: BlockPool::dma(),
         seed: options.seed ^ (u64::from(number) << 48),
         now: clock.now(),
+        vitals: Rc::clone(&vitals),
     };
     let machine = build(boot)?;
     let no_descriptor =
@@ -239,13 +284,17 @@ async fn run_core<M: Machine + 'static>(
     poller.watch(disk.ring()).map_err(no_descriptor)?;
     let clients = Listener::new(core.clients, &poller).map_err(no_descriptor)?;
     let peers = Listener::new(core.peers, &poller).map_err(no_descriptor)?;
-    let hands = Hands { endpoint, disk, poller };
+    let admin = admin.map(|admin| Listener::new(admin, &poller)).transpose().map_err(no_descriptor)?;
+    let hands = Hands { endpoint, disk, poller, vitals };
     let core_loop = CoreLoop::new(machine, CoreId(number), hands, &options, clock, reports.clone());
     let the_loop = glommio::spawn_local(CoreLoop::run(Rc::clone(&core_loop), shared));
     let mut tasks = vec![
         glommio::spawn_local(clients::accept(Rc::clone(&core_loop), clients)),
         glommio::spawn_local(peers::accept(Rc::clone(&core_loop), peers, Arc::clone(&options))),
     ];
+    if let Some(admin) = admin {
+        tasks.push(core_loop.disk().spawn_bulk(admin::accept(Rc::clone(&core_loop), admin)));
+    }
     for link in core_loop.links() {
         tasks.push(glommio::spawn_local(peers::keep_up(Rc::clone(&core_loop), link, Arc::clone(&options))));
     }
@@ -256,6 +305,7 @@ async fn run_core<M: Machine + 'static>(
         task.cancel().await;
     }
     peers::cut_all(&core_loop);
+    admin::cut_all(&core_loop);
     clients::cut_all(&core_loop).await;
     core_loop.close_disk().await;
     the_loop.cancel().await;

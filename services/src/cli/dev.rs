@@ -60,6 +60,9 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     for address in cluster.addresses() {
         println!("  redis-cli -c -p {}", address.rsplit(':').next().unwrap_or_default());
     }
+    for node in 1..=options.nodes {
+        println!("  http://{}/   status of node {node}; /metrics", cluster.admin(node));
+    }
     println!("Ctrl-C stops them.");
     let (address, over) = (cluster.address(1), std::sync::Arc::clone(&stop));
     // Nobody waits for it: a cluster that is being stopped may keep it waiting.

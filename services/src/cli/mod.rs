@@ -16,7 +16,9 @@ mod load;
 mod login;
 mod mr;
 mod progress;
+mod reload;
 mod serve;
+mod top;
 mod wal;
 
 use clap::{Parser, Subcommand};
@@ -41,6 +43,8 @@ enum Command {
     Serve(serve::Options),
     /// Send one command, for machines without redis-cli.
     Exec(exec::Options),
+    /// What nodes do, in a terminal, from their admin ports.
+    Top(top::Options),
     /// Tell a running cluster something.
     #[command(subcommand)]
     Cluster(cluster::Command),
@@ -83,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Dev(options) => dev::run(&options),
         Command::Serve(options) => serve::run(&options),
         Command::Exec(options) => exec::run(&options),
+        Command::Top(options) => top::run(&options),
         Command::Cluster(command) => cluster::run(&command),
         Command::Backup(options) => backup::run(&options),
         Command::Restore(options) => backup::restore(&options),

@@ -1,6 +1,7 @@
 //! `flotilla serve`: one node.
 
 use super::Failure;
+use super::reload::{self, Reloader, SetFilter};
 use crate::config::Config;
 use crate::node::{self, ServeError};
 use clap::Args;
@@ -28,11 +29,13 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         rustix::process::set_parent_process_death_signal(signal)
             .map_err(|error| Failure::Failed(format!("can't tie this process to its parent: {error}")))?;
     }
-    start_logging(options.log_json);
+    let set_filter = start_logging(options.log_json);
     let config = Config::read(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
     open_as_many_files_as_allowed();
     let stop = StopHandle::new();
-    stop_on_signals(&stop)?;
+    set_filter(reload::filter_of(&config));
+    let path = options.config.clone();
+    listen_to_signals(Reloader { path, current: config.clone(), node: stop.clone(), set_filter })?;
     let line = format!(
         "ready node {} of cluster {:?} on {}:{} ({} core{})",
         config.node,
@@ -62,23 +65,38 @@ fn open_as_many_files_as_allowed() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-fn start_logging(json: bool) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FLOTILLA_LOG")
+/// Starts to log; what is returned changes what is logged.
+fn start_logging(json: bool) -> SetFilter {
+    let filter = tracing_subscriber::EnvFilter::try_from_env(reload::LEVEL_VARIABLE)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    // A logger that is there already is as good.
-    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+    // A logger that is there already is as good, and keeps its filter.
+    if json {
+        let builder = builder.json().with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        Box::new(move |filter| drop(handle.reload(filter)))
+    } else {
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        Box::new(move |filter| drop(handle.reload(filter)))
+    }
 }
 
-fn stop_on_signals(stop: &StopHandle) -> Result<(), Failure> {
-    let signals = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
-    let mut signals = signal_hook::iterator::Signals::new(signals)
+/// SIGTERM and SIGINT stop the node, SIGHUP lets it read its file again.
+fn listen_to_signals(mut reloader: Reloader) -> Result<(), Failure> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|error| Failure::Failed(format!("can't listen for signals: {error}")))?;
-    let stop = stop.clone();
     crate::hands::spawn(move || {
-        for _ in signals.forever() {
-            stop.stop();
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                reloader.reload();
+            } else {
+                reloader.node.stop();
+            }
         }
     });
     Ok(())

@@ -115,7 +115,7 @@ commands! {
     SETEX 22 "setex" 4 WRITE 1 1 1 W, "Sets a string value and its time to live in seconds.";
     SETNX 23 "setnx" 3 WRITE_FAST 1 1 1 W, "Sets the string value of a key that doesn't exist.";
     SETRANGE 24 "setrange" 4 WRITE 1 1 1 W, "Overwrites a part of the string value of a key.";
-    SLOWLOG 127 "slowlog" -2 PLAIN 0 0 0 Kind::Server, "SLOWLOG GET, LEN, RESET: nothing is recorded here.";
+    SLOWLOG 127 "slowlog" -2 PLAIN 0 0 0 Kind::Server, "The commands that took longest to answer.";
     STRLEN 71 "strlen" 2 READ_FAST 1 1 1 R, "The length of the string value of a key.";
     SUBSTR 72 "substr" 4 READ 1 1 1 R, "A part of the string value of a key.";
     SWAPDB 124 "swapdb" 3 PLAIN 0 0 0 Kind::Server, "Refused: there is only database 0.";

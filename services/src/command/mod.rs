@@ -7,6 +7,7 @@ mod connection;
 mod glob;
 mod list;
 mod server;
+pub mod slowlog;
 mod small;
 mod table;
 
@@ -15,7 +16,7 @@ pub use client::{Kill, Quiet};
 pub use connection::ConnectionState;
 pub use glob::glob;
 pub use list::code;
-pub use server::NodeView;
+pub use server::{NodeView, changed_settings};
 pub use table::{Kind, Spec, all, by_code, lookup, unknown_command};
 
 use crate::resp::ReplyWriter;

@@ -1,6 +1,7 @@
 //! Commands about the node: what it is, and what it can do.
 
 use super::glob::glob;
+use super::slowlog::{self, Setting, Slowlog};
 use super::table::{Kind, Spec, all, lookup};
 use super::{unknown_subcommand, upper};
 use crate::resp::ReplyWriter;
@@ -20,6 +21,8 @@ pub trait NodeView {
     fn connections(&self) -> Vec<(u64, String)>;
     /// The node's users.
     fn users(&self) -> &crate::acl::Acl;
+    /// The slow commands of this core.
+    fn slowlog(&self) -> &Slowlog;
     /// Keys of a slot that this member serves.
     fn keys_in_slot(&self, slot: u16, most: usize) -> Vec<Vec<u8>>;
 }
@@ -38,6 +41,7 @@ pub(super) fn run(name: &str, args: &[&[u8]], view: &dyn NodeView, reply: &mut R
         "lastsave" => reply.integer(i64::try_from(view.unix_ms() / 1000).unwrap_or(0)),
         // Every acknowledged write is on a majority's disks already.
         "wait" => reply.integer(majority_besides_us(&view.topology())),
+        "slowlog" => slowlog::run(args, view.slowlog(), reply),
         "function" if &upper(args, 1)[..] == b"FLUSH" => reply.simple("OK"),
         _ if super::small::run(name, args, reply) => {}
         _ => unknown_subcommand(args, reply),
@@ -153,11 +157,28 @@ fn config(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
     }
 }
 
-/// Settings are those of the configuration file. To set one to what it is does no harm.
+/// The settings that a `CONFIG SET` changes, if it may.
+pub fn changed_settings(args: &[&[u8]]) -> Vec<(Setting, i64)> {
+    let changes = args.get(2..).unwrap_or_default().chunks_exact(2).map(|pair| {
+        let setting = Setting::named(&String::from_utf8_lossy(pair[0]).to_lowercase())?;
+        Some((setting, setting.value(pair[1]).ok()?))
+    });
+    changes.flatten().collect()
+}
+
+/// Most settings are those of the configuration file. To set one to what it is does no harm.
 fn config_set(args: &[&[u8]], view: &dyn NodeView, reply: &mut ReplyWriter<'_>) {
     let settings = view.settings();
     for pair in args[2..].chunks_exact(2) {
         let name = String::from_utf8_lossy(pair[0]).to_lowercase();
+        if let Some(setting) = Setting::named(&name) {
+            if let Err(why) = setting.value(pair[1]) {
+                return reply.error(&format!(
+                    "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
+                ));
+            }
+            continue;
+        }
         match settings.iter().find(|(known, _)| *known == name) {
             None => {
                 return reply

@@ -13,10 +13,7 @@ pub(super) fn run(name: &str, args: &[&[u8]], reply: &mut ReplyWriter<'_>) -> bo
         ),
         ("latency", b"LATEST" | b"HISTORY") => reply.array(0),
         ("latency", b"RESET") => reply.integer(0),
-        ("slowlog", b"GET") => reply.array(0),
-        ("slowlog", b"LEN") => reply.integer(0),
-        ("slowlog", b"RESET") => reply.simple("OK"),
-        ("latency" | "slowlog", _) => unknown_subcommand(args, reply),
+        ("latency", _) => unknown_subcommand(args, reply),
         ("object", _) => help(
             reply,
             &[

@@ -84,6 +84,11 @@ pub(super) struct Admission {
 }
 
 impl Admission {
+    /// A write may wait for so long from here on; 0: for as long as it takes.
+    pub(super) fn set_wait_max(&mut self, wait_ms_max: u64) {
+        self.wait_max = wait_ms_max.saturating_mul(MILLISECOND);
+    }
+
     /// `wait_ms_max`: see the module; 0 takes everything.
     pub(super) fn new(wait_ms_max: u64) -> Self {
         Self {

@@ -43,6 +43,7 @@ impl Core {
         self.serve_before(now, place, index, term, out);
         let origin = self.claim(place, index, term, out);
         self.groups[place].applied = index;
+        self.tally.applied += 1;
         match content {
             Content::Nothing => assert!(origin.is_none(), "nobody waits for an entry without a command"),
             Content::Command(command) => self.apply_command(place, command, origin, out),
@@ -81,6 +82,11 @@ impl Core {
             None => run(group, code, slot, &args, &mut ReplyWriter::discard()),
             Some(origin) => {
                 self.answer(origin, out, |groups, reply| run(&mut groups[place], code, slot, &args, reply));
+                if let Some((conn, nanos)) = self.was_slow(origin)
+                    && let Some(spec) = by_code(code)
+                {
+                    self.note_slow(conn, spec, &args, nanos);
+                }
             }
         }
     }
@@ -153,7 +159,7 @@ mod tests {
     use crate::config::Config;
     use crate::entry::SCHEMA_COMMAND_V1;
     use flotilla_runtime::machine::{MILLISECOND, SECOND};
-    use flotilla_runtime::{BlockPool, CoreBoot, CoreId, DiskReply, Effect, Event, Machine};
+    use flotilla_runtime::{BlockPool, CoreBoot, CoreId, DiskReply, Effect, Event, Machine, Vitals};
 
     /// The only node of its cluster, with a disk that does what it is asked.
     struct Lone {
@@ -168,7 +174,14 @@ mod tests {
                           [[nodes]]\nid = 1\nhost = \"here\"\nport = 7001\npeer_port = 17001\n";
             let config: Config = toml::from_str(config).unwrap();
             let now = Now { monotonic: SECOND, unix_ms: 1_700_000_000_000 };
-            let boot = CoreBoot { core: CoreId(0), files: Vec::new(), pool: BlockPool::heap(), seed: 1, now };
+            let boot = CoreBoot {
+                core: CoreId(0),
+                files: Vec::new(),
+                pool: BlockPool::heap(),
+                seed: 1,
+                now,
+                vitals: Vitals::new(),
+            };
             let mut lone = Self { core: Core::build(&config, boot).unwrap(), now, halted: None };
             for _ in 0..1000 {
                 lone.turn();

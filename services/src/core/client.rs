@@ -7,7 +7,7 @@ use super::group::Call;
 use super::remote::{Message, Origin, Outgoing};
 use super::topology::Way;
 use super::transaction::ends_queueing;
-use crate::command::{Kind, Quiet, Spec, check, code, lookup, run_plain, unknown_command};
+use crate::command::{Kind, Quiet, Spec, changed_settings, check, code, lookup, run_plain, unknown_command};
 use crate::config::Redirect;
 use crate::entry::Args;
 use crate::resp::{self, Parsed, ReplyWriter};
@@ -140,6 +140,7 @@ impl Core {
             self.connections.break_queue(conn);
             return self.connections.reply(conn, |reply| reply.error(&unknown_command(args)));
         };
+        self.connections.count(spec);
         if access != Access::Free && self.is_refused(now, conn, spec, args) {
             return;
         }
@@ -174,6 +175,7 @@ impl Core {
     fn plain_command(&mut self, now: Now, conn: ConnId, spec: &'static Spec, args: &[&[u8]]) {
         if let Some(bytes) = self.plain_reply(now, conn, spec, args) {
             self.connections.reply(conn, |reply| reply.raw(&bytes));
+            self.note_if_all(conn, spec, args);
         }
     }
 
@@ -189,6 +191,15 @@ impl Core {
         let mut bytes = Vec::new();
         let mut reply = ReplyWriter::new(&mut bytes, state.protocol);
         let close = run_plain(spec, args, &mut state, &self.node_view(now), &mut reply);
+        if spec.code == code::CONFIG
+            && args.get(1).is_some_and(|sub| sub.eq_ignore_ascii_case(b"SET"))
+            && bytes.first() == Some(&b'+')
+        {
+            self.set(&changed_settings(args));
+        }
+        if Self::resets_slowlog(spec, args) {
+            self.slowlog.reset();
+        }
         if spec.code == code::CONFIG && args.get(1).is_some_and(|sub| sub.eq_ignore_ascii_case(b"RESETSTAT"))
         {
             self.reset_counters();

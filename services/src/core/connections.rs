@@ -8,7 +8,7 @@ use crate::command::{ConnectionState, Quiet, Spec, code};
 use crate::config::Config;
 use crate::resp::{Limits, Protocol, ReplyWriter};
 use flotilla_runtime::planted::{Bug, planted};
-use flotilla_runtime::{ConnId, Effect, Effects, Nanos, SplitMix64};
+use flotilla_runtime::{ConnId, Effect, Effects, Histogram, Nanos, Now, SplitMix64};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a command whose reply is due does.
@@ -38,9 +38,9 @@ impl Does {
 #[derive(Debug)]
 enum Reply {
     /// Still due; if muted, the client doesn't want to have it.
-    Waiting { does: Does, is_muted: bool },
+    Waiting { does: Does, is_muted: bool, since: Nanos },
     /// Still due, in parts.
-    Gathering(Box<Gathering>, Does),
+    Gathering(Box<Gathering>, Does, Nanos),
     /// Here, but an earlier one isn't.
     Ready(Vec<u8>),
 }
@@ -167,6 +167,53 @@ impl Connection {
     }
 }
 
+/// What operators are told of commands.
+#[derive(Debug)]
+pub(super) struct Counts {
+    /// How often each was sent, by its place in the table.
+    pub(super) commands: Vec<u64>,
+    /// Errors, by their first word.
+    pub(super) errors: BTreeMap<String, u64>,
+    /// From a command to its reply: reads, writes.
+    pub(super) times: [Histogram; 2],
+}
+
+/// First words of errors that are told apart.
+const ERRORS_MAX: usize = 64;
+
+impl Default for Counts {
+    fn default() -> Self {
+        let commands = vec![0; crate::command::all().len()];
+        Self { commands, errors: BTreeMap::new(), times: Default::default() }
+    }
+}
+
+impl Counts {
+    #[inline]
+    fn replied(&mut self, reply: &[u8]) {
+        if reply.first() == Some(&b'-') {
+            self.failed(&reply[1..]);
+        }
+    }
+
+    #[cold]
+    fn failed(&mut self, words: &[u8]) {
+        let end = words.iter().position(|byte| !byte.is_ascii_uppercase()).unwrap_or(words.len());
+        let word = std::str::from_utf8(&words[..end]).unwrap_or_default();
+        let word = if word.is_empty() || word.len() > 20 { "ERR" } else { word };
+        if let Some(count) = self.errors.get_mut(word) {
+            *count += 1;
+        } else if self.errors.len() < ERRORS_MAX {
+            self.errors.insert(word.to_owned(), 1);
+        }
+    }
+
+    #[inline]
+    fn took(&mut self, does: Does, nanos: Nanos) {
+        self.times[usize::from(does == Does::Write)].record(nanos);
+    }
+}
+
 /// The clients of one core.
 pub(crate) struct Connections {
     pub(super) limits: Limits,
@@ -176,6 +223,12 @@ pub(crate) struct Connections {
     dirty: BTreeSet<ConnId>,
     pub(super) opened_total: u64,
     pub(super) commands_total: u64,
+    /// The instant of the event that is handled, or of the end of the turn.
+    now: Nanos,
+    pub(super) unix_ms: u64,
+    /// How long the client had to wait for the reply that was written last.
+    took: Option<Nanos>,
+    counts: Counts,
     rng: SplitMix64,
 }
 
@@ -189,8 +242,39 @@ impl Connections {
             dirty: BTreeSet::new(),
             opened_total: 0,
             commands_total: 0,
+            now: 0,
+            unix_ms: 0,
+            took: None,
+            counts: Counts::default(),
             rng: SplitMix64::new(seed),
         }
+    }
+
+    /// The bounds are those of the configuration from here on.
+    pub(super) fn bound_by(&mut self, config: &Config) {
+        self.limits.bulk_bytes_max = config.limits.value_bytes_max;
+        self.output_bytes_max = config.limits.client_output_bytes_max;
+    }
+
+    /// An event is handled, or a turn ends, at this instant.
+    pub(super) fn time_is(&mut self, now: Now) {
+        (self.now, self.unix_ms) = (now.monotonic, now.unix_ms);
+    }
+
+    /// How long a client had to wait for its reply, if one was written since the last call.
+    #[inline]
+    pub(super) fn take_took(&mut self) -> Option<Nanos> {
+        self.took.take()
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A client has sent this command.
+    #[inline]
+    pub(super) fn count(&mut self, spec: &Spec) {
+        self.counts.commands[spec.place()] += 1;
     }
 
     pub(super) fn open(&mut self, conn: ConnId) {
@@ -253,10 +337,12 @@ impl Connections {
             self.dirty.insert(conn);
             let before = connection.output.len();
             write(&mut ReplyWriter::new(&mut connection.output, protocol));
+            self.counts.replied(&connection.output[before..]);
             connection.output.len() - before
         } else {
             let mut bytes = Vec::new();
             write(&mut ReplyWriter::new(&mut bytes, protocol));
+            self.counts.replied(&bytes);
             let length = bytes.len();
             connection.held += length;
             connection.replies.push_back(Reply::Ready(bytes));
@@ -268,12 +354,12 @@ impl Connections {
     /// The command's reply will come later; returns its number.
     pub(super) fn promise(&mut self, conn: ConnId, does: Does) -> u64 {
         let is_muted = self.map.get(&conn).is_some_and(Connection::is_muted);
-        self.promise_as(conn, Reply::Waiting { does, is_muted }, does)
+        self.promise_as(conn, Reply::Waiting { does, is_muted, since: self.now }, does)
     }
 
     /// The command's reply will come later, in parts.
     pub(super) fn promise_parts(&mut self, conn: ConnId, gathering: Gathering, does: Does) -> u64 {
-        self.promise_as(conn, Reply::Gathering(Box::new(gathering), does), does)
+        self.promise_as(conn, Reply::Gathering(Box::new(gathering), does, self.now), does)
     }
 
     fn promise_as(&mut self, conn: ConnId, reply: Reply, does: Does) -> u64 {
@@ -289,33 +375,37 @@ impl Connections {
     pub(super) fn fill(&mut self, conn: ConnId, sequence: u64, write: impl FnOnce(&mut ReplyWriter<'_>)) {
         let Some(connection) = self.map.get_mut(&conn) else {
             // Gone; but what the reply does besides writing (applying a command) must still happen.
+            self.took = None;
             return write(&mut ReplyWriter::discard());
         };
         let place = usize::try_from(sequence - connection.first).expect("a pipeline is short");
         let reply = connection.replies.get_mut(place).expect("promised, and not filled before");
         let protocol = connection.state.protocol;
-        let (does, is_muted) = match reply {
-            Reply::Waiting { does: Does::Watch, is_muted } => {
-                let is_muted = *is_muted;
+        let (does, is_muted, since) = match reply {
+            Reply::Waiting { does: Does::Watch, is_muted, since } => {
+                let (is_muted, since) = (*is_muted, *since);
                 let mut bytes = Vec::new();
                 write(&mut ReplyWriter::new(&mut bytes, protocol));
-                *reply = Reply::Waiting { does: Does::Read, is_muted };
+                *reply = Reply::Waiting { does: Does::Read, is_muted, since };
                 let bytes = Watching::learn(&mut connection.watching, sequence, bytes);
                 return self.fill_raw(conn, sequence, &bytes);
             }
-            Reply::Waiting { does, is_muted } => (*does, *is_muted),
-            Reply::Gathering(gathering, does) => {
-                let (mut bytes, does) = (Vec::new(), *does);
+            Reply::Waiting { does, is_muted, since } => (*does, *is_muted, *since),
+            Reply::Gathering(gathering, does, since) => {
+                let (mut bytes, does, since) = (Vec::new(), *does, *since);
                 write(&mut ReplyWriter::new(&mut bytes, protocol));
                 if !gathering.add(bytes) {
                     return;
                 }
                 let whole = gathering.whole(protocol, &mut self.rng);
-                *reply = Reply::Waiting { does, is_muted: false };
+                *reply = Reply::Waiting { does, is_muted: false, since };
                 return self.fill_raw(conn, sequence, &whole);
             }
             Reply::Ready(_) => unreachable!("a reply is filled once"),
         };
+        let took = self.now.saturating_sub(since);
+        self.counts.took(does, took);
+        self.took = Some(took);
         connection.writes -= u32::from(does == Does::Write);
         connection.reads_here -= usize::from(does == Does::ReadHere);
         self.dirty.insert(conn);
@@ -328,6 +418,7 @@ impl Connections {
         if place > 0 {
             let mut bytes = Vec::new();
             write(&mut ReplyWriter::new(&mut bytes, protocol));
+            self.counts.replied(&bytes);
             let length = bytes.len();
             connection.held += length;
             *reply = Reply::Ready(bytes);
@@ -337,6 +428,7 @@ impl Connections {
         connection.first += 1;
         let before = connection.output.len();
         write(&mut ReplyWriter::new(&mut connection.output, protocol));
+        self.counts.replied(&connection.output[before..]);
         let newest = connection.output.len() - before;
         let newest = newest.max(connection.release());
         connection.bound(self.output_bytes_max, newest);

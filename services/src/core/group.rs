@@ -97,6 +97,8 @@ pub(crate) struct Group {
     /// Where walks over the keys stand.
     pub(super) remembered: Remembered,
     rng: SplitMix64,
+    /// One of its writes is followed through its stages.
+    pub(super) is_followed: bool,
 }
 
 impl Group {
@@ -129,6 +131,7 @@ impl Group {
             local_ms: 0,
             remembered: Remembered::default(),
             rng: SplitMix64::new(seed ^ u64::from(number)),
+            is_followed: false,
         }
     }
 
@@ -217,6 +220,8 @@ impl Core {
         let group = &mut self.groups[place];
         group.admission.took(now.monotonic, proposal.index, bytes_max);
         group.wait_for(proposal, call.origin, call.slot);
+        self.tally.proposals += 1;
+        self.follow(now, place, proposal);
         Ok(())
     }
 
@@ -330,6 +335,7 @@ impl Core {
             return;
         }
         let led = std::mem::replace(&mut group.standing, standing).1;
+        self.tally.leader_changes += u64::from(led != standing.1);
         if led {
             for writer in group.writers.drain(..) {
                 let Proposal { index, term } = writer.proposal;
@@ -414,5 +420,8 @@ impl Core {
             }
             None => super::keyless::read(&mut groups[place], spec, &reader.command.args(), reply),
         });
+        if let Some((conn, nanos)) = self.was_slow(origin) {
+            self.note_slow(conn, spec, &reader.command.args(), nanos);
+        }
     }
 }

@@ -179,15 +179,30 @@ pub(super) struct View<'a> {
     now: Now,
 }
 
+fn is_member(raft: &flotilla_consensus::Raft, node: u32) -> bool {
+    raft.membership().1.peers.contains_key(&u64::from(node))
+}
+
+/// What a replica on this node is, in a word.
+pub(super) fn role_of(raft: &flotilla_consensus::Raft, node: u32) -> &'static str {
+    match raft.role() {
+        Role::Leader => "leader",
+        // It has no part in the group.
+        Role::Follower if !is_member(raft, node) => "outside",
+        // It lost part of its log, and doesn't vote until the others have given it back.
+        Role::Follower if raft.is_repairing() => "repairing",
+        Role::Follower => "follower",
+        Role::PreCandidate | Role::Candidate => "candidate",
+    }
+}
+
 fn line(key: &str, value: impl ToString) -> (String, String) {
     (key.to_owned(), value.to_string())
 }
 
 impl View<'_> {
     fn replication(&self) -> Vec<(String, String)> {
-        let is_member = |raft: &flotilla_consensus::Raft| {
-            raft.membership().1.peers.contains_key(&u64::from(self.core.config.node))
-        };
+        let is_member = |raft: &flotilla_consensus::Raft| is_member(raft, self.core.config.node);
         let rafts = (0..self.core.groups.len()).map(|place| self.core.multi.raft(place));
         let repairing = rafts.filter(|raft| raft.is_repairing() && is_member(raft)).count();
         let mut lines = vec![line("groups", self.core.groups.len()), line("groups_repairing", repairing)];
@@ -196,15 +211,7 @@ impl View<'_> {
         groups.sort_by_key(|(_, group)| group.number);
         for (place, group) in groups {
             let raft = self.core.multi.raft(place);
-            let role = match raft.role() {
-                Role::Leader => "leader",
-                // It has no part in the group.
-                Role::Follower if !is_member(raft) => "outside",
-                // It lost part of its log, and doesn't vote until the others have given it back.
-                Role::Follower if raft.is_repairing() => "repairing",
-                Role::Follower => "follower",
-                Role::PreCandidate | Role::Candidate => "candidate",
-            };
+            let role = role_of(raft, self.core.config.node);
             let leader = raft.leader().map_or_else(|| "none".to_owned(), |node| node.0.to_string());
             let text = format!(
                 "role={role},term={},leader={leader},last={},durable={},commit={},applied={},keys={}",
@@ -286,7 +293,7 @@ impl NodeView for View<'_> {
 
     fn settings(&self) -> Vec<(&'static str, String)> {
         let config = &self.core.config;
-        vec![
+        let mut settings = vec![
             ("acllog-max-len", crate::acl::ENTRIES_MAX.to_string()),
             ("appendfsync", "always".to_owned()),
             ("appendonly", "yes".to_owned()),
@@ -301,7 +308,14 @@ impl NodeView for View<'_> {
             ("protected-mode", if config.protected_mode { "yes" } else { "no" }.to_owned()),
             ("save", String::new()),
             ("timeout", "0".to_owned()),
-        ]
+        ];
+        settings.extend(self.core.slowlog.settings());
+        settings.sort_unstable();
+        settings
+    }
+
+    fn slowlog(&self) -> &crate::command::slowlog::Slowlog {
+        &self.core.slowlog
     }
 
     fn unix_ms(&self) -> u64 {

@@ -30,6 +30,8 @@
 //! | `routes.rs` | where every shard is |
 //! | `topology.rs` | who leads what, as clients are told |
 //! | `inspect.rs` | a look inside, for the simulator and `INFO` |
+//! | `questions.rs`, `stages.rs`, `slow.rs` | what operators are told over HTTP, what writes wait for, commands that took long |
+//! | `reload.rs` | settings that change while the node runs |
 //!
 //! `step` takes things in; nothing leaves before `flush`, which applies what was committed, answers, and lets
 //! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
@@ -51,12 +53,16 @@ mod inspect;
 mod keyless;
 mod member;
 mod migration;
+mod questions;
+mod reload;
 mod remote;
 mod returned;
 mod routes;
 mod scan;
 mod shards;
+mod slow;
 mod snapshot;
+mod stages;
 mod topology;
 mod transaction;
 
@@ -66,6 +72,7 @@ pub use remote::Message;
 pub use routes::Located;
 
 use crate::acl::Acl;
+use crate::command::slowlog::{Setting, Slowlog};
 use crate::config::Config;
 use crate::controller::Configuration;
 use backup::Backups;
@@ -76,15 +83,17 @@ use flotilla_consensus::{
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{
     BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, NodeId, Now,
-    PeerId, Slice,
+    PeerId, Slice, Vitals,
 };
 use flotilla_storage::{Identity, LogConfig, Recovered, Recovery, StorageError};
 use graveyard::Graveyard;
 use group::Group;
 use migration::Migration;
+use questions::Questions;
 use remote::Remote;
 use routes::Routes;
 use snapshot::{Restored, Snapshots};
+use stages::Stages;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use topology::Leaders;
@@ -145,6 +154,27 @@ pub struct Core {
     settling: Vec<usize>,
     /// Clients' writes are refused: the log can't grow.
     is_out_of_room: bool,
+    /// What the driver counts.
+    vitals: Rc<Vitals>,
+    tally: Tally,
+    stages: Stages,
+    /// What operators ask.
+    questions: Questions,
+    /// Commands that took long.
+    pub(crate) slowlog: Slowlog,
+    /// Settings that a client has changed: the other cores haven't been told yet.
+    setting_news: Vec<(Setting, i64)>,
+}
+
+/// What happened since the core was started, for operators.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Entries proposed for clients.
+    proposals: u64,
+    /// Entries applied.
+    applied: u64,
+    /// Leaderships that began and ended.
+    leader_changes: u64,
 }
 
 impl Core {
@@ -153,7 +183,7 @@ impl Core {
     /// # Errors
     /// [`BootError`] if the log is damaged or another's: nothing was changed on disk.
     pub fn build(config: &Config, boot: CoreBoot) -> Result<Self, BootError> {
-        let CoreBoot { core, files, pool, seed, now } = boot;
+        let CoreBoot { core, files, pool, seed, now, vitals } = boot;
         let identity = Identity { cluster: config.cluster_id(), node: config.node, core: core.0 };
         let mut recovery = Recovery::new(identity);
         for (file, image) in files.iter().filter(|(file, _)| file.kind == FileKind::Segment) {
@@ -227,6 +257,12 @@ impl Core {
             draining: None,
             settling: Vec::new(),
             is_out_of_room: false,
+            vitals,
+            tally: Tally::default(),
+            stages: Stages::default(),
+            questions: Questions::default(),
+            slowlog: Slowlog::default(),
+            setting_news: Vec::new(),
             multi,
             config: Rc::new(config.clone()),
         };
@@ -360,6 +396,7 @@ impl Machine for Core {
     type Message = Message;
 
     fn step(&mut self, now: Now, event: Event<'_, Message>, out: &mut Effects<Message>) {
+        self.connections.time_is(now);
         match event {
             Event::Tick => {
                 self.multi.tick(now.monotonic, out);
@@ -369,6 +406,7 @@ impl Machine for Core {
                 self.tick_backups(now, out);
                 self.tick_migration(now, out);
                 self.tick_returned(now, out);
+                self.answer_operators(now, out);
             }
             Event::Opened { conn, is_local } => self.open(now, conn, is_local),
             Event::Client { conn, bytes, taken } => self.client_bytes(now, conn, bytes, taken, out),
@@ -390,6 +428,8 @@ impl Machine for Core {
                     self.snapshot_disk(now, op, result, out);
                 }
             }
+            Event::Asked { question, path } => self.asked(now, question, path, out),
+            Event::Reloaded { settings } => self.reloaded(now, settings),
             Event::Shutdown => {
                 self.draining = Some(now.monotonic + DRAIN_MAX);
                 self.retire(now);
@@ -398,12 +438,15 @@ impl Machine for Core {
     }
 
     fn flush(&mut self, now: Now, out: &mut Effects<Message>) {
+        self.connections.time_is(now);
         self.snapshot_mail(now, out);
         self.settle(now, out);
         self.spread_routes(out);
         self.spread_configuration(out);
+        self.spread_settings(out);
         self.migrate(now, out);
         self.multi.flush(now.monotonic, out);
+        self.follow_on(now);
         self.tell_of_room();
         self.remote.flush(out);
         self.connections.flush(out);
@@ -422,6 +465,7 @@ impl Machine for Core {
             self.migration.deadline(),
             self.remote.returned.deadline(),
             self.cut_off_at,
+            self.questions.deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }

@@ -10,6 +10,9 @@ use super::group::UNDECIDED_FOR_MAX;
 use super::returned::{self, Returned};
 use super::routes::Located;
 use super::{Core, channel};
+use crate::admin::Topic;
+use crate::admin::report::CoreReport;
+use crate::command::slowlog::Setting;
 use crate::command::{Spec, code, lookup};
 use crate::config::Redirect;
 use crate::controller::Configuration;
@@ -82,6 +85,27 @@ pub enum Message {
         /// What it is now.
         user: Option<Box<crate::acl::User>>,
     },
+    /// A client has changed a setting of the node.
+    Set {
+        /// Which.
+        setting: Setting,
+        /// To what.
+        value: i64,
+    },
+    /// An operator has asked me: what have you to say?
+    Ask {
+        /// The asker's number for it.
+        question: u64,
+        /// What is asked for.
+        topic: Topic,
+    },
+    /// This.
+    Told {
+        /// The asker's number for it.
+        question: u64,
+        /// What the core has to say.
+        report: Box<CoreReport>,
+    },
 }
 
 /// Where a command was sent.
@@ -96,7 +120,7 @@ struct Waiting {
     conn: ConnId,
     sequence: u64,
     to: Destination,
-    writes: bool,
+    spec: &'static Spec,
     since: Nanos,
     /// What was sent, if it may be sent elsewhere when it comes back.
     command: Option<PackedArgs>,
@@ -143,8 +167,8 @@ impl Remote {
         command: Option<PackedArgs>,
     ) {
         let Outgoing { conn, sequence, spec, .. } = *sent;
-        let (writes, since) = (spec.is_write(), now.monotonic);
-        self.waiting.insert(token, Waiting { conn, sequence, to, writes, since, command });
+        let since = now.monotonic;
+        self.waiting.insert(token, Waiting { conn, sequence, to, spec, since, command });
     }
 
     /// Since when the peer that owes an answer for the longest time does.
@@ -296,6 +320,9 @@ impl Core {
             Message::Response { token, outcome } => self.came_back(now, token, outcome, out),
             Message::Leader { group, term, leader } => self.leaders.heard(group, term, leader),
             Message::Configured(newest) => self.heard_configuration(*newest),
+            Message::Set { setting, value } => self.slowlog.set(setting, value),
+            Message::Ask { question, topic } => self.asked_by(now, from, (question, topic), out),
+            Message::Told { question, report } => self.told(now, question, *report, out),
             Message::User { name, user } => self.user_changed(now, &name, user),
             Message::Migration(frame) => self.migration_frame(now, self.config.node_id(), &frame, out),
             Message::Located(news) => {
@@ -361,7 +388,10 @@ impl Core {
     fn came_back(&mut self, now: Now, token: u64, outcome: Outcome, out: &mut Effects<Message>) {
         let Some(waiting) = self.remote.waiting.remove(&token) else { return };
         match outcome {
-            Outcome::Reply(bytes) => self.connections.fill_raw(waiting.conn, waiting.sequence, &bytes),
+            Outcome::Reply(bytes) => {
+                self.connections.fill_raw(waiting.conn, waiting.sequence, &bytes);
+                self.note_if_slow_elsewhere(waiting.conn, waiting.spec);
+            }
             Outcome::Unknown => self.connections.cut_off(waiting.conn),
             Outcome::NotHere => {
                 let Waiting { conn, sequence, to, command, .. } = waiting;
@@ -391,7 +421,7 @@ impl Core {
     fn give_up(&mut self, is_lost: impl Fn(&Waiting) -> bool) {
         let lost = self.remote.waiting.extract_if(.., |_, waiting| is_lost(waiting));
         for (_, waiting) in lost {
-            if waiting.writes {
+            if waiting.spec.is_write() {
                 self.connections.cut_off(waiting.conn);
             } else {
                 let error = "TRYAGAIN the node that leads the key's group was lost";

@@ -25,7 +25,7 @@ fn config(folder: &Path, host: &str, top: &str) -> (PathBuf, u16) {
     drop(ports);
     let data = folder.join("data");
     let text = format!(
-        "cluster = \"doors\"\nnode = 1\ndata = {data:?}\n{top}\n[[nodes]]\nid = 1\nhost = \"{host}\"\nport = {port}\npeer_port = {peer_port}\n"
+        "cluster = \"doors\"\nnode = 1\ndata = {data:?}\nadmin.listen = \"off\"\n{top}\n[[nodes]]\nid = 1\nhost = \"{host}\"\nport = {port}\npeer_port = {peer_port}\n"
     );
     let path = folder.join("node.toml");
     std::fs::write(&path, text).unwrap();

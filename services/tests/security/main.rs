@@ -5,8 +5,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../admin/http.rs"]
+mod http;
+
 mod authorities;
 mod doors;
 mod nodes;
+mod reload;
 mod tls;
 mod users;

@@ -7,7 +7,7 @@ use crate::faults::Tally;
 use crate::rng::Rng;
 use crate::swarm::Loses;
 use flotilla_runtime::{
-    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, Machine, NodeId, Now, OpId, PeerId,
+    BlockPool, CoreBoot, CoreId, Effect, Effects, Event, Machine, NodeId, Now, OpId, PeerId, Vitals,
 };
 use flotilla_services::config::Config;
 use flotilla_services::core::{Core, Message};
@@ -125,6 +125,7 @@ impl Script {
             pool: BlockPool::heap(),
             seed: this.rng.next_u64(),
             now,
+            vitals: Vitals::new(),
         };
         let life = this.life;
         match Core::build(&this.config, boot) {

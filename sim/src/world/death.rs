@@ -5,7 +5,7 @@ use super::{Happening, MS, SECOND, World};
 use crate::check::Seat;
 use crate::disk::{Action, Disk};
 use crate::faults::Fault;
-use flotilla_runtime::{BlockPool, CoreBoot, CoreId, Effects, Event, FileKind};
+use flotilla_runtime::{BlockPool, CoreBoot, CoreId, Effects, Event, FileKind, Vitals};
 use flotilla_services::core::Core;
 use flotilla_storage::{Identity, Lsn, Recovery};
 
@@ -36,6 +36,7 @@ impl World {
             pool: BlockPool::heap(),
             seed: this.rng.next_u64(),
             now: this.clock(self.now),
+            vitals: Vitals::new(),
         };
         let core = Core::build(&this.config, boot);
         let core = core.map_err(|error| format!("recovery: {this} refuses to start: {error}"))?;

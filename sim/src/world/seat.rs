@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use crate::swarm::Swarm;
 use flotilla_runtime::{CoreId, Effects, NodeId, Now, PeerId};
 use flotilla_services::config::{
-    Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, usual_priority,
+    AdminSettings, Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, usual_priority,
 };
 use flotilla_services::core::{Core, Message};
 use std::collections::BTreeMap;
@@ -123,6 +123,8 @@ fn config(swarm: &Swarm, node: u32) -> Config {
         data: "/simulated".into(),
         groups: swarm.groups,
         spare_groups: swarm.spare_groups,
+        log_level: None,
+        admin: AdminSettings::off(),
         protected_mode: true,
         requirepass_sha256: None,
         tls: None,

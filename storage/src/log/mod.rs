@@ -92,6 +92,19 @@ pub enum Progress {
     Fatal(String),
 }
 
+/// What a log has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounters {
+    /// Group commits given to the disk, each with one sync.
+    pub commits: u64,
+    /// Frames in them.
+    pub frames: u64,
+    /// Records in those.
+    pub records: u64,
+    /// Bytes written, the padding to whole blocks included.
+    pub bytes: u64,
+}
+
 /// A frame being filled.
 #[derive(Debug)]
 struct OpenFrame {
@@ -151,6 +164,7 @@ pub struct Log {
     /// When the watermark is due, if the last frame isn't one.
     watermark_at: Option<Nanos>,
     poisoned: Option<String>,
+    counters: LogCounters,
 }
 
 impl Log {
@@ -178,6 +192,7 @@ impl Log {
             durable,
             watermark_at: None,
             poisoned: None,
+            counters: LogCounters::default(),
             config,
         }
     }
@@ -268,6 +283,21 @@ impl Log {
         self.durable
     }
 
+    /// Every frame up to this one was given to the disk.
+    pub fn given(&self) -> Lsn {
+        self.in_flight.back().map_or(self.durable, |commit| commit.last)
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> LogCounters {
+        self.counters
+    }
+
+    /// Bytes of records that wait for the disk.
+    pub fn backlog_bytes(&self) -> usize {
+        self.backlog
+    }
+
     /// Too much waits for the disk: the caller must refuse new work.
     pub fn is_full(&self) -> bool {
         self.backlog > self.config.backlog_bytes_max
@@ -351,6 +381,9 @@ impl Log {
             last = frame.lsn;
             self.backlog = self.backlog.saturating_sub(frame.payload_len());
             let offset = self.space.place(size, frame.lsn);
+            self.counters.frames += 1;
+            self.counters.records += u64::from(frame.records);
+            self.counters.bytes += size;
             writes.push((offset, self.finish(frame)));
             bytes += usize::try_from(size).expect("frames are small");
         }
@@ -385,6 +418,7 @@ impl Log {
     }
 
     fn issue<M>(&mut self, writes: Vec<(u64, Slice)>, last: Lsn, out: &mut Effects<M>) {
+        self.counters.commits += 1;
         let file = self.space.active_file();
         let lone = writes.len() == 1;
         let sync = lone && !planted(Bug::SyncSkipped);

@@ -87,6 +87,11 @@ impl Migration {
         self.is_woken = true;
     }
 
+    /// The group that a shard of the one at `place`, which is served still, is being copied to.
+    pub(super) fn copies_to(&self, place: usize, shard: u16) -> Option<u32> {
+        self.talks.get(&place)?.leaving.get(&shard)?.copies_to()
+    }
+
     pub(super) fn deadline(&self) -> Option<Nanos> {
         self.again_at
     }

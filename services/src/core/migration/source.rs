@@ -41,6 +41,13 @@ pub(super) struct Leaving {
     proposed: Option<u8>,
 }
 
+impl Leaving {
+    /// The group that it is being copied to.
+    pub(super) fn copies_to(&self) -> Option<u32> {
+        self.copy.as_ref().map(|_| self.to)
+    }
+}
+
 /// A copy of a shard that is being made.
 #[derive(Debug, Default)]
 struct Copying {

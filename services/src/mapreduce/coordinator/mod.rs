@@ -26,6 +26,7 @@ mod fact;
 mod ledger;
 mod request;
 mod schedule;
+pub mod store;
 
 pub use fact::Fact;
 pub use ledger::{Applied, Failure, JobRecord, JobState, Ledger};

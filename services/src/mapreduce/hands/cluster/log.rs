@@ -1,37 +1,17 @@
 //! The log of facts in the store.
 
 use crate::client::{ClientError, Cluster, Reply, Seeds};
+use crate::mapreduce::coordinator::store::{COVERED, Place, Snapshot, key, place_key, snapshot_key};
 use crate::mapreduce::coordinator::{Fact, Ledger};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// All keys are in one slot, so in one Raft group.
-const PREFIX: &str = "{flotilla.mr}";
 /// What a failover of the store may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A snapshot is written after so many places.
 const SNAPSHOT_AFTER: u64 = 200;
-/// In a place that a snapshot covers: it stays taken, so that a coordinator which slept can't write there.
-const COVERED: &[u8] = b"-";
-/// For so long, in seconds.
+/// Covered places are kept for so long, in seconds.
 const COVERED_FOR: &[u8] = b"604800";
-
-/// One place of the log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Place {
-    /// Nobody else writes the same, so a write whose answer was lost can be told from another's.
-    by: String,
-    term: u64,
-    /// None: a coordinator begins its term.
-    fact: Option<Fact>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Snapshot {
-    next: u64,
-    term: u64,
-    ledger: Ledger,
-}
 
 /// Who says that it coordinates.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,14 +33,6 @@ pub struct FactLog {
     term: u64,
     /// The facts so far.
     pub ledger: Ledger,
-}
-
-fn key(what: &str) -> Vec<u8> {
-    format!("{PREFIX}:{what}").into_bytes()
-}
-
-fn place_key(place: u64) -> Vec<u8> {
-    key(&format!("log:{place:020}"))
 }
 
 fn protocol(what: impl ToString) -> ClientError {
@@ -91,7 +63,7 @@ impl FactLog {
     /// # Errors
     /// The store's, or if what is there is no log.
     pub fn catch_up(&mut self) -> Result<(), ClientError> {
-        let at = key("snapshot");
+        let at = snapshot_key();
         if let Reply::Bulk(bytes) = self.ask(&at, &[b"GET", &at])? {
             let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(protocol)?;
             if snapshot.next > self.next {
@@ -170,7 +142,7 @@ impl FactLog {
             return Ok(());
         }
         let snapshot = Snapshot { next: self.next, term: self.term, ledger: self.ledger.clone() };
-        let (at, bytes) = (key("snapshot"), serde_json::to_vec(&snapshot).map_err(protocol)?);
+        let (at, bytes) = (snapshot_key(), serde_json::to_vec(&snapshot).map_err(protocol)?);
         self.ask(&at, &[b"SET", &at, &bytes])?;
         for place in self.covered..self.next {
             let at = place_key(place);

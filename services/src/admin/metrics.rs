@@ -1,0 +1,368 @@
+//! The numbers, in Prometheus' text format 0.0.4. `docs/metrics.md` explains each; a test compares the two.
+//!
+//! Names and units are those of the conventions: `_total` counts since the start, `_seconds`, `_bytes`. What could have many values
+//! is no label: there is none by key, client or group.
+
+use super::report::{CoreReport, NodeReport, STAGES};
+use crate::command;
+use flotilla_runtime::Histogram;
+use flotilla_runtime::vitals::BUCKETS;
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+
+/// The page that `/metrics` is.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+/// A label's name and its value.
+type Label<'a> = (&'a str, &'a dyn Display);
+
+impl Page {
+    /// A family begins.
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.text, "{line}").expect("a string takes everything");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{}\"", escaped(&value.to_string())))
+            .collect();
+        match labels.is_empty() {
+            true => self.line(format_args!("{name} {value}")),
+            false => self.line(format_args!("{name}{{{}}} {value}", labels.join(","))),
+        }
+    }
+
+    /// A family of one sample.
+    fn single(&mut self, name: &'static str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    /// A family with a sample for each core.
+    fn by_core<V: Display>(
+        &mut self,
+        (name, kind, help): (&'static str, &str, &str),
+        cores: &[CoreReport],
+        value: impl Fn(&CoreReport) -> V,
+    ) {
+        self.family(name, kind, help);
+        for core in cores {
+            self.sample(name, &[("core", &core.core)], value(core));
+        }
+    }
+
+    /// The samples of a histogram, `labels` before its own.
+    fn histogram(&mut self, name: &str, labels: &[Label<'_>], histogram: &Histogram) {
+        let (bucket, mut so_far) = (format!("{name}_bucket"), 0);
+        for (at, count) in histogram.counts().iter().enumerate().take(BUCKETS) {
+            so_far += count;
+            let bound = Histogram::bound_nanos(at)
+                .map_or_else(|| "+Inf".to_owned(), |nanos| seconds(nanos).to_string());
+            self.sample(&bucket, &[labels, &[("le", &bound)]].concat(), so_far);
+        }
+        self.sample(&format!("{name}_sum"), labels, seconds(histogram.sum_nanos()));
+        self.sample(&format!("{name}_count"), labels, so_far);
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "exact up to a hundred days, and near enough beyond")]
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn summed<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Histogram {
+    let mut sum = Histogram::default();
+    histograms.for_each(|it| sum.add(it));
+    sum
+}
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+const HISTOGRAM: &str = "histogram";
+
+/// The whole page.
+pub fn render(node: &NodeReport) -> String {
+    let mut page = Page::default();
+    about_the_node(&mut page, node);
+    clients(&mut page, &node.cores);
+    commands(&mut page, &node.cores);
+    cores(&mut page, &node.cores);
+    log(&mut page, &node.cores);
+    raft(&mut page, node);
+    data(&mut page, node);
+    others(&mut page, &node.cores);
+    page.text
+}
+
+fn about_the_node(page: &mut Page, node: &NodeReport) {
+    page.family("flotilla_build_info", GAUGE, "Always 1; the version is its label.");
+    page.sample("flotilla_build_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
+    page.family("flotilla_node_info", GAUGE, "Always 1; node and cluster are its labels.");
+    page.sample("flotilla_node_info", &[("cluster", &node.cluster), ("node", &node.node)], 1);
+    let uptime = seconds(node.uptime_nanos());
+    page.single("flotilla_uptime_seconds", GAUGE, "Since the node was started.", uptime);
+    let ready = u8::from(node.why_not_ready().is_empty());
+    page.single("flotilla_ready", GAUGE, "1 if the node serves, as /readyz says.", ready);
+    page.family("flotilla_core_up", GAUGE, "1 if the core answered, 0 if it didn't in time.");
+    for core in &node.cores {
+        page.sample("flotilla_core_up", &[("core", &core.core)], 1);
+    }
+    for core in &node.silent {
+        page.sample("flotilla_core_up", &[("core", core)], 0);
+    }
+    let process = &node.process;
+    #[allow(clippy::cast_precision_loss, reason = "ticks of a process are far below 2^53")]
+    let cpu = process.cpu_ticks as f64 / process.ticks_per_second.max(1) as f64;
+    page.single("process_cpu_seconds_total", COUNTER, "CPU time of user and system.", cpu);
+    page.single("process_resident_memory_bytes", GAUGE, "Memory in use.", process.resident_bytes);
+    page.single("process_virtual_memory_bytes", GAUGE, "Address space.", process.virtual_bytes);
+    page.single("process_open_fds", GAUGE, "Open files and sockets.", process.open_files);
+    page.single("process_max_fds", GAUGE, "How many there may be.", process.open_files_max);
+    page.single("process_threads", GAUGE, "Threads.", process.threads);
+    let started = process.started_unix_seconds;
+    page.single("process_start_time_seconds", GAUGE, "When the process was started, since 1970.", started);
+}
+
+fn clients(page: &mut Page, cores: &[CoreReport]) {
+    page.by_core(("flotilla_connections", GAUGE, "Clients."), cores, |it| it.connections);
+    page.by_core(("flotilla_connections_opened_total", COUNTER, "Clients so far."), cores, |it| {
+        it.connections_opened
+    });
+    let help = "Clients turned away, since there were limits.connections_max.";
+    page.by_core(("flotilla_connections_refused_total", COUNTER, help), cores, |it| it.connections_refused);
+    let help = "Clients cut off, since they didn't read their replies or sent no end of a command.";
+    page.by_core(("flotilla_connections_cut_off_total", COUNTER, help), cores, |it| it.connections_cut_off);
+    let help = "Connections under TLS, of clients and nodes, that didn't come about.";
+    page.by_core(("flotilla_tls_failures_total", COUNTER, help), cores, |it| it.tls_failures);
+    let help = "Bytes from clients, without what TLS adds.";
+    page.by_core(("flotilla_client_received_bytes_total", COUNTER, help), cores, |it| it.client_bytes_in);
+    let help = "Bytes to clients, without what TLS adds.";
+    page.by_core(("flotilla_client_sent_bytes_total", COUNTER, help), cores, |it| it.client_bytes_out);
+}
+
+fn commands(page: &mut Page, cores: &[CoreReport]) {
+    page.family(
+        "flotilla_commands_total",
+        COUNTER,
+        "Commands of clients, by name; those never used are left out.",
+    );
+    for (place, spec) in command::all().iter().enumerate() {
+        let count: u64 = cores.iter().filter_map(|core| core.commands.get(place)).sum();
+        if count > 0 {
+            page.sample("flotilla_commands_total", &[("command", &spec.name)], count);
+        }
+    }
+    page.family(
+        "flotilla_command_errors_total",
+        COUNTER,
+        "Errors that clients were told, by their first word.",
+    );
+    let mut errors: BTreeMap<&str, u64> = BTreeMap::new();
+    for (error, count) in cores.iter().flat_map(|core| &core.errors) {
+        *errors.entry(error).or_default() += count;
+    }
+    for (error, count) in errors {
+        page.sample("flotilla_command_errors_total", &[("error", &error)], count);
+    }
+    let help = "From a command's arrival to its reply, of those that can't be answered on the spot.";
+    page.family("flotilla_command_seconds", HISTOGRAM, help);
+    for (place, class) in ["read", "write"].iter().enumerate() {
+        let times = summed(cores.iter().map(|core| &core.command_times[place]));
+        page.histogram("flotilla_command_seconds", &[("class", class)], &times);
+    }
+    page.by_core(("flotilla_commands_waiting", GAUGE, "Commands whose replies are due."), cores, |it| {
+        it.waiting
+    });
+    let help = "Writes refused with BUSY: see limits.write_wait_ms_max.";
+    page.by_core(("flotilla_writes_refused_total", COUNTER, help), cores, |it| it.writes_refused);
+    let help = "What a write waits for, of one at a time in each group.";
+    page.family("flotilla_stage_seconds", HISTOGRAM, help);
+    for (place, stage) in STAGES.iter().enumerate() {
+        let times = summed(cores.iter().map(|core| &core.stages[place]));
+        page.histogram("flotilla_stage_seconds", &[("stage", stage)], &times);
+    }
+}
+
+fn cores(page: &mut Page, cores: &[CoreReport]) {
+    let help = "Time that the core worked, rather than waited.";
+    page.by_core(("flotilla_core_busy_seconds_total", COUNTER, help), cores, |it| {
+        seconds(it.turns.sum_nanos())
+    });
+    page.family("flotilla_core_turn_seconds", HISTOGRAM, "How long cores worked between two waits.");
+    page.histogram("flotilla_core_turn_seconds", &[], &summed(cores.iter().map(|core| &core.turns)));
+}
+
+fn log(page: &mut Page, cores: &[CoreReport]) {
+    page.by_core(("flotilla_log_frames_total", COUNTER, "Frames written."), cores, |it| it.log.frames);
+    page.by_core(("flotilla_log_records_total", COUNTER, "Records in them."), cores, |it| it.log.records);
+    let help = "Bytes written, the padding to whole blocks included.";
+    page.by_core(("flotilla_log_written_bytes_total", COUNTER, help), cores, |it| it.log.bytes);
+    page.by_core(("flotilla_log_syncs_total", COUNTER, "Group commits, each with a sync."), cores, |it| {
+        it.log.commits
+    });
+    page.family("flotilla_log_sync_seconds", HISTOGRAM, "How long a group commit took: writes and sync.");
+    page.histogram("flotilla_log_sync_seconds", &[], &summed(cores.iter().map(|core| &core.commit_times)));
+    let help = "Segments of the log whose content is needed.";
+    page.by_core(("flotilla_log_segments", GAUGE, help), cores, |it| it.segments);
+    let help = "Bytes of records that wait for the disk.";
+    page.by_core(("flotilla_log_waiting_bytes", GAUGE, help), cores, |it| it.log_waiting_bytes);
+    let help = "1 while writes are refused, since there is no room for another segment.";
+    page.by_core(("flotilla_log_out_of_room", GAUGE, help), cores, |it| u8::from(it.is_out_of_room));
+}
+
+fn raft(page: &mut Page, node: &NodeReport) {
+    let cores = &node.cores;
+    page.family("flotilla_raft_groups", GAUGE, "Replicas, by what they are.");
+    for core in cores {
+        for role in ["leader", "follower", "candidate", "repairing", "outside"] {
+            let count = core.groups.iter().filter(|group| group.role == role).count();
+            page.sample("flotilla_raft_groups", &[("core", &core.core), ("role", &role)], count);
+        }
+    }
+    let leaderless = node.groups().filter(|(_, it)| it.leader.is_none() && it.role != "outside").count();
+    let help = "Replicas here that know no leader.";
+    page.single("flotilla_raft_groups_without_leader", GAUGE, help, leaderless);
+    let help = "Times that replicas here asked for votes.";
+    let elections = |it: &CoreReport| it.groups.iter().map(|group| group.elections).sum::<u64>();
+    page.by_core(("flotilla_raft_elections_total", COUNTER, help), cores, elections);
+    let help = "Leaderships that began or ended here.";
+    page.by_core(("flotilla_raft_leader_changes_total", COUNTER, help), cores, |it| it.leader_changes);
+    let help = "Entries proposed here for clients.";
+    page.by_core(("flotilla_raft_proposals_total", COUNTER, help), cores, |it| it.proposals);
+    let help = "Committed entries that were applied here.";
+    page.by_core(("flotilla_raft_applied_entries_total", COUNTER, help), cores, |it| it.applied);
+    let help = "Entries of groups led here that aren't committed yet.";
+    let uncommitted = |it: &CoreReport| {
+        let led = it.groups.iter().filter(|group| group.role == "leader");
+        led.map(|group| group.last.saturating_sub(group.commit)).sum::<u64>()
+    };
+    page.by_core(("flotilla_raft_uncommitted_entries", GAUGE, help), cores, uncommitted);
+    let log_bytes = |it: &CoreReport| it.groups.iter().map(|group| group.log_bytes).sum::<u64>();
+    page.by_core(("flotilla_raft_log_bytes", GAUGE, "Bytes of entries in memory."), cores, log_bytes);
+    let help = "Of groups led here: the most entries that the node isn't known to have yet in one of them.";
+    page.family("flotilla_raft_replication_lag_entries", GAUGE, help);
+    let mut lags: BTreeMap<u32, u64> = BTreeMap::new();
+    for (_, group) in node.groups() {
+        for other in &group.others {
+            let Some(matched) = other.matched else { continue };
+            let lag = lags.entry(other.node).or_default();
+            *lag = (*lag).max(group.last.saturating_sub(matched));
+        }
+    }
+    for (peer, lag) in lags {
+        page.sample("flotilla_raft_replication_lag_entries", &[("peer", &peer)], lag);
+    }
+}
+
+fn data(page: &mut Page, node: &NodeReport) {
+    use super::report::{ShardReport, Standing};
+    let cores = &node.cores;
+    fn shards(core: &CoreReport) -> impl Iterator<Item = &ShardReport> {
+        core.groups.iter().flat_map(|group| &group.shards)
+    }
+    let help = "Keys in replicas here.";
+    page.by_core(("flotilla_keys", GAUGE, help), cores, |it| shards(it).map(|shard| shard.keys).sum::<u64>());
+    let help = "Bytes of keys and values in replicas here.";
+    page.by_core(("flotilla_data_bytes", GAUGE, help), cores, |it| {
+        shards(it).map(|shard| shard.bytes).sum::<u64>()
+    });
+    page.family("flotilla_shards", GAUGE, "Shards in replicas here, by how they stand.");
+    for core in cores {
+        for state in ["serving", "copying", "leaving", "arriving"] {
+            let is_it = |shard: &&ShardReport| state == word_of(shard.standing);
+            page.sample(
+                "flotilla_shards",
+                &[("core", &core.core), ("state", &state)],
+                shards(core).filter(is_it).count(),
+            );
+        }
+    }
+    let help = "Shards that aren't yet where the newest configuration known here says.";
+    page.single("flotilla_shards_misplaced", GAUGE, help, node.misplaced().count());
+    page.single(
+        "flotilla_configuration",
+        GAUGE,
+        "The number of that configuration.",
+        node.configuration.number,
+    );
+    let moved = |it: &CoreReport| it.groups.iter().map(|group| group.moved_in).sum::<u64>();
+    page.by_core(
+        ("flotilla_shards_moved_in_total", COUNTER, "Shards that came from other groups."),
+        cores,
+        moved,
+    );
+    let moved = |it: &CoreReport| it.groups.iter().map(|group| group.moved_bytes).sum::<u64>();
+    page.by_core(("flotilla_shards_moved_in_bytes_total", COUNTER, "Bytes of those."), cores, moved);
+
+    fn word_of(standing: Standing) -> &'static str {
+        super::status::word_of(standing)
+    }
+}
+
+fn others(page: &mut Page, cores: &[CoreReport]) {
+    let mut links: BTreeMap<u32, [u64; 2]> = BTreeMap::new();
+    for (peer, it) in cores.iter().flat_map(|core| &core.links) {
+        let sum = links.entry(*peer).or_default();
+        *sum = [sum[0] + it.up, sum[1] + it.all];
+    }
+    for (place, name, help) in [
+        (0, "flotilla_peer_links_up", "Links to the node's cores that stand."),
+        (1, "flotilla_peer_links", "Links to the node's cores that should stand."),
+    ] {
+        page.family(name, GAUGE, help);
+        for (peer, sums) in &links {
+            page.sample(name, &[("peer", peer)], sums[place]);
+        }
+    }
+    for (place, name, help) in [
+        (0, "flotilla_peer_sent_frames_total", "Frames sent to other nodes."),
+        (1, "flotilla_peer_sent_bytes_total", "Their bytes."),
+        (2, "flotilla_peer_dropped_frames_total", "Frames dropped: no link, or one that doesn't keep up."),
+    ] {
+        page.by_core((name, COUNTER, help), cores, |it| it.peer_out[place]);
+    }
+    for (place, name, help) in [
+        (0, "flotilla_peer_received_frames_total", "Frames from other nodes."),
+        (1, "flotilla_peer_received_bytes_total", "Their bytes."),
+    ] {
+        page.by_core((name, COUNTER, help), cores, |it| it.peer_in[place]);
+    }
+    for (place, name, help) in [
+        (0, "flotilla_mesh_sent_messages_total", "Messages to other cores of the node."),
+        (1, "flotilla_mesh_received_messages_total", "Messages from other cores of the node."),
+        (2, "flotilla_mesh_full_total", "Messages that waited, since the ring was full."),
+        (3, "flotilla_mesh_rings_total", "Sleeping cores that were woken."),
+    ] {
+        page.by_core((name, COUNTER, help), cores, |it| it.mesh[place]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_are_cumulative_and_labels_are_escaped() {
+        let (mut page, mut histogram) = (Page::default(), Histogram::default());
+        [100, 3000, 3000, u64::MAX >> 1].into_iter().for_each(|nanos| histogram.record(nanos));
+        page.histogram("x_seconds", &[("a", &"b\"\\\n")], &histogram);
+        let lines: Vec<&str> = page.text.lines().collect();
+        assert_eq!(lines[0], r#"x_seconds_bucket{a="b\"\\\n",le="0.000001024"} 1"#);
+        assert_eq!(lines[2], r#"x_seconds_bucket{a="b\"\\\n",le="0.000004096"} 3"#);
+        assert_eq!(lines[BUCKETS - 1], r#"x_seconds_bucket{a="b\"\\\n",le="+Inf"} 4"#);
+        assert_eq!(lines[BUCKETS + 1], r#"x_seconds_count{a="b\"\\\n"} 4"#);
+    }
+}
