@@ -34,6 +34,9 @@ pub enum Sync {
     Dsync,
 }
 
+/// No core may hold a CPU for longer than that for nothing.
+const BUSY_POLL_US_MAX: u64 = 10_000;
+
 /// One node of the cluster, as every node's file lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -209,6 +212,9 @@ pub struct Config {
     /// The CPU of each core; empty: wherever the system puts them.
     #[serde(default)]
     pub cpus: Vec<usize>,
+    /// For how many microseconds a busy core looks for what comes next before it sleeps; 0: it sleeps at once.
+    #[serde(default = "default_busy_poll_us")]
+    pub busy_poll_us: u64,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
@@ -253,6 +259,11 @@ fn one_group() -> u32 {
 
 fn default_shards() -> u16 {
     64
+}
+
+/// Longer than it takes to be woken.
+pub(crate) fn default_busy_poll_us() -> u64 {
+    100
 }
 
 /// A configuration that can't be used: one line that says what, where and what to do.
@@ -410,6 +421,9 @@ impl Config {
         {
             let what = "error, warn, info, debug or trace, also by module";
             return Err(invalid("log_level", format!("{level:?}"), what));
+        }
+        if self.busy_poll_us > BUSY_POLL_US_MAX {
+            return Err(invalid("busy_poll_us", self.busy_poll_us.to_string(), "at most 10000 µs"));
         }
         if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
             return Err(invalid(

@@ -189,6 +189,7 @@ impl LocalCluster {
             shards: self.options.shards,
             redirect: self.options.redirect,
             cpus: Vec::new(),
+            busy_poll_us: crate::config::default_busy_poll_us(),
             limits: self.options.limits,
             log: self.options.log,
             raft: self.options.raft,

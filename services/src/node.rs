@@ -320,6 +320,7 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
         admin,
         peers,
         placement,
+        busy_poll: Duration::from_micros(config.busy_poll_us),
         limits: limits(config),
         sync: match config.log.sync {
             Sync::Fdatasync => SyncMode::Fdatasync,

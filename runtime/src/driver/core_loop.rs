@@ -1,6 +1,7 @@
 //! The state of a core, the turn, the effects.
 
 use super::admin::Questions;
+use super::busy_poll::BusyPoll;
 use super::clients::{Buffers, Client};
 use super::complaints::Complaints;
 use super::disk::{Disk, Write};
@@ -119,6 +120,7 @@ pub(super) struct CoreLoop<M: Machine> {
     pub(super) poller: Rc<Poller>,
     disk: Disk,
     settled: Cell<Instant>,
+    busy_poll: BusyPoll,
     limits: Cell<Limits>,
     tls: RefCell<Rc<TlsOptions>>,
     /// How often there were other settings.
@@ -164,6 +166,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             poller,
             disk,
             settled: Cell::new(Instant::now()),
+            busy_poll: BusyPoll::new(options.busy_poll),
             limits: Cell::new(options.limits),
             tls: RefCell::new(Rc::new(options.tls.clone())),
             reloads: Cell::new(0),
@@ -295,7 +298,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             let is_due = core.begin_round();
             let now = Instant::now();
             core.turn_ends(now);
-            core.poller.wait(if is_due { Duration::ZERO } else { core.patience(now) });
+            core.wait(now, if is_due { Duration::ZERO } else { core.patience(now) });
             core.tick_if_due();
             core.take_over_settings(&shared);
             if shared.is_stopping() && !told {
@@ -309,6 +312,27 @@ impl<M: Machine + 'static> CoreLoop<M> {
     fn turn_ends(&self, now: Instant) {
         let worked = self.clock.at(now).saturating_sub(self.woke_at.get());
         self.vitals.turns.borrow_mut().record(worked);
+    }
+
+    /// Waits for whatever comes next, awake at first if that has paid lately.
+    fn wait(&self, since: Instant, patience: Duration) {
+        let mut came = false;
+        if let Some(longest) = self.busy_poll.look_for()
+            && !patience.is_zero()
+        {
+            // The kernel needs the CPU for what it was asked to write.
+            while self.disk.ring().under_way() == 0 {
+                came = self.poller.wait(Duration::ZERO);
+                if came || since.elapsed() >= longest.min(patience) {
+                    break;
+                }
+                rustix::thread::sched_yield();
+            }
+        }
+        came = came || self.poller.wait(patience);
+        if !patience.is_zero() {
+            self.busy_poll.waited(since.elapsed(), came);
+        }
     }
 
     /// How long to wait for whatever comes next.

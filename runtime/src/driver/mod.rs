@@ -21,6 +21,7 @@
 //! | `disk.rs` | the files of a core's folder |
 //! | `write_ring.rs` | writes and syncs, through an io_uring of our own |
 //! | `boot.rs` | reading them all before the machine is built |
+//! | `busy_poll.rs` | whether it looks before it sleeps |
 //! | `poller.rs` | what a core waits for: its sockets in one epoll set |
 //! | `outlet.rs` | a socket that is written to without waiting |
 //! | `wire.rs` | a connection, plain or under TLS |
@@ -34,6 +35,7 @@
 
 mod admin;
 mod boot;
+mod busy_poll;
 mod clients;
 mod complaints;
 mod core_loop;
@@ -55,6 +57,7 @@ pub use wire::{ClientTls, PeerTls, TlsOptions};
 use crate::machine::{NodeId, PeerId};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How writes become durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +153,8 @@ pub struct NodeOptions {
     pub seed: u64,
     /// Memory registered with io_uring, for each core.
     pub io_memory_bytes: usize,
+    /// How long a busy core looks for what comes next before it sleeps; zero: it sleeps at once.
+    pub busy_poll: Duration,
 }
 
 impl NodeOptions {
@@ -168,6 +173,7 @@ impl NodeOptions {
             tls: TlsOptions::default(),
             seed: 0,
             io_memory_bytes: 2 << 20,
+            busy_poll: Duration::ZERO,
         }
     }
 }

@@ -154,8 +154,8 @@ impl Poller {
     }
 
     /// Waits until something is ready, at most for `patience` (whole milliseconds count), and makes those runnable who
-    /// wait for it.
-    pub(super) fn wait(&self, patience: Duration) {
+    /// wait for it. Returns whether anything was.
+    pub(super) fn wait(&self, patience: Duration) -> bool {
         let mut events = self.events.borrow_mut();
         events.clear();
         let timeout = Timespec::try_from(patience).expect("nobody waits for centuries");
@@ -163,6 +163,7 @@ impl Poller {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => unreachable!("an epoll set that is open can be waited for: {error}"),
         }
+        let happened = !events.is_empty();
         for event in events.drain(..) {
             let (token, flags) = (event.data.u64(), event.flags);
             if token == BELL {
@@ -177,6 +178,7 @@ impl Poller {
                 source.happened(flags);
             }
         }
+        happened
     }
 
     /// Ends [`Self::wait`] whenever `fd` is readable, until it is closed: the caller looks at it after each.

@@ -134,6 +134,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
         shards: 16,
         redirect: if swarm.forwards { Redirect::Forward } else { Redirect::Moved },
         cpus: Vec::new(),
+        busy_poll_us: 0,
         limits: Limits { value_bytes_max: 100_000, ..Limits::default() },
         log: LogSettings {
             segment_bytes: swarm.segment_bytes,
