@@ -73,7 +73,7 @@ impl Repairing {
 
 /// How far a replica is that answers, or asks: a number in the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum Readiness {
     /// It has voted, or has entries.
     Begun = 0,
     /// Neither; and it isn't whole.
@@ -82,7 +82,7 @@ enum Stage {
     Ready = 2,
 }
 
-impl Stage {
+impl Readiness {
     /// As it stands in a message; a number that we don't know says nothing good.
     fn of(number: u64) -> Self {
         match number {
@@ -143,15 +143,16 @@ impl Raft {
     pub(super) fn ask_founders(&mut self, cx: &mut Context<'_>) {
         self.reset_election_deadline(cx.now);
         let Some(founding) = &self.founding else { return };
-        let stage = Stage::Ready as u64;
-        let header = Header { flag: true, aux: founding.nonce, commit: stage, ..self.header(Kind::Repair) };
+        let readiness = Readiness::Ready as u64;
+        let header =
+            Header { flag: true, aux: founding.nonce, commit: readiness, ..self.header(Kind::Repair) };
         self.broadcast(cx, &header);
         self.begin_if_all_are_ready();
     }
 
-    fn note_founder(&mut self, from: usize, stage: Stage) {
+    fn note_founder(&mut self, from: usize, readiness: Readiness) {
         if let Some(founding) = &mut self.founding
-            && stage != Stage::Blank
+            && readiness != Readiness::Blank
         {
             founding.ready.insert(from);
         }
@@ -166,11 +167,11 @@ impl Raft {
         }
     }
 
-    fn stage(&self) -> Stage {
+    fn readiness(&self) -> Readiness {
         match (self.is_pristine(), self.is_repairing()) {
-            (false, _) => Stage::Begun,
-            (true, true) => Stage::Blank,
-            (true, false) => Stage::Ready,
+            (false, _) => Readiness::Begun,
+            (true, true) => Readiness::Blank,
+            (true, false) => Readiness::Ready,
         }
     }
 
@@ -200,11 +201,11 @@ impl Raft {
     pub(super) fn on_repair(&mut self, cx: &mut Context<'_>, from: usize, incarnation: u64, header: &Header) {
         let is_founder = header.flag;
         if is_founder {
-            self.note_founder(from, Stage::of(header.commit));
+            self.note_founder(from, Readiness::of(header.commit));
         }
         if is_founder || self.role != Role::Leader {
-            let stage = self.stage() as u64;
-            let reply = Header { aux: header.aux, commit: stage, ..self.header(Kind::RepairReply) };
+            let readiness = self.readiness() as u64;
+            let reply = Header { aux: header.aux, commit: readiness, ..self.header(Kind::RepairReply) };
             return self.send(cx, from, &reply);
         }
         let last = self.log.last_index();
@@ -241,16 +242,16 @@ impl Raft {
 
     pub(super) fn on_repair_reply(&mut self, cx: &mut Context<'_>, from: usize, message: &Message<'_>) {
         let header = &message.header;
-        let stage = Stage::of(header.commit);
+        let readiness = Readiness::of(header.commit);
         if self.founding.as_ref().is_some_and(|founding| founding.nonce == header.aux) {
-            self.note_founder(from, stage);
+            self.note_founder(from, readiness);
         }
         let Some(repairing) = &mut self.repairing else { return };
         if header.aux != repairing.nonce {
             return;
         }
         let told = repairing.told.entry(from).or_insert((0, true));
-        *told = (told.0.max(header.term), told.1 && stage != Stage::Begun);
+        *told = (told.0.max(header.term), told.1 && readiness != Readiness::Begun);
         if !header.flag || header.term != self.term {
             return;
         }

@@ -329,7 +329,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 rustix::thread::sched_yield();
             }
         }
-        came = came || self.poller.wait(patience);
+        came = came || self.poller.wait(patience.saturating_sub(since.elapsed()));
         if !patience.is_zero() {
             self.busy_poll.waited(since.elapsed(), came);
         }

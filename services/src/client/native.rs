@@ -164,21 +164,13 @@ impl Client {
         }
     }
 
-    /// Executes a read of `key` (and other keys of its slot).
+    /// Executes a read of `key` (and other keys of its slot), or anything else that may be done twice.
     ///
     /// # Errors
     /// [`ClientError::Refused`] if it was answered with an error, [`ClientError::TimedOut`].
     pub async fn read(&self, key: &[u8], command: &[&[u8]]) -> Result<Reply, ClientError> {
         let mut patience = Patience::new(&self.options);
         self.until_answered(Slot::of_key(key), command, &mut patience).await
-    }
-
-    /// Executes a command that may be done twice, for the slot of `key`.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub async fn repeat(&self, key: &[u8], command: &[&[u8]]) -> Result<Reply, ClientError> {
-        self.read(key, command).await
     }
 
     /// A key's string value.

@@ -17,7 +17,8 @@ use crate::mapreduce::hands::store::Store;
 use crate::mapreduce::hands::worker::{Transport, work};
 use crate::mapreduce::spec::{JobId, JobSpec, KeysOut};
 use clap::Args;
-use std::os::unix::fs::MetadataExt;
+use std::fs::DirBuilder;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,25 +112,32 @@ impl WorkerOptions {
     pub(super) fn is_local(&self) -> bool {
         self.addr.is_empty()
     }
-}
 
-/// Where workers of this machine keep their files unless they are told otherwise.
-fn usual_folder() -> PathBuf {
-    let uid = std::fs::metadata("/proc/self").map_or(0, |it| it.uid());
-    std::env::temp_dir().join(format!("flotilla-mr-{uid}"))
-}
-
-impl WorkerOptions {
-    /// Made, so that a worker that can't write says so at once.
+    /// Where files between map and reduce are kept; made, so that a worker that can't write says so at once.
     fn folder(&self) -> Result<PathBuf, Failure> {
-        let folder = match &self.folder {
-            Some(folder) => std::path::absolute(folder).map_err(Failure::failed)?,
-            None => usual_folder(),
-        };
+        let Some(folder) = &self.folder else { return usual_folder() };
+        let folder = std::path::absolute(folder).map_err(Failure::failed)?;
         let made = std::fs::create_dir_all(&folder);
         made.map_err(|error| Failure::Failed(format!("--folder {}: {error}", folder.display())))?;
         Ok(folder)
     }
+}
+
+/// Where workers of this machine keep their files unless they are told otherwise; made for this user alone. Anybody may make things
+/// among the temporary files: what somebody else has made there, or may write to, isn't used.
+fn usual_folder() -> Result<PathBuf, Failure> {
+    let user = rustix::process::getuid().as_raw();
+    let folder = std::env::temp_dir().join(format!("flotilla-mr-{user}"));
+    let failed = |why: &dyn std::fmt::Display| {
+        Failure::Failed(format!("{}: {why}; remove it, or name another with --folder", folder.display()))
+    };
+    match DirBuilder::new().mode(0o700).create(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(&error)),
+        _ => {}
+    }
+    let it = std::fs::symlink_metadata(&folder).map_err(|error| failed(&error))?;
+    let is_ours = it.is_dir() && it.uid() == user && it.mode() & 0o022 == 0;
+    if is_ours { Ok(folder) } else { Err(failed(&"others may write there")) }
 }
 
 fn ask(seeds: Seeds, request: &Request) -> Result<Response, Failure> {
@@ -238,7 +246,7 @@ fn prepare_keys(out: &KeysOut, overwrite: bool, store: &Store) -> Result<(), Fai
 
 /// The output is where this program runs. It may be that no worker sees it: then we make it visible ourselves.
 fn end_here(seeds: Seeds, job: JobId) -> Result<(), Failure> {
-    let site = Arc::new(Site { folder: Some(usual_folder()), ..Site::default() });
+    let site = Arc::new(Site { folder: Some(usual_folder()?), ..Site::default() });
     let (ends, shown) = (found(seeds)?, format!("pid {} submitted it", std::process::id()));
     // Ends with this program.
     let _ = spawn(move || work(ends, registry(), &shown, site, Some(job)));

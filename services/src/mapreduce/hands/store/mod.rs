@@ -50,7 +50,7 @@ impl Store {
 
     /// Executes what may be done twice.
     fn repeat(&self, what: &'static str, key: &[u8], command: &[&[u8]]) -> Result<Reply, MrError> {
-        block_on(self.client.repeat(key, command)).map_err(|source| MrError::Store { what, source })
+        block_on(self.client.read(key, command)).map_err(|source| MrError::Store { what, source })
     }
 
     /// Executes a write once.
