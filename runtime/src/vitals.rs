@@ -104,6 +104,14 @@ pub struct ProcessFigures {
     pub threads: u64,
 }
 
+impl ProcessFigures {
+    /// CPU time so far.
+    #[allow(clippy::cast_precision_loss, reason = "ticks of a process are far below 2^53")]
+    pub fn cpu_seconds(&self) -> f64 {
+        self.cpu_ticks as f64 / self.ticks_per_second.max(1) as f64
+    }
+}
+
 /// What a core's driver counts. All since the core was started.
 #[derive(Debug, Default)]
 pub struct Vitals {

@@ -3,7 +3,8 @@
 //! Names and units are those of the conventions: `_total` counts since the start, `_seconds`, `_bytes`. What could have many values
 //! is no label: there is none by key, client or group.
 
-use super::report::{CoreReport, NodeReport, STAGES};
+use super::report::{CoreReport, NodeReport, STAGES, ShardReport, seconds, summed};
+use super::status::word_of;
 use crate::command;
 use flotilla_runtime::Histogram;
 use flotilla_runtime::vitals::BUCKETS;
@@ -74,19 +75,8 @@ impl Page {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "exact up to a hundred days, and near enough beyond")]
-fn seconds(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
-}
-
 fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-fn summed<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Histogram {
-    let mut sum = Histogram::default();
-    histograms.for_each(|it| sum.add(it));
-    sum
 }
 
 const COUNTER: &str = "counter";
@@ -124,8 +114,7 @@ fn about_the_node(page: &mut Page, node: &NodeReport) {
         page.sample("flotilla_core_up", &[("core", core)], 0);
     }
     let process = &node.process;
-    #[allow(clippy::cast_precision_loss, reason = "ticks of a process are far below 2^53")]
-    let cpu = process.cpu_ticks as f64 / process.ticks_per_second.max(1) as f64;
+    let cpu = process.cpu_seconds();
     page.single("process_cpu_seconds_total", COUNTER, "CPU time of user and system.", cpu);
     page.single("process_resident_memory_bytes", GAUGE, "Memory in use.", process.resident_bytes);
     page.single("process_virtual_memory_bytes", GAUGE, "Address space.", process.virtual_bytes);
@@ -268,7 +257,6 @@ fn raft(page: &mut Page, node: &NodeReport) {
 }
 
 fn data(page: &mut Page, node: &NodeReport) {
-    use super::report::{ShardReport, Standing};
     let cores = &node.cores;
     fn shards(core: &CoreReport) -> impl Iterator<Item = &ShardReport> {
         core.groups.iter().flat_map(|group| &group.shards)
@@ -306,10 +294,6 @@ fn data(page: &mut Page, node: &NodeReport) {
     );
     let moved = |it: &CoreReport| it.groups.iter().map(|group| group.moved_bytes).sum::<u64>();
     page.by_core(("flotilla_shards_moved_in_bytes_total", COUNTER, "Bytes of those."), cores, moved);
-
-    fn word_of(standing: Standing) -> &'static str {
-        super::status::word_of(standing)
-    }
 }
 
 fn others(page: &mut Page, cores: &[CoreReport]) {

@@ -10,6 +10,19 @@ use std::collections::BTreeMap;
 /// are samples, at the grain of the core's turns.
 pub const STAGES: [&str; 4] = ["queue", "disk", "network", "quorum"];
 
+/// Nanoseconds as operators are told of them.
+#[allow(clippy::cast_precision_loss, reason = "exact up to a hundred days, and near enough beyond")]
+pub(super) fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+/// All histograms in one.
+pub(super) fn summed<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Histogram {
+    let mut sum = Histogram::default();
+    histograms.for_each(|it| sum.add(it));
+    sum
+}
+
 /// A shard in a group's hands.
 #[derive(Clone, Copy, Debug)]
 pub struct ShardReport {

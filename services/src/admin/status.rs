@@ -1,6 +1,6 @@
 //! The node as JSON: what the status page and `flotilla top` show. Fields are only ever added.
 
-use super::report::{CoreReport, GroupReport, NodeReport, ShardReport, Standing};
+use super::report::{CoreReport, GroupReport, NodeReport, STAGES, ShardReport, Standing, seconds, summed};
 use crate::group_name::word_of as group_word;
 use crate::mapreduce::coordinator::store::{JobLine, jobs_of};
 use flotilla_runtime::Histogram;
@@ -32,6 +32,9 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// Its cores.
     pub cores: Vec<CoreStatus>,
+    /// What writes waited for: samples, by stage.
+    #[serde(default)]
+    pub stages: BTreeMap<String, Times>,
     /// Its replicas.
     pub groups: Vec<GroupStatus>,
     /// The newest configuration that is known here, and who serves what.
@@ -74,9 +77,8 @@ pub struct Times {
 }
 
 impl Times {
-    #[allow(clippy::cast_precision_loss, reason = "exact up to a hundred days, and near enough beyond")]
     fn of(histogram: &Histogram) -> Self {
-        Self { counts: histogram.counts().to_vec(), sum_seconds: histogram.sum_nanos() as f64 / 1e9 }
+        Self { counts: histogram.counts().to_vec(), sum_seconds: seconds(histogram.sum_nanos()) }
     }
 }
 
@@ -201,11 +203,6 @@ pub fn word_of(standing: Standing) -> &'static str {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "exact up to a hundred days, and near enough beyond")]
-fn seconds(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
-}
-
 impl Status {
     /// What the cores have said.
     pub fn of(report: &NodeReport) -> Self {
@@ -225,6 +222,10 @@ impl Status {
         let mut groups: Vec<(u32, GroupStatus)> =
             report.groups().map(|(core, group)| (group.number, GroupStatus::of(core, group))).collect();
         groups.sort_by_key(|(number, _)| *number);
+        let stage = |(place, name): (usize, &&str)| {
+            let times = summed(report.cores.iter().map(|core| &core.stages[place]));
+            ((*name).to_owned(), Times::of(&times))
+        };
         let job_entries = report.cores.iter().flat_map(|core| &core.jobs);
         Self {
             node: report.node,
@@ -234,11 +235,11 @@ impl Status {
             draining: report.is_draining(),
             ready: reasons.is_empty(),
             reasons,
-            #[allow(clippy::cast_precision_loss, reason = "ticks of a process are far below 2^53")]
-            cpu_seconds: process.cpu_ticks as f64 / process.ticks_per_second.max(1) as f64,
+            cpu_seconds: process.cpu_seconds(),
             resident_bytes: process.resident_bytes,
             nodes: nodes(report),
             cores,
+            stages: STAGES.iter().enumerate().map(stage).collect(),
             groups: groups.into_iter().map(|(_, group)| group).collect(),
             configuration: report.configuration.number,
             shards: (0..).zip(&report.routes).map(shard).collect(),

@@ -1,9 +1,11 @@
 //! `flotilla top`: what the nodes' admin ports tell, in a terminal.
 
 use super::{Failure, interrupted};
-use crate::admin::status::{Status, Times};
+use crate::admin::report::STAGES;
+use crate::admin::status::{CoreStatus, GroupStatus, Status, Times};
 use crate::hands::{Stopwatch, pause};
 use clap::Args;
+use flotilla_runtime::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -52,8 +54,8 @@ struct Node {
     status: Option<Status>,
     /// Of the time since the look before; none at the first.
     rates: Option<Rates>,
-    /// Medians of a write's stages since the node was started, in milliseconds.
-    stages_ms: BTreeMap<String, f64>,
+    /// Median and 99th percentile of a write's stages since the node was started, in milliseconds.
+    stages_ms: BTreeMap<String, [f64; 2]>,
 }
 
 /// What happened between two looks, a second.
@@ -116,12 +118,14 @@ fn look(admin: &str) -> Node {
     let asked = get(admin, "/status").and_then(|text| {
         serde_json::from_str::<Status>(&text).map_err(|error| format!("its status makes no sense: {error}"))
     });
-    let metrics = asked.as_ref().ok().and_then(|_| get(admin, "/metrics").ok());
-    let stages_ms = metrics.map(|text| stages(&text)).unwrap_or_default();
     let (status, error) = match asked {
         Ok(status) => (Some(status), None),
         Err(error) => (None, Some(error)),
     };
+    let stages = status.iter().flat_map(|status| &status.stages);
+    let since_start =
+        |(stage, times): (&String, &Times)| Some((stage.clone(), quantiles(&[], &times.counts)?));
+    let stages_ms = stages.filter_map(since_start).collect();
     Node { admin: admin.to_owned(), error, status, rates: None, stages_ms }
 }
 
@@ -141,25 +145,6 @@ fn get(admin: &str, path: &str) -> Result<String, String> {
     }
 }
 
-/// The medians of `flotilla_stage_seconds`, in milliseconds.
-fn stages(metrics: &str) -> BTreeMap<String, f64> {
-    let mut buckets: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-    for line in metrics.lines().filter_map(|line| line.strip_prefix("flotilla_stage_seconds_bucket{stage=\""))
-    {
-        let Some((stage, rest)) = line.split_once("\",le=\"") else { continue };
-        let Some((bound, count)) = rest.split_once("\"} ") else { continue };
-        if let (Ok(bound), Ok(count)) = (bound.replace('+', "").parse(), count.parse()) {
-            buckets.entry(stage.to_owned()).or_default().push((bound, count));
-        }
-    }
-    let median = |buckets: &[(f64, f64)]| {
-        let all = buckets.last()?.1;
-        let (bound, _) = *buckets.iter().find(|(_, count)| all > 0.0 && *count >= all / 2.0)?;
-        bound.is_finite().then_some(bound * 1e3)
-    };
-    buckets.into_iter().filter_map(|(stage, buckets)| Some((stage, median(&buckets)?))).collect()
-}
-
 fn compare(before: &[Node], nodes: &mut [Node], seconds: f64) {
     for (then, now) in before.iter().zip(nodes) {
         let (Some(then), Some(status)) = (&then.status, &now.status) else { continue };
@@ -171,9 +156,7 @@ fn compare(before: &[Node], nodes: &mut [Node], seconds: f64) {
 
 #[allow(clippy::cast_precision_loss, reason = "counts of a second")]
 fn rates(then: &Status, now: &Status, seconds: f64) -> Rates {
-    let sum = |status: &Status, of: fn(&crate::admin::status::CoreStatus) -> u64| -> u64 {
-        status.cores.iter().map(of).sum()
-    };
+    let sum = |status: &Status, of: fn(&CoreStatus) -> u64| -> u64 { status.cores.iter().map(of).sum() };
     let each = |of| sum(now, of).saturating_sub(sum(then, of)) as f64 / seconds;
     Rates {
         commands: each(|core| core.commands_total),
@@ -185,7 +168,7 @@ fn rates(then: &Status, now: &Status, seconds: f64) -> Rates {
     }
 }
 
-fn added(status: &Status, of: fn(&crate::admin::status::CoreStatus) -> &Times) -> Vec<u64> {
+fn added(status: &Status, of: fn(&CoreStatus) -> &Times) -> Vec<u64> {
     let mut sum: Vec<u64> = Vec::new();
     for core in &status.cores {
         let counts = &of(core).counts;
@@ -206,8 +189,8 @@ fn quantiles(then: &[u64], now: &[u64]) -> Option<[f64; 2]> {
         for (bucket, count) in counts.iter().enumerate() {
             let count = *count as f64;
             if count > 0.0 && left <= count {
-                let high = 1024.0 * 2_f64.powi(i32::try_from(bucket).unwrap_or(0));
-                let low = if bucket == 0 { 0.0 } else { high / 2.0 };
+                let low = bucket.checked_sub(1).and_then(Histogram::bound_nanos).unwrap_or(0) as f64;
+                let high = Histogram::bound_nanos(bucket).map_or(2.0 * low, |high| high as f64);
                 return (low + (high - low) * left / count) / 1e6;
             }
             left -= count;
@@ -276,14 +259,14 @@ fn table(nodes: &[Node]) -> String {
             let _ = writeln!(text, "node {}: {}", status.node, status.reasons.join("; "));
         }
         if !node.stages_ms.is_empty() {
-            let stages = ["queue", "disk", "network", "quorum"].into_iter();
-            let stage = |stage: &str| Some(format!("{stage} {:.2}", node.stages_ms.get(stage)?));
-            let stages: Vec<String> = stages.filter_map(stage).collect();
+            let stages = STAGES.iter().filter_map(|stage| node.stages_ms.get_key_value(*stage));
+            let shown: Vec<String> =
+                stages.map(|(stage, ms)| format!("{stage} {}", pair(Some(*ms)))).collect();
             let _ = writeln!(
                 text,
-                "node {}: writes since its start, medians at most, ms: {}",
+                "node {}: writes since its start waited, ms 50/99%: {}",
                 status.node,
-                stages.join(", ")
+                shown.join(", ")
             );
         }
     }
@@ -337,7 +320,7 @@ fn node_rows(nodes: &[Node]) -> Vec<Vec<String>> {
             rows.push(vec!["?".to_owned(), format!("{} doesn't answer: {error}", node.admin)]);
             continue;
         };
-        let sum = |of: fn(&crate::admin::status::CoreStatus) -> u64| status.cores.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&CoreStatus) -> u64| status.cores.iter().map(of).sum::<u64>();
         let rate = |of: fn(&Rates) -> f64| {
             node.rates.as_ref().map_or_else(|| "-".to_owned(), |rates| format!("{:.0}", of(rates)))
         };
@@ -372,7 +355,7 @@ fn node_rows(nodes: &[Node]) -> Vec<Vec<String>> {
 
 /// The groups as their leaders tell of them; else as the first who has a replica does.
 fn group_rows(answer: &[(&Node, &Status)]) -> Vec<Vec<String>> {
-    let mut groups: BTreeMap<(usize, &str), (&Status, &crate::admin::status::GroupStatus)> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, &str), (&Status, &GroupStatus)> = BTreeMap::new();
     for (_, status) in answer {
         for group in &status.groups {
             let key = (group.group.len(), group.group.as_str());
@@ -424,15 +407,6 @@ mod tests {
         let [median, most] = quantiles(&[5, 5], &now).unwrap();
         // Between 2^18 and 2^19 ns.
         assert!((0.262..0.525).contains(&median) && median < most && most < 0.525, "{median} {most}");
-    }
-
-    #[test]
-    fn medians_of_stages_are_read_from_the_metrics() {
-        let text = "flotilla_stage_seconds_bucket{stage=\"disk\",le=\"0.001\"} 4\n\
-                    flotilla_stage_seconds_bucket{stage=\"disk\",le=\"0.002\"} 9\n\
-                    flotilla_stage_seconds_bucket{stage=\"disk\",le=\"+Inf\"} 10\n\
-                    flotilla_stage_seconds_bucket{stage=\"queue\",le=\"+Inf\"} 0\n";
-        assert_eq!(stages(text), BTreeMap::from([("disk".to_owned(), 2.0)]));
     }
 
     #[test]

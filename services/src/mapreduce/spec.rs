@@ -231,6 +231,22 @@ pub struct Assignment {
     pub counters: BTreeMap<String, u64>,
 }
 
+impl Manifest {
+    /// Of an attempt that leaves nothing of its own, as a commit.
+    pub fn of(attempt: AttemptId) -> Self {
+        Self {
+            attempt,
+            file: FileInfo::default(),
+            segments: Vec::new(),
+            sources: 0,
+            records_in: 0,
+            records_out: 0,
+            bytes_in: 0,
+            counters: BTreeMap::new(),
+        }
+    }
+}
+
 /// Stands for the attempts whose output a reduce task has read.
 pub fn sources_digest(sources: impl IntoIterator<Item = (u32, AttemptId)>) -> u64 {
     let mix = |digest: u64, n: u64| (digest.rotate_left(23) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -17,7 +17,7 @@ fn the_nodes_are_shown_once_or_as_json() {
     let head = "flotilla top: cluster local, 3 of 3 nodes asked answer, configuration 1\n";
     let are_ready = |shown: &str| shown.lines().filter(|line| line.contains(" ready ")).count() == 3;
     let shown = until(|| output(&mut top(&[])), |shown| shown.starts_with(head) && are_ready(shown));
-    for part in ["NODE", "READ ms 50/99%", "GROUP", "controller", "medians at most"] {
+    for part in ["NODE", "READ ms 50/99%", "GROUP", "controller", "waited, ms 50/99%: queue "] {
         assert!(shown.contains(part), "no {part}: {shown}");
     }
     assert!(!shown.contains('\x1b'), "it is for no terminal: {shown}");

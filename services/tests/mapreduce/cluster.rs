@@ -2,7 +2,7 @@
 
 use crate::fleet::Fleet;
 use crate::jobs::count;
-use crate::rig::{Rig, signal, wait_until};
+use crate::rig::{Rig, Running, signal, wait_until};
 use flotilla_services::slot::Slot;
 use rustix::process::Signal;
 use std::fs;
@@ -20,6 +20,13 @@ pub(crate) fn slow_count(rig: &Rig) -> (Vec<String>, Vec<String>) {
     (arguments.map(str::to_owned).to_vec(), count([text]))
 }
 
+/// Starts it at a node; what must come of it.
+pub(crate) fn start_slow_count(fleet: &Fleet, rig: &Rig, node: u32) -> (Running, Vec<String>) {
+    let (mut arguments, expected) = slow_count(rig);
+    arguments.extend(["--addr".to_owned(), fleet.address(node)]);
+    (rig.start(&arguments.iter().map(String::as_str).collect::<Vec<_>>()), expected)
+}
+
 fn runs(rig: &Rig) -> u64 {
     fs::read_to_string(rig.path("ran")).unwrap().lines().count() as u64
 }
@@ -29,12 +36,8 @@ fn a_job_survives_the_death_of_its_coordinator_without_doing_finished_tasks_agai
     for phase in ["map-", "reduce-"] {
         let fleet = Fleet::start(3);
         let rig = fleet.rig();
-        let (arguments, expected) = slow_count(&rig);
         let coordinator = fleet.coordinator();
-        let addr = fleet.address(1);
-        let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        arguments.extend(["--addr", &addr]);
-        let job = rig.start(&arguments);
+        let (job, expected) = start_slow_count(&fleet, &rig, 1);
         rig.wait_for_work(phase);
         signal(coordinator.pid, Signal::KILL);
         let ended = job.end();
@@ -55,15 +58,11 @@ fn a_job_survives_the_death_of_its_coordinator_without_doing_finished_tasks_agai
 fn a_job_survives_the_death_of_the_stores_leader() {
     let mut fleet = Fleet::start(2);
     let rig = fleet.rig();
-    let (arguments, expected) = slow_count(&rig);
     fleet.coordinator();
     let mut client = fleet.cluster.nodes.client();
     client.refresh().unwrap();
     let leader = fleet.cluster.nodes.node_at(&client.address_of(Slot(0)).unwrap()).unwrap();
-    let addr = fleet.address(leader % 3 + 1);
-    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    arguments.extend(["--addr", &addr]);
-    let job = rig.start(&arguments);
+    let (job, expected) = start_slow_count(&fleet, &rig, leader % 3 + 1);
     rig.wait_for_work("map-");
     fleet.cluster.nodes.kill(leader);
     let ended = job.end();
@@ -77,11 +76,8 @@ fn a_job_survives_the_death_of_the_stores_leader() {
 fn jobs_of_a_cluster_are_listed_and_cancelled() {
     let fleet = Fleet::start(1);
     let rig = fleet.rig();
-    let (arguments, _) = slow_count(&rig);
     let addr = fleet.address(2);
-    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    arguments.extend(["--addr", &addr]);
-    let job = rig.start(&arguments);
+    let (job, _) = start_slow_count(&fleet, &rig, 2);
     rig.wait_for_work("map-");
     let mr = |words: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_flotilla"))

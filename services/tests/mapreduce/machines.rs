@@ -1,8 +1,8 @@
 //! Workers that share nothing but the input: what is between map and reduce, and output, goes from one to the other.
 
-use crate::cluster::slow_count;
+use crate::cluster::{slow_count, start_slow_count};
 use crate::fleet::Fleet;
-use crate::rig::wait_until;
+use crate::rig::{Rig, Running, wait_until};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -14,18 +14,20 @@ fn fleet() -> Fleet {
     fleet
 }
 
+/// A job of which each worker has finished a map task, and what must come of it.
+fn start_where_each_maps(fleet: &Fleet, rig: &Rig) -> (Running, Vec<String>) {
+    let started = start_slow_count(fleet, rig, 1);
+    for folder in ["one", "other"] {
+        wait_until("a map task of each", || fleet.has_file(folder, "map-"));
+    }
+    started
+}
+
 #[test]
 fn workers_fetch_from_each_other_what_they_reduce() {
     let fleet = fleet();
     let rig = fleet.rig();
-    let (arguments, expected) = slow_count(&rig);
-    let addr = fleet.address(1);
-    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    arguments.extend(["--addr", &addr]);
-    let job = rig.start(&arguments);
-    for folder in ["one", "other"] {
-        wait_until("a map task of each", || fleet.has_file(folder, "map-"));
-    }
+    let (job, expected) = start_where_each_maps(&fleet, &rig);
     let ended = job.end();
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(rig.sorted(), expected);
@@ -41,14 +43,7 @@ fn workers_fetch_from_each_other_what_they_reduce() {
 fn what_a_machine_had_that_is_gone_is_made_again() {
     let mut fleet = fleet();
     let rig = fleet.rig();
-    let (arguments, expected) = slow_count(&rig);
-    let addr = fleet.address(1);
-    let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    arguments.extend(["--addr", &addr]);
-    let job = rig.start(&arguments);
-    for folder in ["one", "other"] {
-        wait_until("a map task of each", || fleet.has_file(folder, "map-"));
-    }
+    let (job, expected) = start_where_each_maps(&fleet, &rig);
     // Both may have finished some, and one has begun to reduce.
     rig.wait_for_work("reduce-");
     let _ = fleet.workers[0].kill();

@@ -9,7 +9,7 @@ use flotilla_services::mapreduce::coordinator::{
 };
 use flotilla_services::mapreduce::spec::{Assignment, AttemptId, JobSpec, Manifest, TaskId};
 use flotilla_sim::rng::Rng;
-use job::{commit_manifest, job};
+use job::job;
 use keys::Shelf;
 use std::collections::BTreeMap;
 
@@ -547,7 +547,7 @@ impl World {
                         let after = self.rng.between(1, 30);
                         return self.at(after, Event::Step { worker, life, attempt, step: step + 1 });
                     }
-                    Ok(Ok(None)) => Ok(commit_manifest(&given)),
+                    Ok(Ok(None)) => Ok(Manifest::of(given.attempt)),
                     Ok(Err(what)) => {
                         // Only one who comes late may find nothing to rename.
                         assert!(self.files.successes > 0, "seed {}: {what}", self.seed);

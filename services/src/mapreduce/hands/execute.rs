@@ -145,11 +145,11 @@ impl Executor {
             (TaskId::Commit, Some(out), Some(store)) => {
                 let goes_on = |bytes| went_on(shared, bytes);
                 store.publish(spec, out, &given.outputs, &given.counters, goes_on)?;
-                return Ok(nothing(given.attempt));
+                return Ok(Manifest::of(given.attempt));
             }
             (TaskId::Clean, Some(out), Some(store)) => {
                 store.sweep(spec, out)?;
-                return Ok(nothing(given.attempt));
+                return Ok(Manifest::of(given.attempt));
             }
             (TaskId::Commit, ..) => {
                 let bring = || match self.site.folder {
@@ -157,11 +157,11 @@ impl Executor {
                     Some(_) => gather(&self.site, spec, given, |bytes| went_on(shared, bytes)),
                 };
                 files::commit(spec, &given.outputs, &given.counters, bring)?;
-                return Ok(nothing(given.attempt));
+                return Ok(Manifest::of(given.attempt));
             }
             (TaskId::Clean, ..) => {
                 files::remove(Path::new(&spec.work))?;
-                return Ok(nothing(given.attempt));
+                return Ok(Manifest::of(given.attempt));
             }
             (TaskId::Map(_) | TaskId::Reduce(_), _, store) => {
                 if let (Some(folder), Some(store)) = (shipped, store) {
@@ -201,19 +201,6 @@ impl Executor {
         };
         self.current = Some(Current { id, spec: Arc::clone(spec), job, collector: Collector::new(plan) });
         Ok(())
-    }
-}
-
-fn nothing(attempt: AttemptId) -> Manifest {
-    Manifest {
-        attempt,
-        file: FileInfo::default(),
-        segments: Vec::new(),
-        sources: 0,
-        records_in: 0,
-        records_out: 0,
-        bytes_in: 0,
-        counters: BTreeMap::new(),
     }
 }
 

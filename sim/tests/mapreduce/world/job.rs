@@ -3,23 +3,9 @@
 use super::REDUCERS;
 use crate::files::Files;
 use flotilla_services::mapreduce::Partitioner;
-use flotilla_services::mapreduce::spec::{Assignment, FileInfo, InputFile, JobSpec, Manifest, Split};
+use flotilla_services::mapreduce::spec::{InputFile, JobSpec, Split};
 use flotilla_sim::rng::Rng;
 use std::collections::BTreeMap;
-
-/// Of what leaves nothing.
-pub(super) fn commit_manifest(given: &Assignment) -> Manifest {
-    Manifest {
-        attempt: given.attempt,
-        file: FileInfo::default(),
-        segments: Vec::new(),
-        sources: 0,
-        records_in: 0,
-        records_out: 0,
-        bytes_in: 0,
-        counters: BTreeMap::new(),
-    }
-}
 
 /// A word count over the inputs, and what must come of it: counted in the plainest way.
 pub(super) fn job(files: &Files, rng: &mut Rng) -> (JobSpec, BTreeMap<String, Vec<u8>>) {
