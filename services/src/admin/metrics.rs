@@ -3,7 +3,7 @@
 //! Names and units are those of the conventions: `_total` counts since the start, `_seconds`, `_bytes`. What could have many values
 //! is no label: there is none by key, client or group.
 
-use super::report::{CoreReport, NodeReport, STAGES, ShardReport, seconds, summed};
+use super::report::{CoreReport, GroupReport, NodeReport, STAGES, ShardReport, seconds, summed};
 use super::status::word_of;
 use crate::command;
 use flotilla_runtime::Histogram;
@@ -16,6 +16,9 @@ use std::fmt::{Display, Write};
 struct Page {
     text: String,
 }
+
+/// Name, kind, help, and what a core has of it.
+type Family = (&'static str, &'static str, &'static str, fn(&CoreReport) -> u64);
 
 /// A label's name and its value.
 type Label<'a> = (&'a str, &'a dyn Display);
@@ -58,6 +61,13 @@ impl Page {
         self.family(name, kind, help);
         for core in cores {
             self.sample(name, &[("core", &core.core)], value(core));
+        }
+    }
+
+    /// Families of whole numbers, each with a sample for each core.
+    fn families(&mut self, cores: &[CoreReport], families: &[Family]) {
+        for (name, kind, help, value) in families {
+            self.by_core((name, kind, help), cores, value);
         }
     }
 
@@ -126,20 +136,24 @@ fn about_the_node(page: &mut Page, node: &NodeReport) {
 }
 
 fn clients(page: &mut Page, cores: &[CoreReport]) {
-    page.by_core(("flotilla_connections", GAUGE, "Clients."), cores, |it| it.connections);
-    page.by_core(("flotilla_connections_opened_total", COUNTER, "Clients so far."), cores, |it| {
-        it.connections_opened
-    });
-    let help = "Clients turned away, since there were limits.connections_max.";
-    page.by_core(("flotilla_connections_refused_total", COUNTER, help), cores, |it| it.connections_refused);
-    let help = "Clients cut off, since they didn't read their replies or sent no end of a command.";
-    page.by_core(("flotilla_connections_cut_off_total", COUNTER, help), cores, |it| it.connections_cut_off);
-    let help = "Connections under TLS, of clients and nodes, that didn't come about.";
-    page.by_core(("flotilla_tls_failures_total", COUNTER, help), cores, |it| it.tls_failures);
-    let help = "Bytes from clients, without what TLS adds.";
-    page.by_core(("flotilla_client_received_bytes_total", COUNTER, help), cores, |it| it.client_bytes_in);
-    let help = "Bytes to clients, without what TLS adds.";
-    page.by_core(("flotilla_client_sent_bytes_total", COUNTER, help), cores, |it| it.client_bytes_out);
+    const REFUSED: &str = "Clients turned away, since there were limits.connections_max.";
+    const CUT_OFF: &str =
+        "Clients cut off, since they didn't read their replies or sent no end of a command.";
+    const TLS: &str = "Connections under TLS, of clients and nodes, that didn't come about.";
+    const IN: &str = "Bytes from clients, without what TLS adds.";
+    const OUT: &str = "Bytes to clients, without what TLS adds.";
+    page.families(
+        cores,
+        &[
+            ("flotilla_connections", GAUGE, "Clients.", |it| it.connections),
+            ("flotilla_connections_opened_total", COUNTER, "Clients so far.", |it| it.connections_opened),
+            ("flotilla_connections_refused_total", COUNTER, REFUSED, |it| it.connections_refused),
+            ("flotilla_connections_cut_off_total", COUNTER, CUT_OFF, |it| it.connections_cut_off),
+            ("flotilla_tls_failures_total", COUNTER, TLS, |it| it.tls_failures),
+            ("flotilla_client_received_bytes_total", COUNTER, IN, |it| it.client_bytes_in),
+            ("flotilla_client_sent_bytes_total", COUNTER, OUT, |it| it.client_bytes_out),
+        ],
+    );
 }
 
 fn commands(page: &mut Page, cores: &[CoreReport]) {
@@ -172,11 +186,14 @@ fn commands(page: &mut Page, cores: &[CoreReport]) {
         let times = summed(cores.iter().map(|core| &core.command_times[place]));
         page.histogram("flotilla_command_seconds", &[("class", class)], &times);
     }
-    page.by_core(("flotilla_commands_waiting", GAUGE, "Commands whose replies are due."), cores, |it| {
-        it.waiting
-    });
-    let help = "Writes refused with BUSY: see limits.write_wait_ms_max.";
-    page.by_core(("flotilla_writes_refused_total", COUNTER, help), cores, |it| it.writes_refused);
+    const REFUSED: &str = "Writes refused with BUSY: see limits.write_wait_ms_max.";
+    page.families(
+        cores,
+        &[
+            ("flotilla_commands_waiting", GAUGE, "Commands whose replies are due.", |it| it.waiting),
+            ("flotilla_writes_refused_total", COUNTER, REFUSED, |it| it.writes_refused),
+        ],
+    );
     let help = "What a write waits for, of one at a time in each group.";
     page.family("flotilla_stage_seconds", HISTOGRAM, help);
     for (place, stage) in STAGES.iter().enumerate() {
@@ -195,21 +212,25 @@ fn cores(page: &mut Page, cores: &[CoreReport]) {
 }
 
 fn log(page: &mut Page, cores: &[CoreReport]) {
-    page.by_core(("flotilla_log_frames_total", COUNTER, "Frames written."), cores, |it| it.log.frames);
-    page.by_core(("flotilla_log_records_total", COUNTER, "Records in them."), cores, |it| it.log.records);
-    let help = "Bytes written, the padding to whole blocks included.";
-    page.by_core(("flotilla_log_written_bytes_total", COUNTER, help), cores, |it| it.log.bytes);
-    page.by_core(("flotilla_log_syncs_total", COUNTER, "Group commits, each with a sync."), cores, |it| {
-        it.log.commits
-    });
+    const BYTES: &str = "Bytes written, the padding to whole blocks included.";
+    const SEGMENTS: &str = "Segments of the log whose content is needed.";
+    const ROOM: &str = "1 while writes are refused, since there is no room for another segment.";
+    page.families(
+        cores,
+        &[
+            ("flotilla_log_frames_total", COUNTER, "Frames written.", |it| it.log.frames),
+            ("flotilla_log_records_total", COUNTER, "Records in them.", |it| it.log.records),
+            ("flotilla_log_written_bytes_total", COUNTER, BYTES, |it| it.log.bytes),
+            ("flotilla_log_syncs_total", COUNTER, "Group commits, each with a sync.", |it| it.log.commits),
+            ("flotilla_log_segments", GAUGE, SEGMENTS, |it| it.segments),
+            ("flotilla_log_waiting_bytes", GAUGE, "Bytes of records that wait for the disk.", |it| {
+                it.log_waiting_bytes
+            }),
+            ("flotilla_log_out_of_room", GAUGE, ROOM, |it| u64::from(it.is_out_of_room)),
+        ],
+    );
     page.family("flotilla_log_sync_seconds", HISTOGRAM, "How long a group commit took: writes and sync.");
     page.histogram("flotilla_log_sync_seconds", &[], &summed(cores.iter().map(|core| &core.commit_times)));
-    let help = "Segments of the log whose content is needed.";
-    page.by_core(("flotilla_log_segments", GAUGE, help), cores, |it| it.segments);
-    let help = "Bytes of records that wait for the disk.";
-    page.by_core(("flotilla_log_waiting_bytes", GAUGE, help), cores, |it| it.log_waiting_bytes);
-    let help = "1 while writes are refused, since there is no room for another segment.";
-    page.by_core(("flotilla_log_out_of_room", GAUGE, help), cores, |it| u8::from(it.is_out_of_room));
 }
 
 fn raft(page: &mut Page, node: &NodeReport) {
@@ -224,23 +245,30 @@ fn raft(page: &mut Page, node: &NodeReport) {
     let leaderless = node.groups().filter(|(_, it)| it.leader.is_none() && it.role != "outside").count();
     let help = "Replicas here that know no leader.";
     page.single("flotilla_raft_groups_without_leader", GAUGE, help, leaderless);
-    let help = "Times that replicas here asked for votes.";
-    let elections = |it: &CoreReport| it.groups.iter().map(|group| group.elections).sum::<u64>();
-    page.by_core(("flotilla_raft_elections_total", COUNTER, help), cores, elections);
-    let help = "Leaderships that began or ended here.";
-    page.by_core(("flotilla_raft_leader_changes_total", COUNTER, help), cores, |it| it.leader_changes);
-    let help = "Entries proposed here for clients.";
-    page.by_core(("flotilla_raft_proposals_total", COUNTER, help), cores, |it| it.proposals);
-    let help = "Committed entries that were applied here.";
-    page.by_core(("flotilla_raft_applied_entries_total", COUNTER, help), cores, |it| it.applied);
-    let help = "Entries of groups led here that aren't committed yet.";
-    let uncommitted = |it: &CoreReport| {
-        let led = it.groups.iter().filter(|group| group.role == "leader");
-        led.map(|group| group.last.saturating_sub(group.commit)).sum::<u64>()
-    };
-    page.by_core(("flotilla_raft_uncommitted_entries", GAUGE, help), cores, uncommitted);
-    let log_bytes = |it: &CoreReport| it.groups.iter().map(|group| group.log_bytes).sum::<u64>();
-    page.by_core(("flotilla_raft_log_bytes", GAUGE, "Bytes of entries in memory."), cores, log_bytes);
+    fn sum(core: &CoreReport, of: impl Fn(&GroupReport) -> u64) -> u64 {
+        core.groups.iter().map(of).sum()
+    }
+    const ELECTIONS: &str = "Times that replicas here asked for votes.";
+    const CHANGES: &str = "Leaderships that began or ended here.";
+    const PROPOSALS: &str = "Entries proposed here for clients.";
+    const APPLIED: &str = "Committed entries that were applied here.";
+    const UNCOMMITTED: &str = "Entries of groups led here that aren't committed yet.";
+    page.families(
+        cores,
+        &[
+            ("flotilla_raft_elections_total", COUNTER, ELECTIONS, |it| sum(it, |group| group.elections)),
+            ("flotilla_raft_leader_changes_total", COUNTER, CHANGES, |it| it.leader_changes),
+            ("flotilla_raft_proposals_total", COUNTER, PROPOSALS, |it| it.proposals),
+            ("flotilla_raft_applied_entries_total", COUNTER, APPLIED, |it| it.applied),
+            ("flotilla_raft_uncommitted_entries", GAUGE, UNCOMMITTED, |it| {
+                let uncommitted = |group: &GroupReport| group.last.saturating_sub(group.commit);
+                sum(it, |group| if group.role == "leader" { uncommitted(group) } else { 0 })
+            }),
+            ("flotilla_raft_log_bytes", GAUGE, "Bytes of entries in memory.", |it| {
+                sum(it, |group| group.log_bytes)
+            }),
+        ],
+    );
     let help = "Of groups led here: the most entries that the node isn't known to have yet in one of them.";
     page.family("flotilla_raft_replication_lag_entries", GAUGE, help);
     let mut lags: BTreeMap<u32, u64> = BTreeMap::new();
