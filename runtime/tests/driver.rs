@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
 
 use flotilla_runtime::driver::{
-    CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, Reload, StopHandle, TlsOptions, run,
+    CoreOptions, Limits, NodeError, NodeHandle, NodeOptions, PeerAddress, Reload, TlsOptions, run,
 };
 use flotilla_runtime::{
     Answer, BlockPool, ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId,
@@ -150,7 +150,7 @@ impl Machine for Parrot {
 struct Node {
     clients: Vec<SocketAddr>,
     admin: SocketAddr,
-    stop: StopHandle,
+    stop: NodeHandle,
     thread: std::thread::JoinHandle<Result<(), NodeError>>,
 }
 
@@ -177,7 +177,7 @@ impl Node {
         options.peers = others;
         options.limits.client_output_bytes_max = output_max;
         let (ready, is_ready) = mpsc::channel();
-        let stop = StopHandle::new();
+        let stop = NodeHandle::new();
         let handle = stop.clone();
         let build = |boot: CoreBoot| Ok(Parrot::new(&boot));
         let thread = std::thread::spawn(move || run(options, build, handle, move || ready.send(()).unwrap()));

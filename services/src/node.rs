@@ -4,8 +4,8 @@ use crate::config::{Config, ConfigError, Demand, Sync};
 use crate::core::Core;
 use crate::hands::{Stopwatch, pause};
 use flotilla_runtime::driver::{
-    self, ClientTls, CoreOptions, Limits, NodeError, NodeOptions, PeerAddress, PeerTls, Placement, Reload,
-    StopHandle, SyncMode, TlsOptions,
+    self, ClientTls, CoreOptions, Limits, NodeError, NodeHandle, NodeOptions, PeerAddress, PeerTls,
+    Placement, Reload, SyncMode, TlsOptions,
 };
 use flotilla_runtime::tls::{self, Authorities, Certificates, Identity, TlsError};
 use flotilla_runtime::{CoreId, NodeId, PeerId};
@@ -110,7 +110,7 @@ pub(crate) const LOCK_FILE: &str = "lock";
 ///
 /// # Errors
 /// [`ServeError`].
-pub fn serve(config: &Config, stop: StopHandle, ready: impl FnOnce()) -> Result<(), ServeError> {
+pub fn serve(config: &Config, stop: NodeHandle, ready: impl FnOnce()) -> Result<(), ServeError> {
     let tls = cover(config)?;
     warn_of_open_doors(config);
     let (_lock, incarnation) = claim_folder(config)?;

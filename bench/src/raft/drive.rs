@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use flotilla_runtime::driver::{self, CoreOptions, NodeOptions, StopHandle};
+use flotilla_runtime::driver::{self, CoreOptions, NodeHandle, NodeOptions};
 use flotilla_runtime::{
     CoreBoot, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, NodeId, Now, OpId,
 };
@@ -31,7 +31,7 @@ pub(super) fn durable(folder: &Path, name: &str, plan: Plan) -> Result<(LoadResu
     let port = || TcpListener::bind("127.0.0.1:0").map_err(BenchError::io("binding a port"));
     let mut options = NodeOptions::new(NodeId(1), 1, 1);
     options.cores.push(CoreOptions { clients: port()?, peers: port()?, folder: logs.path().to_owned() });
-    let (stop, results, syncs) = (StopHandle::new(), shared(), Arc::new(AtomicU64::new(0)));
+    let (stop, results, syncs) = (NodeHandle::new(), shared(), Arc::new(AtomicU64::new(0)));
     let (handle, seen, synced) = (stop.clone(), results.clone(), Arc::clone(&syncs));
     let (alive, running) = mpsc::channel::<()>();
     let node = std::thread::spawn(move || {

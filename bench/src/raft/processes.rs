@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use flotilla_runtime::driver::{self, CoreOptions, NodeOptions, PeerAddress, StopHandle};
+use flotilla_runtime::driver::{self, CoreOptions, NodeHandle, NodeOptions, PeerAddress};
 use flotilla_runtime::{CoreBoot, Effect, Effects, Event, Machine, Nanos, Now};
 use serde::{Deserialize, Serialize};
 
@@ -116,7 +116,7 @@ pub(crate) fn node(args: &NodeArgs) -> Result<()> {
         let node = Node::new(place, plan, boot.pool, boot.files, boot.seed, now, results.clone());
         node.map(|node| Lone(node, false))
     };
-    driver::run(options, build, StopHandle::new(), || {}).map_err(|error| BenchError::Failed {
+    driver::run(options, build, NodeHandle::new(), || {}).map_err(|error| BenchError::Failed {
         scenario: "raft".to_owned(),
         target: format!("node {place}"),
         reason: error.to_string(),

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use flotilla_runtime::NodeId;
-use flotilla_runtime::driver::{self, CoreOptions, NodeOptions, StopHandle};
+use flotilla_runtime::driver::{self, CoreOptions, NodeHandle, NodeOptions};
 
 use super::LoadResult;
 use super::appender::{Appender, Measured, Plan, Shared, shared};
@@ -117,7 +117,7 @@ fn node(
     let port = || TcpListener::bind("127.0.0.1:0").map_err(BenchError::io("binding a port"));
     let mut options = NodeOptions::new(NodeId(1), 1, 1);
     options.cores.push(CoreOptions { clients: port()?, peers: port()?, folder: core.to_owned() });
-    let stop = StopHandle::new();
+    let stop = NodeHandle::new();
     let handle = stop.clone();
     let (serving, serves) = mpsc::channel();
     let (alive, running) = mpsc::channel::<()>();

@@ -51,7 +51,7 @@ mod start;
 mod wire;
 mod write_ring;
 
-pub use start::{Reload, StopHandle, run};
+pub use start::{NodeHandle, Reload, run};
 pub use wire::{ClientTls, PeerTls, TlsOptions};
 
 use crate::machine::{NodeId, PeerId};

@@ -42,20 +42,20 @@ pub struct Reload {
 
 /// Asks a node to stop, or to take over other settings.
 #[derive(Clone, Default)]
-pub struct StopHandle {
+pub struct NodeHandle {
     asked: Arc<AtomicBool>,
     /// How often there were other settings.
     reloads: Arc<AtomicU64>,
     newest: Arc<Mutex<Option<Arc<Reload>>>>,
 }
 
-impl fmt::Debug for StopHandle {
+impl fmt::Debug for NodeHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StopHandle").field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("NodeHandle").field("asked", &self.asked).finish_non_exhaustive()
     }
 }
 
-impl StopHandle {
+impl NodeHandle {
     /// Not asked yet.
     pub fn new() -> Self {
         Self::default()
@@ -76,7 +76,7 @@ impl StopHandle {
 /// What the cores of a node share besides the mesh: nothing that is touched while they work.
 #[derive(Debug)]
 pub(super) struct NodeShared {
-    stop: StopHandle,
+    stop: NodeHandle,
     over: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
 }
@@ -137,14 +137,14 @@ impl Drop for Farewell {
 }
 
 /// Runs a node: builds a machine for every core, calls `ready` when all of them serve, and returns when all of them
-/// have drained after [`StopHandle::stop`].
+/// have drained after [`NodeHandle::stop`].
 ///
 /// # Errors
 /// [`NodeError`]. The cores may still be running then: end the process.
 pub fn run<M: Machine + 'static>(
     options: NodeOptions,
     build: impl Fn(CoreBoot) -> Result<M, String> + Clone + Send + 'static,
-    stop: StopHandle,
+    stop: NodeHandle,
     ready: impl FnOnce(),
 ) -> Result<(), NodeError> {
     die_of_panics();

@@ -20,6 +20,7 @@ mod reload;
 mod serve;
 mod top;
 mod wal;
+mod words;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::node;
-use flotilla_runtime::driver::StopHandle;
+use flotilla_runtime::driver::NodeHandle;
 use std::path::PathBuf;
 use tracing_subscriber::EnvFilter;
 
@@ -23,7 +23,7 @@ pub(super) fn filter_of(config: &Config) -> EnvFilter {
 pub(super) struct Reloader {
     pub(super) path: PathBuf,
     pub(super) current: Config,
-    pub(super) node: StopHandle,
+    pub(super) node: NodeHandle,
     pub(super) set_filter: SetFilter,
 }
 

@@ -5,7 +5,7 @@ use super::reload::{self, Reloader, SetFilter};
 use crate::config::Config;
 use crate::node::{self, ServeError};
 use clap::Args;
-use flotilla_runtime::driver::StopHandle;
+use flotilla_runtime::driver::NodeHandle;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -32,7 +32,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let set_filter = start_logging(options.log_json);
     let config = Config::read(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
     open_as_many_files_as_allowed();
-    let stop = StopHandle::new();
+    let stop = NodeHandle::new();
     set_filter(reload::filter_of(&config));
     let path = options.config.clone();
     listen_to_signals(Reloader { path, current: config.clone(), node: stop.clone(), set_filter })?;

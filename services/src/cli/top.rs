@@ -1,5 +1,6 @@
 //! `flotilla top`: what the nodes' admin ports tell, in a terminal.
 
+use super::words::{self, bytes};
 use super::{Failure, interrupted};
 use crate::admin::report::STAGES;
 use crate::admin::status::{CoreStatus, GroupStatus, Status, Times};
@@ -41,8 +42,7 @@ pub(super) struct Options {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.ok_or_else(|| "0.1 to 3600 seconds".to_owned())
+    words::seconds(text, 0.1..=3600.0)
 }
 
 /// What one node has said.
@@ -200,19 +200,6 @@ fn quantiles(then: &[u64], now: &[u64]) -> Option<[f64; 2]> {
     (all > 0).then(|| [at(0.5), at(0.99)])
 }
 
-fn bytes(value: u64) -> String {
-    #[allow(clippy::cast_precision_loss, reason = "for people")]
-    let mut value = value as f64;
-    let mut unit = "B";
-    for next in ["KiB", "MiB", "GiB", "TiB"] {
-        if value < 1024.0 {
-            break;
-        }
-        (value, unit) = (value / 1024.0, next);
-    }
-    if unit == "B" || value >= 10.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
-}
-
 fn pair(ms: Option<[f64; 2]>) -> String {
     ms.map_or_else(|| "-".to_owned(), |[median, most]| format!("{median:.2}/{most:.2}"))
 }
@@ -234,7 +221,7 @@ fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-fn words<const COUNT: usize>(words: [&str; COUNT]) -> Vec<String> {
+fn row<const COUNT: usize>(words: [&str; COUNT]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
@@ -297,7 +284,7 @@ fn table(nodes: &[Node]) -> String {
 }
 
 fn node_rows(nodes: &[Node]) -> Vec<Vec<String>> {
-    let mut rows = vec![words([
+    let mut rows = vec![row([
         "NODE",
         "STATE",
         "UP",
@@ -365,7 +352,7 @@ fn group_rows(answer: &[(&Node, &Status)]) -> Vec<Vec<String>> {
         }
     }
     let mut rows =
-        vec![words(["GROUP", "LEADER", "TERM", "COMMITTED", "SHARDS", "KEYS", "DATA", "WAITING", "BEHIND"])];
+        vec![row(["GROUP", "LEADER", "TERM", "COMMITTED", "SHARDS", "KEYS", "DATA", "WAITING", "BEHIND"])];
     let more = groups.len().saturating_sub(ROWS_MAX);
     for (status, group) in groups.values().take(ROWS_MAX) {
         let behind = group
@@ -411,11 +398,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_what_is_in_them() {
-        let rows = [words(["a", "long one", "c"]), words(["longer", "b", ""])];
+        let rows = [row(["a", "long one", "c"]), row(["longer", "b", ""])];
         assert_eq!(columns(&rows), "a       long one  c\nlonger  b\n");
-        assert_eq!(
-            (bytes(17), bytes(1536), bytes(10 << 20)),
-            ("17 B".into(), "1.5 KiB".into(), "10 MiB".into())
-        );
     }
 }

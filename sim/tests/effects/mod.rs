@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails as it does")]
 
 use Do::*;
-use flotilla_runtime::driver::{CoreOptions, NodeOptions, StopHandle, SyncMode, run};
+use flotilla_runtime::driver::{CoreOptions, NodeHandle, NodeOptions, SyncMode, run};
 use flotilla_runtime::{
     BlockPool, CoreBoot, DiskError, DiskReply, Effect, Effects, Event, FileId, FileKind, Machine, Nanos,
     NodeId, Now, OpId,
@@ -238,7 +238,7 @@ fn one_life(
             has_begun: false,
         })
     };
-    let node = flotilla_services::hands::spawn(move || run(options, build, StopHandle::new(), || {}));
+    let node = flotilla_services::hands::spawn(move || run(options, build, NodeHandle::new(), || {}));
     let hear = |from: &str| {
         heard.recv_timeout(PATIENCE).map_err(|_| format!("{on}, {from}: the node says nothing any more"))
     };

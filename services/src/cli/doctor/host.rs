@@ -2,6 +2,7 @@
 
 use super::Needs;
 use super::check::{Check, Kernel};
+use crate::cli::words::bytes;
 use flotilla_runtime::driver::floor;
 use rustix::process::{Resource, getrlimit};
 
@@ -68,9 +69,9 @@ fn locked_memory(limit: Option<u64>, cores: u16) -> Check {
     let needed = u64::from(cores) * LOCKED_BYTES_A_CORE;
     match limit {
         None => Check::ok(NAME, "unlimited"),
-        Some(limit) if limit >= needed => Check::ok(NAME, mib(limit)),
+        Some(limit) if limit >= needed => Check::ok(NAME, bytes(limit)),
         Some(limit) => {
-            let found = format!("{}, {} wanted for {cores} cores", mib(limit), mib(needed));
+            let found = format!("{}, {} wanted for {cores} cores", bytes(limit), bytes(needed));
             Check::fail(NAME, found, "the cores' rings and their buffers are locked memory")
                 .cure("LimitMEMLOCK=infinity in the unit, or `ulimit -l unlimited`")
         }
@@ -148,10 +149,6 @@ fn backlog(kernel: &Kernel) -> Check {
     }
     let why = "a burst of new connections is dropped, and each tries again a second later";
     Check::warn(NAME, format!("somaxconn {limit}"), why).setting("4096", [kernel.path(FILE)])
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{} MiB", bytes >> 20)
 }
 
 #[cfg(test)]

@@ -37,10 +37,7 @@ pub(super) struct Options {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(seconds),
-        _ => Err("a number from 0.1 to 600".to_owned()),
-    }
+    super::words::seconds(text, 0.1..=600.0)
 }
 
 /// What the node wants of its host.

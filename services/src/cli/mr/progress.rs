@@ -1,5 +1,6 @@
 //! How a job is going, on one line that is written over; and what came of it.
 
+use crate::cli::words::bytes;
 use crate::hands::Stopwatch;
 use crate::mapreduce::coordinator::JobStatus;
 use std::io::{IsTerminal, Write};
@@ -83,13 +84,4 @@ pub(super) fn summary(status: &JobStatus, seconds: Option<f64>) -> String {
         lines.push(format!("  skipped    the record at byte {} of {}", at.offset, at.input));
     }
     lines.join("\n")
-}
-
-fn bytes(n: u64) -> String {
-    match n {
-        0..1_000 => format!("{n} B"),
-        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
-        _ => format!("{:.2} GB", n as f64 / 1e9),
-    }
 }
