@@ -1,7 +1,7 @@
 //! Bugs planted on purpose, to test the tester: `flotilla-sim prove` chooses one at a time and must find it.
 //!
-//! Each is a known way to get such a system wrong. Where it would live in the code, the code asks [`planted`]. Without
-//! the feature `planted` that is a constant `false`, so nothing of it is left in what users run; with it, the bug that
+//! Each is a known way to get such a system wrong. Where it would live in the code, the code asks [`planted`]. In a
+//! build without debug assertions that is a constant `false`, so nothing of it is left in what users run; with them, the bug that
 //! `plant` chose for this thread is there.
 
 macro_rules! bugs {
@@ -80,30 +80,27 @@ bugs! {
     WaitersLost: "Of the writers whose entries are applied together, one is never answered.",
 }
 
-/// Whether bugs can be planted in this build.
-pub const IS_POSSIBLE: bool = cfg!(feature = "planted");
-
 /// Whether this bug is here.
-#[cfg(not(feature = "planted"))]
+#[cfg(not(debug_assertions))]
 #[inline(always)]
 pub const fn planted(_bug: Bug) -> bool {
     false
 }
 
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
 }
 
 /// Whether this bug is here.
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 #[inline]
 pub fn planted(bug: Bug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
 /// From now on this thread runs with the bug, or with none.
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 pub fn plant(bug: Option<Bug>) {
     PLANTED.set(bug);
 }

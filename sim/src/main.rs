@@ -46,7 +46,7 @@ enum Command {
     },
     /// Run one seed again.
     Replay(Replay),
-    /// Plant bugs, one at a time, and see that each is found. Needs a build with `--features planted`.
+    /// Plant bugs, one at a time, and see that each is found. Needs a build with debug assertions.
     Prove {
         /// Threads; as many as there are processors if not given.
         #[arg(long)]
@@ -84,7 +84,7 @@ struct Replay {
     /// Clients, if not as many as drawn.
     #[arg(long)]
     clients: Option<usize>,
-    /// Plant this bug. Needs a build with `--features planted`.
+    /// Plant this bug. Needs a build with debug assertions.
     #[arg(long)]
     bug: Option<String>,
     /// Print everything that happens.
@@ -194,7 +194,7 @@ fn again(replay: Replay) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 fn plant(name: &str) -> Result<(), String> {
     use flotilla_runtime::planted::Bug;
     let bug = Bug::ALL.iter().find(|bug| format!("{bug:?}") == name);
@@ -203,7 +203,7 @@ fn plant(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 fn prove(jobs: Option<usize>, only: Option<&str>, json: bool) -> ExitCode {
     use flotilla_runtime::planted::Bug;
     use flotilla_sim::prove::{HEAD, NOT_YET, SEEDS_MAX};
@@ -226,26 +226,26 @@ fn prove(jobs: Option<usize>, only: Option<&str>, json: bool) -> ExitCode {
     let proofs = flotilla_sim::prove::prove(&bugs, jobs, show);
     if json {
         let rows = proofs.iter().map(|proof| {
-            let seeds = proof.found.as_ref().map(|(seeds, _)| *seeds);
+            let seed = proof.found.as_ref().map(|(seed, _)| *seed);
             let hazard = flotilla_sim::prove::circumstances(proof.bug);
             serde_json::json!({
-                "bug": format!("{:?}", proof.bug), "seeds": seeds, "hazard": hazard, "rule": proof.rule(),
+                "bug": format!("{:?}", proof.bug), "seed": seed, "tried": proof.tried, "hazard": hazard, "rule": proof.rule(),
             })
         });
         let rows: Vec<serde_json::Value> = rows.collect();
         println!(
             "{}",
-            serde_json::json!({ "schema": "flotilla-sim-prove-2", "seeds_max": SEEDS_MAX, "bugs": rows })
+            serde_json::json!({ "schema": "flotilla-sim-prove-3", "seeds_max": SEEDS_MAX, "bugs": rows })
         );
     }
-    let seeds: u64 =
-        proofs.iter().map(|proof| proof.found.as_ref().map_or(SEEDS_MAX, |(seeds, _)| *seeds)).sum();
+    let seeds: u64 = proofs.iter().map(|proof| proof.tried).sum();
     let missed: Vec<_> = proofs.iter().filter(|proof| !proof.holds()).collect();
     for proof in &missed {
-        let seed = proof.found.as_ref().map_or(SEEDS_MAX, |(seeds, _)| *seeds) - 1;
-        match &proof.control {
-            Some(what) => eprintln!("{:?}: seed {seed} doesn't hold without it either: {what}", proof.bug),
-            None => eprintln!("{:?} wasn't found within {SEEDS_MAX} seeds", proof.bug),
+        match (&proof.found, &proof.control) {
+            (Some((seed, _)), Some(what)) => {
+                eprintln!("{:?}: seed {seed} doesn't hold without it either: {what}", proof.bug);
+            }
+            _ => eprintln!("{:?} wasn't found within {SEEDS_MAX} seeds", proof.bug),
         }
     }
     eprintln!(
@@ -256,16 +256,16 @@ fn prove(jobs: Option<usize>, only: Option<&str>, json: bool) -> ExitCode {
     if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-#[cfg(not(feature = "planted"))]
-const NO_BUGS: &str = "no bug can be planted in this build: \
-                       cargo run --profile sim -p flotilla-sim --features planted -- prove";
+#[cfg(not(debug_assertions))]
+const NO_BUGS: &str =
+    "no bug can be planted in this build: cargo run --profile sim --bin flotilla-sim -- prove";
 
-#[cfg(not(feature = "planted"))]
+#[cfg(not(debug_assertions))]
 fn plant(_name: &str) -> Result<(), String> {
     Err(NO_BUGS.to_owned())
 }
 
-#[cfg(not(feature = "planted"))]
+#[cfg(not(debug_assertions))]
 fn prove(_jobs: Option<usize>, _only: Option<&str>, _json: bool) -> ExitCode {
     eprintln!("{NO_BUGS}");
     ExitCode::from(2)

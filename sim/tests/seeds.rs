@@ -45,8 +45,16 @@ fn an_answer_of_an_earlier_term_counts_for_nothing() {
     }
 }
 
-/// Bugs are planted in builds that ask for it by name, and in no others: a workspace's features are unified.
+/// The tester, tested: `flotilla-sim prove` does this with all of them.
 #[test]
-fn no_bug_can_be_planted_by_accident() {
-    assert_eq!(flotilla_runtime::planted::IS_POSSIBLE, cfg!(feature = "planted"));
+#[cfg(debug_assertions)]
+fn a_planted_bug_is_found_and_gone_afterwards() {
+    use flotilla_runtime::planted::{Bug, planted};
+    flotilla_sim::run::quiet_panics();
+    let proofs = flotilla_sim::prove::prove(&[Bug::AckBeforeSync, Bug::VotesTwice], 2, |_| ());
+    let rules: Vec<&str> = proofs.iter().map(flotilla_sim::prove::Proof::rule).collect();
+    // In the order of the list of bugs.
+    assert_eq!(rules, ["one vote", "promise"], "{proofs:?}");
+    assert!(proofs.iter().all(|proof| proof.holds() && proof.tried <= 10), "{proofs:?}");
+    assert!(!planted(Bug::AckBeforeSync));
 }
