@@ -36,7 +36,7 @@ const FOUND_BY: &[(Bug, u64)] = &[
 
 /// Bugs that nothing here finds yet, or too seldom: `prove` looks for them only when it is asked for them by name. Reads
 /// that are stale for a moment need a leader that doesn't know that it was replaced, somebody who writes to its successor and
-/// somebody who reads from it afterwards, within what is left of an election timeout; `consensus/tests/reads.rs` has those
+/// somebody who reads from it afterwards, within what is left of an election timeout; `consensus/tests/raft/reads.rs` has those
 /// steps one by one. A command overtakes another at a fork only if a former leader leads again while the first is on its
 /// way to it. Of a frame that rots in the newest segment most plans lose nothing that anybody acknowledged.
 pub const NOT_YET: &[Bug] = &[

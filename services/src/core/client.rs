@@ -83,7 +83,7 @@ impl Core {
                 taken.pause = true;
                 return;
             }
-            if connection.is_at_a_fork(ways_changed) {
+            if connection.is_at_a_fork(ways_changed) || connection.waits_for_a_way() {
                 connection.pause(1);
                 taken.pause = true;
                 return;
@@ -243,6 +243,7 @@ impl Core {
         let way = self.way_to(number);
         let Some(connection) = self.connections.map.get(&conn) else { return };
         let (in_order, protocol) = (connection.writes(), connection.state.protocol);
+        let is_alone = connection.replies_due() == 0;
         match way {
             Some(Way::Here) => {
                 let sequence = self.connections.promise(conn, Does::of(spec));
@@ -263,7 +264,12 @@ impl Core {
         match (way, self.config.redirect) {
             (Some(Way::Peer(peer)), Redirect::Forward) => {
                 let sequence = self.connections.promise(conn, Does::of(spec));
-                self.send_to_peer(now, peer, &Outgoing { conn, sequence, protocol, spec, args });
+                self.send_to_peer(now, peer, &Outgoing { conn, sequence, protocol, spec, args }, out);
+            }
+            // Nothing of the client is under way that this could overtake: it waits for a leader.
+            (None, Redirect::Forward) if is_alone => {
+                let sequence = self.connections.promise(conn, Does::of(spec));
+                self.take_back(now, (conn, sequence), None, Some(PackedArgs::pack(args)), out);
             }
             _ => {
                 let error = self.moved(Some(slot));
@@ -290,8 +296,11 @@ impl Core {
             let number = self.routes.of(slot.shard(self.config.shards));
             self.multi.place_of(super::topology::id_of(number))
         });
-        let Some(place) = place else { return self.redirect(origin, slot, out) };
-        self.execute_at(now, place, &Call { origin, spec, slot, args, in_order }, out);
+        let call = Call { origin, spec, slot, args, in_order };
+        match place {
+            Some(place) => self.execute_at(now, place, &call, out),
+            None => self.give_back(now, &call, out),
+        }
     }
 
     pub(super) fn execute_at(&mut self, now: Now, place: usize, call: &Call<'_>, out: &mut Effects<Message>) {
@@ -323,7 +332,7 @@ impl Core {
                 );
                 self.answer(call.origin, out, |_, reply| reply.error(&error));
             }
-            Err(_) => self.redirect(call.origin, call.slot, out),
+            Err(_) => self.give_back(now, call, out),
         }
     }
 

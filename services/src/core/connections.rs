@@ -149,6 +149,11 @@ impl Connection {
         })
     }
 
+    /// Whether a command that couldn't be executed waits until somebody is known who can: what comes behind it must not overtake it.
+    pub(super) fn waits_for_a_way(&self) -> bool {
+        self.tried.is_some_and(|(of, _)| self.is_waiting(of))
+    }
+
     /// Whether the next command would go another way than those that still wait, and might overtake them: the ways have changed.
     pub(super) fn is_at_a_fork(&mut self, ways_changed: u64) -> bool {
         if self.replies.is_empty() {

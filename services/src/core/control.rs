@@ -131,7 +131,7 @@ impl Core {
                 match self.way_to(CONTROLLER) {
                     Some(Way::Here) => return self.cluster_for(now, origin, spec, args, out),
                     Some(Way::Core(core)) => return self.send_to_core(now, core, &outgoing, out),
-                    Some(Way::Peer(peer)) => return self.send_to_peer(now, peer, &outgoing),
+                    Some(Way::Peer(peer)) => return self.send_to_peer(now, peer, &outgoing, out),
                     None => "CLUSTERDOWN no leader of the controller is known",
                 }
             }

@@ -71,7 +71,7 @@ impl Core {
                 let reader = Reader { ticket, after: 0, command: Held::new(call) };
                 self.groups[place].follower_readers.push_back(reader);
             }
-            Err(_) => self.redirect(call.origin, call.slot, out),
+            Err(_) => self.give_back(now, call, out),
         }
     }
 
@@ -85,7 +85,7 @@ impl Core {
             };
             let Some(reader) = self.groups[place].follower_readers.pop_front() else { return };
             if is_void {
-                self.redirect(reader.command.origin, reader.command.slot, out);
+                reader.command.call(|call| self.give_back(now, call, out));
             } else {
                 self.serve(now, place, &reader, out);
             }

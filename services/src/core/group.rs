@@ -282,7 +282,7 @@ impl Core {
     /// Cuts off those who have waited for a verdict, or for a peer, for too long, and notes when the next ones will have.
     fn cut_off_undecided(&mut self, now: Now, out: &mut Effects<Message>) {
         let has_waited = |since: Nanos| since + UNDECIDED_FOR_MAX <= now.monotonic;
-        self.give_up_since(now.monotonic.saturating_sub(UNDECIDED_FOR_MAX));
+        self.give_up_since(now, now.monotonic.saturating_sub(UNDECIDED_FOR_MAX), out);
         let (mut late, mut oldest) = (Vec::new(), self.remote.oldest());
         for group in &mut self.groups {
             late.extend(group.undecided.extract_if(.., |_, (_, _, since)| has_waited(*since)));
@@ -348,8 +348,8 @@ impl Core {
                 let readers = readers.into_iter().map(|reader| reader.command);
                 return self.groups[place].handover.strand(readers);
             }
-            for Reader { command: Held { origin, slot, .. }, .. } in readers {
-                self.redirect(origin, slot, out);
+            for reader in readers {
+                reader.command.call(|call| self.give_back(now, call, out));
             }
         }
     }
@@ -375,7 +375,7 @@ impl Core {
             if reader.ticket.term == term {
                 self.serve(now, place, &reader, out);
             } else {
-                self.redirect(reader.command.origin, reader.command.slot, out);
+                reader.command.call(|call| self.give_back(now, call, out));
             }
         }
     }

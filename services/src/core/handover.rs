@@ -80,7 +80,7 @@ impl Core {
         match self.way_to(group) {
             Some(Way::Here) => self.transfer_for(now, origin, args, out),
             Some(Way::Core(core)) => self.send_to_core(now, core, &outgoing, out),
-            Some(Way::Peer(peer)) => self.send_to_peer(now, peer, &outgoing),
+            Some(Way::Peer(peer)) => self.send_to_peer(now, peer, &outgoing, out),
             None => {
                 let error = format!("CLUSTERDOWN no leader of {} is known", group_name::in_words(group));
                 self.answer(origin, out, |_, reply| reply.error(&error));
@@ -158,13 +158,13 @@ impl Core {
             });
         }
         for reader in std::mem::take(&mut self.groups[place].handover.stranded) {
-            self.redirect(reader.origin, reader.slot, out);
+            reader.call(|call| self.give_back(now, call, out));
         }
         for held in std::mem::take(&mut self.groups[place].handover.held) {
             if leads {
                 held.call(|call| self.execute_at(now, place, call, out));
             } else {
-                self.redirect(held.origin, held.slot, out);
+                held.call(|call| self.give_back(now, call, out));
             }
         }
     }

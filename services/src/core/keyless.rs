@@ -99,7 +99,7 @@ impl Core {
         match self.way_to(number) {
             Some(Way::Here) => self.execute_keyless(now, number, origin, spec, args, out),
             Some(Way::Core(core)) => self.send_to_core(now, core, &outgoing, out),
-            Some(Way::Peer(peer)) => self.send_to_peer(now, peer, &outgoing),
+            Some(Way::Peer(peer)) => self.send_to_peer(now, peer, &outgoing, out),
             None => {
                 let error = format!("CLUSTERDOWN no leader of group {number} is known");
                 self.answer(origin, out, |_, reply| reply.error(&error));

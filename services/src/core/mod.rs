@@ -413,12 +413,12 @@ impl Machine for Core {
             Event::Closed { conn } => self.connections.close(conn),
             Event::PeerUp { peer } => {
                 self.multi.link_changed(now.monotonic, peer, true);
-                self.remote_link_changed(peer, true);
+                self.remote_link_changed(now, peer, true, out);
                 self.snapshot_link_changed(peer);
             }
             Event::PeerDown { peer } => {
                 self.multi.link_changed(now.monotonic, peer, false);
-                self.remote_link_changed(peer, false);
+                self.remote_link_changed(now, peer, false, out);
                 self.snapshot_link_changed(peer);
             }
             Event::Peer { from, frame } => self.peer_frame(now, from, frame, out),

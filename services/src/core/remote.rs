@@ -7,8 +7,9 @@
 
 use super::client::PackedArgs;
 use super::group::UNDECIDED_FOR_MAX;
-use super::returned::{self, Returned};
+use super::returned::Returned;
 use super::routes::Located;
+use super::topology::Way;
 use super::{Core, channel};
 use crate::admin::Topic;
 use crate::admin::report::CoreReport;
@@ -40,8 +41,9 @@ pub enum Outcome {
     Reply(Vec<u8>),
     /// Nobody will ever know: the client must be cut off.
     Unknown,
-    /// It certainly didn't happen: whoever was asked doesn't lead the group, or no longer has the shard.
-    NotHere,
+    /// It certainly didn't happen: whoever was asked doesn't lead the group, or no longer has the shard. With the command, if whoever
+    /// asked hasn't kept it.
+    NotHere(Option<PackedArgs>),
 }
 
 /// What cores of one node say to each other.
@@ -111,8 +113,14 @@ pub enum Message {
 /// Where a command was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Destination {
-    Core,
+    Core(CoreId),
     Peer(PeerId),
+}
+
+impl Destination {
+    fn is_peer(self) -> bool {
+        matches!(self, Self::Peer(_))
+    }
 }
 
 #[derive(Debug)]
@@ -173,7 +181,7 @@ impl Remote {
 
     /// Since when the peer that owes an answer for the longest time does.
     pub(super) fn oldest(&self) -> Option<Nanos> {
-        let mut at_peers = self.waiting.values().filter(|waiting| waiting.to != Destination::Core);
+        let mut at_peers = self.waiting.values().filter(|waiting| waiting.to.is_peer());
         at_peers.next().map(|waiting| waiting.since)
     }
 
@@ -226,7 +234,7 @@ impl Core {
         out: &mut Effects<Message>,
     ) {
         let token = self.remote.token();
-        self.remote.expect(now, token, command, Destination::Core, None);
+        self.remote.expect(now, token, command, Destination::Core(core), None);
         let packed = PackedArgs::pack(command.args);
         out.push(Effect::Mesh {
             to: core,
@@ -235,12 +243,19 @@ impl Core {
     }
 
     /// Sends a client's command to the node that leads its group, if there is a way.
-    pub(super) fn send_to_peer(&mut self, now: Now, peer: PeerId, command: &Outgoing<'_>) {
+    pub(super) fn send_to_peer(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        command: &Outgoing<'_>,
+        out: &mut Effects<Message>,
+    ) {
+        let packed = PackedArgs::pack(command.args);
         if !self.remote.up.contains(&peer) {
-            let error = "TRYAGAIN there is no link to the node that leads the key's group";
-            return self.connections.fill(command.conn, command.sequence, |reply| reply.error(error));
+            let asked = (command.conn, command.sequence);
+            return self.take_back(now, asked, Some(Way::Peer(peer)), Some(packed), out);
         }
-        let (token, packed) = (self.remote.token(), PackedArgs::pack(command.args));
+        let token = self.remote.token();
         self.cut_off_at.get_or_insert(now.monotonic + UNDECIDED_FOR_MAX);
         self.remote.put(peer, REQUEST, command.protocol, token, packed.bytes());
         self.remote.expect(now, token, command, Destination::Peer(peer), Some(packed));
@@ -281,7 +296,7 @@ impl Core {
             (Redirect::Forward, Origin::Peer { peer, token, protocol }) => {
                 return self.remote.put(peer, NOT_HERE, protocol, token, &[]);
             }
-            (Redirect::Forward, _) => returned::TRY_AGAIN.to_owned(),
+            (Redirect::Forward, _) => super::returned::TRY_AGAIN.to_owned(),
         };
         self.answer(origin, out, |_, reply| reply.error(&error));
     }
@@ -355,7 +370,7 @@ impl Core {
                 REQUEST => self.execute_for(now, Origin::Peer { peer: from, token, protocol }, bytes, out),
                 REPLY => self.came_back(now, token, Outcome::Reply(bytes.to_vec()), out),
                 UNKNOWN => self.came_back(now, token, Outcome::Unknown, out),
-                NOT_HERE => self.came_back(now, token, Outcome::NotHere, out),
+                NOT_HERE => self.came_back(now, token, Outcome::NotHere(None), out),
                 _ => break,
             }
             frame = rest;
@@ -393,39 +408,49 @@ impl Core {
                 self.note_if_slow_elsewhere(waiting.conn, waiting.spec);
             }
             Outcome::Unknown => self.connections.cut_off(waiting.conn),
-            Outcome::NotHere => {
+            Outcome::NotHere(given_back) => {
                 let Waiting { conn, sequence, to, command, .. } = waiting;
-                let from = if let Destination::Peer(peer) = to { Some(peer) } else { None };
-                self.take_back(now, (conn, sequence), from, command, out);
+                let from = match to {
+                    Destination::Peer(peer) => Way::Peer(peer),
+                    Destination::Core(core) => Way::Core(core),
+                };
+                self.take_back(now, (conn, sequence), Some(from), command.or(given_back), out);
             }
         }
     }
 
     /// The link to a peer stands, or broke. In that case what was sent there may have happened.
-    pub(super) fn remote_link_changed(&mut self, peer: PeerId, up: bool) {
+    pub(super) fn remote_link_changed(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        up: bool,
+        out: &mut Effects<Message>,
+    ) {
         if up {
             self.remote.up.insert(peer);
+            self.remote.returned.link_is_up();
         } else {
             self.remote.up.remove(&peer);
-            self.give_up(|waiting| waiting.to == Destination::Peer(peer));
+            self.give_up(now, |waiting| waiting.to == Destination::Peer(peer), out);
         }
     }
 
     /// Peers that haven't answered since then won't: the answer may have been lost with the link from them to us, of
     /// whose end nobody tells us.
-    pub(super) fn give_up_since(&mut self, latest: Nanos) {
-        self.give_up(|waiting| waiting.to != Destination::Core && waiting.since <= latest);
+    pub(super) fn give_up_since(&mut self, now: Now, latest: Nanos, out: &mut Effects<Message>) {
+        self.give_up(now, |waiting| waiting.to.is_peer() && waiting.since <= latest, out);
     }
 
-    /// No answer will come: writers are cut off, readers may retry.
-    fn give_up(&mut self, is_lost: impl Fn(&Waiting) -> bool) {
-        let lost = self.remote.waiting.extract_if(.., |_, waiting| is_lost(waiting));
-        for (_, waiting) in lost {
-            if waiting.spec.is_write() {
-                self.connections.cut_off(waiting.conn);
+    /// No answer will come: writers are cut off, readers ask whoever leads next.
+    fn give_up(&mut self, now: Now, is_lost: impl Fn(&Waiting) -> bool, out: &mut Effects<Message>) {
+        let lost: Vec<Waiting> =
+            self.remote.waiting.extract_if(.., |_, waiting| is_lost(waiting)).map(|(_, lost)| lost).collect();
+        for Waiting { conn, sequence, spec, command, .. } in lost {
+            if spec.is_write() {
+                self.connections.cut_off(conn);
             } else {
-                let error = "TRYAGAIN the node that leads the key's group was lost";
-                self.connections.fill(waiting.conn, waiting.sequence, |reply| reply.error(error));
+                self.take_back(now, (conn, sequence), None, command, out);
             }
         }
     }

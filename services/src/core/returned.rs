@@ -1,31 +1,47 @@
-//! Commands that were handed on to another node and came back, undone: its leadership had gone, or the shard had.
+//! Commands that nobody can execute at the moment: their group has no leader that is known, or no link leads to it, or they were
+//! handed on and came back, undone, because the leadership had gone or the shard had.
 //!
-//! A client that is served by any node (`redirect = "forward"`) should see nothing of that, so its command is sent to whoever
-//! leads by now, or as soon as somebody is known to. Only if nothing else of the client is under way: what it sent behind the
-//! command may have been done by then, and must not have overtaken it.
+//! A client that is served by any node (`redirect = "forward"`) should see nothing of that, so its command waits and is sent to
+//! whoever leads as soon as somebody is known to. Only if nothing else of the client is under way: what it sent behind the
+//! command may have been done by then, and must not have overtaken it. While it waits, nothing more of the client is taken.
 
 use super::Core;
 use super::client::PackedArgs;
 use super::group::Call;
-use super::remote::{Message, Origin};
+use super::remote::{Message, Origin, Outcome};
 use super::topology::Way;
 use crate::command::lookup;
-use crate::slot::slot_of_command;
+use crate::config::Redirect;
+use crate::slot::{Slot, slot_of_command};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
-use flotilla_runtime::{ConnId, Effects, Nanos, Now, PeerId};
+use flotilla_runtime::{ConnId, Effects, Nanos, Now};
 
-/// How long it is tried.
-const PATIENCE: Nanos = 2 * SECOND;
-/// Whoever gave it back may still be the only one that is known.
+/// How long it is tried. An election takes a second or two if the first votes are split.
+const PATIENCE: Nanos = 5 * SECOND;
+/// How often it is asked whether anything has changed.
 const INTERVAL: Nanos = 5 * MILLISECOND;
+/// How often it is tried though nothing has: whoever gave it back may lead again.
+const AGAIN: Nanos = 40 * MILLISECOND;
+/// What those that wait may take together.
+const BYTES_MAX: usize = 64 << 20;
 
-pub(super) const TRY_AGAIN: &str = "TRYAGAIN the leader of the key's group has changed";
+pub(super) const TRY_AGAIN: &str = "TRYAGAIN the leader of the key's group has changed, or can't be reached";
+
+/// A client's connection, and the number of its command.
+pub(super) type Asked = (ConnId, u64);
 
 /// Those that wait until somebody else is known to lead.
 #[derive(Debug, Default)]
 pub(super) struct Returned {
-    commands: Vec<(ConnId, u64, PackedArgs)>,
-    again_at: Option<Nanos>,
+    commands: Vec<(Asked, PackedArgs)>,
+    bytes: usize,
+    /// When it is looked whether anything has changed.
+    look_at: Option<Nanos>,
+    /// When they are tried in any case.
+    again_at: Nanos,
+    /// What it was when they were tried: [`Core::ways_changed`], and links that came up.
+    seen: (u64, u64),
+    links: u64,
 }
 
 impl Returned {
@@ -34,27 +50,63 @@ impl Returned {
     }
 
     pub(super) fn deadline(&self) -> Option<Nanos> {
-        self.again_at
+        self.look_at
+    }
+
+    /// There is a link to one more peer.
+    pub(super) fn link_is_up(&mut self) {
+        self.links += 1;
+    }
+
+    fn put(&mut self, now: Now, asked: Asked, command: PackedArgs) {
+        self.bytes += command.bytes().len();
+        self.commands.push((asked, command));
+        if self.look_at.is_none() {
+            self.look_at = Some(now.monotonic + INTERVAL);
+            // Whoever gave it back so quickly may be about to lead.
+            self.again_at = now.monotonic + INTERVAL;
+        }
     }
 }
 
 impl Core {
-    /// A command of a client of this core has come back from another node.
+    /// The call can't be executed here and certainly wasn't: it waits until somebody can, or its origin is told where to go.
+    pub(super) fn give_back(&mut self, now: Now, call: &Call<'_>, out: &mut Effects<Message>) {
+        match (self.config.redirect, call.origin) {
+            (Redirect::Forward, Origin::Local { conn, sequence }) => {
+                self.take_back(
+                    now,
+                    (conn, sequence),
+                    Some(Way::Here),
+                    Some(PackedArgs::pack(call.args)),
+                    out,
+                );
+            }
+            (Redirect::Forward, Origin::Core { core, token, .. }) => {
+                let outcome = Outcome::NotHere(Some(PackedArgs::pack(call.args)));
+                let message = Message::Response { token, outcome };
+                out.push(flotilla_runtime::Effect::Mesh { to: core, message });
+            }
+            _ => self.redirect(call.origin, call.slot, out),
+        }
+    }
+
+    /// A command of a client of this core couldn't be executed: `from` has said so, or it is that way that can't be taken.
     pub(super) fn take_back(
         &mut self,
         now: Now,
-        (conn, sequence): (ConnId, u64),
-        from: Option<PeerId>,
+        asked: Asked,
+        from: Option<Way>,
         command: Option<PackedArgs>,
         out: &mut Effects<Message>,
     ) {
-        let connection = self.connections.map.get_mut(&conn);
-        let since = connection.and_then(|connection| connection.is_alone(sequence, now.monotonic));
+        let connection = self.connections.map.get_mut(&asked.0);
+        let since = connection.and_then(|connection| connection.is_alone(asked.1, now.monotonic));
         match (since, command) {
             (Some(since), Some(command)) if now.monotonic < since + PATIENCE => {
-                self.send_again(now, (conn, sequence), from, command, out);
+                self.send_again(now, asked, from, command, out);
             }
-            _ => self.connections.fill(conn, sequence, |reply| reply.error(TRY_AGAIN)),
+            (_, command) => self.give_it_up(asked, command.as_ref()),
         }
     }
 
@@ -62,40 +114,68 @@ impl Core {
     fn send_again(
         &mut self,
         now: Now,
-        (conn, sequence): (ConnId, u64),
-        not_to: Option<PeerId>,
+        asked: Asked,
+        not_to: Option<Way>,
         command: PackedArgs,
         out: &mut Effects<Message>,
     ) {
-        let found = PackedArgs::unpack(command.bytes()).and_then(|args| {
-            let spec = lookup(args.first()?)?;
-            Some((spec, slot_of_command(spec, &args).ok().flatten()?))
-        });
-        let Some((spec, slot)) = found else {
-            return self.connections.fill(conn, sequence, |reply| reply.error(TRY_AGAIN));
-        };
+        let Some(slot) = slot_of(&command) else { return self.give_it_up(asked, None) };
         let number = self.routes.of(slot.shard(self.config.shards));
-        if self.way_to(number).is_none_or(|way| Some(way) == not_to.map(Way::Peer)) {
+        let way = self.way_to(number);
+        if way.is_none() || way == not_to {
             let returned = &mut self.remote.returned;
-            returned.commands.push((conn, sequence, command));
-            returned.again_at.get_or_insert(now.monotonic + INTERVAL);
-            return;
+            if returned.bytes + command.bytes().len() > BYTES_MAX {
+                return self.give_it_up(asked, Some(&command));
+            }
+            return returned.put(now, asked, command);
         }
-        let args = PackedArgs::unpack(command.bytes()).expect("just done");
-        let origin = Origin::Local { conn, sequence };
+        let args = PackedArgs::unpack(command.bytes()).unwrap_or_default();
+        let Some(spec) = args.first().and_then(|name| lookup(name)) else {
+            return self.give_it_up(asked, None);
+        };
+        let origin = Origin::Local { conn: asked.0, sequence: asked.1 };
         self.reroute(now, &Call { origin, spec, slot: Some(slot), args: &args, in_order: true }, out);
     }
 
-    /// Those that wait are tried again.
+    /// The client may try it itself.
+    fn give_it_up(&mut self, (conn, sequence): Asked, command: Option<&PackedArgs>) {
+        let slot = command.and_then(slot_of);
+        let is_led =
+            slot.is_none_or(|slot| self.way_to(self.routes.of(slot.shard(self.config.shards))).is_some());
+        let error = if is_led { TRY_AGAIN.to_owned() } else { self.moved(slot) };
+        self.connections.fill(conn, sequence, |reply| reply.error(&error));
+    }
+
+    /// Those that wait are tried again, if anything is different or they have waited for long enough.
     pub(super) fn tick_returned(&mut self, now: Now, out: &mut Effects<Message>) {
-        if self.remote.returned.again_at.is_none_or(|at| at > now.monotonic) {
+        if self.remote.returned.look_at.is_none_or(|at| at > now.monotonic) {
             return;
         }
-        self.remote.returned.again_at = None;
-        for (conn, sequence, command) in std::mem::take(&mut self.remote.returned.commands) {
-            if self.connections.map.contains_key(&conn) {
-                self.take_back(now, (conn, sequence), None, Some(command), out);
+        let ways = self.ways_changed();
+        let returned = &mut self.remote.returned;
+        let seen = (ways, returned.links);
+        if returned.seen == seen && now.monotonic < returned.again_at {
+            returned.look_at = Some(now.monotonic + INTERVAL);
+            return;
+        }
+        returned.seen = seen;
+        returned.bytes = 0;
+        let commands = std::mem::take(&mut returned.commands);
+        // Those that are put back find it set.
+        returned.look_at = (!commands.is_empty()).then_some(now.monotonic + INTERVAL);
+        returned.again_at = now.monotonic + AGAIN;
+        for (asked, command) in commands {
+            if self.connections.map.contains_key(&asked.0) {
+                self.take_back(now, asked, None, Some(command), out);
             }
         }
+        if self.remote.returned.is_empty() {
+            self.remote.returned.look_at = None;
+        }
     }
+}
+
+fn slot_of(command: &PackedArgs) -> Option<Slot> {
+    let args = PackedArgs::unpack(command.bytes())?;
+    slot_of_command(lookup(args.first()?)?, &args).ok().flatten()
 }

@@ -272,11 +272,18 @@ impl Core {
             let replica = |node: &crate::config::NodeEntry| place(node.id, core_of(node.cores, number));
             let leading = leader
                 .and_then(|leader| config.nodes.iter().find(|node| node.id == leader.0).and_then(replica));
+            // Of a group that this core is no member of it isn't known who is.
+            let hosted = self.multi.place_of(id_of(number));
+            let members = hosted.map(|hosted| &self.multi.raft(hosted).membership().1.peers);
+            let members = members.filter(|members| members.contains_key(&u64::from(config.node)));
+            let has_replica =
+                |node: u32| members.is_none_or(|members| members.contains_key(&u64::from(node)));
+            let with_replicas = config.nodes.iter().filter(|node| has_replica(node.id));
             Range {
                 first_slot: crate::slot::first_slot(first, config.shards),
                 last_slot: crate::slot::last_slot(last, config.shards),
                 leader: leading,
-                replicas: config.nodes.iter().filter_map(replica).filter(|at| Some(*at) != leading).collect(),
+                replicas: with_replicas.filter_map(replica).filter(|at| Some(*at) != leading).collect(),
             }
         });
         let ranges = ranges.collect();

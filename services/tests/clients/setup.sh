@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the client programs that services/tests/clients.rs drives: redis-cli and redis-benchmark from Debian,
+# Installs the client programs that services/tests/nodes/clients.rs drives: redis-cli and redis-benchmark from Debian,
 # redis-py from PyPI into target/test-clients.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."

@@ -174,7 +174,7 @@ fn stands_a_flood(shape: Shape) {
 }
 
 /// A leader that is offered many times what its followers can take does as much as at its peak, says at once what it doesn't do,
-/// and needs no more memory. Afterwards it is as it was. (At ten and fifty times, on a simulated disk: `sim/tests/overload.rs`.)
+/// and needs no more memory. Afterwards it is as it was. (At ten and fifty times, on a simulated disk: `sim/tests/clusters/overload.rs`.)
 #[test]
 fn a_flood_of_writes_is_refused_in_part_and_costs_nobody_much() {
     let _alone = alone();

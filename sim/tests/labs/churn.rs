@@ -17,7 +17,7 @@ fn up(script: &Script) -> usize {
 
 /// RAFT-C4: every leader crashes soon after it was given something, so entries of many terms are on some nodes and not on
 /// others; no committed entry ever changes. The order of events that makes counting an older term's entries fatal is too
-/// rare for this: `consensus/tests/scenarios.rs` goes through it step by step.
+/// rare for this: `consensus/tests/raft/scenarios.rs` goes through it step by step.
 #[test]
 fn figure_8_a_thousand_times_raft_c4() {
     for (seed, election_ms) in [(1, 400), (2, 400), (3, 400), (4, 40), (5, 40), (6, 40)] {

@@ -187,7 +187,7 @@ impl Core {
         if !leads {
             group.is_in_motion = true;
             self.end_talk(place);
-            return self.release_all(place, out);
+            return self.release_all(now, place, out);
         }
         let is_new = self.migration.talks.get(&place).is_none_or(|talk| talk.term != term);
         if !is_new && !group.is_in_motion {

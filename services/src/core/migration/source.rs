@@ -27,6 +27,8 @@ const SILENCE: Nanos = 4 * RETRY;
 pub(super) struct Leaving {
     to: u32,
     config: u64,
+    /// It was offered.
+    is_offered: bool,
     /// When something was said or heard of it last.
     said_at: Nanos,
     heard_at: Nanos,
@@ -100,7 +102,20 @@ impl Copying {
 impl Leaving {
     fn new(to: u32, config: u64) -> Self {
         let (is_ready, is_busy) = (false, false);
-        Self { to, config, said_at: 0, heard_at: 0, is_ready, is_busy, copy: None, lost: 0, proposed: None }
+        let is_offered = false;
+        let (said_at, heard_at) = (0, 0);
+        Self {
+            to,
+            config,
+            is_offered,
+            said_at,
+            heard_at,
+            is_ready,
+            is_busy,
+            copy: None,
+            lost: 0,
+            proposed: None,
+        }
     }
 }
 
@@ -119,7 +134,9 @@ impl Core {
                 given_up.push(*shard);
             }
             let is_silent = !it.is_ready || now.monotonic >= it.heard_at + SILENCE;
-            let is_due = it.said_at == 0 || now.monotonic >= it.said_at + RETRY;
+            // From here on clients are sent to the destination: it hears of it no later than they do.
+            let is_news = is_frozen && !std::mem::replace(&mut it.is_offered, is_frozen);
+            let is_due = is_news || it.said_at == 0 || now.monotonic >= it.said_at + RETRY;
             if is_due && (is_frozen || is_silent) {
                 it.said_at = now.monotonic.max(1);
                 let kind = if is_frozen { Kind::Offer } else { Kind::Ask };

@@ -94,14 +94,14 @@ impl Core {
             return self.execute_at(now, place, call, out);
         }
         let Origin::Local { conn, sequence } = call.origin else {
-            return self.redirect(call.origin, call.slot, out);
+            return self.give_back(now, call, out);
         };
         let protocol = self.connections.protocol(conn);
         let command = Outgoing { conn, sequence, protocol, spec: call.spec, args: call.args };
         match (self.way_to(number), self.config.redirect) {
             (Some(Way::Core(core)), _) => self.send_to_core(now, core, &command, out),
-            (Some(Way::Peer(peer)), Redirect::Forward) => self.send_to_peer(now, peer, &command),
-            _ => self.redirect(call.origin, call.slot, out),
+            (Some(Way::Peer(peer)), Redirect::Forward) => self.send_to_peer(now, peer, &command, out),
+            _ => self.give_back(now, call, out),
         }
     }
 
@@ -143,11 +143,11 @@ impl Core {
     }
 
     /// Leader no more: whoever waits goes where the leader is.
-    pub(super) fn release_all(&mut self, place: usize, out: &mut Effects<Message>) {
+    pub(super) fn release_all(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
         let waiting: Vec<u16> = self.groups[place].early.shards.keys().copied().collect();
         for shard in waiting {
             for (held, _) in self.groups[place].early.take(shard) {
-                self.redirect(held.origin, held.slot, out);
+                held.call(|call| self.give_back(now, call, out));
             }
         }
     }
