@@ -282,7 +282,7 @@ impl Core {
     /// Cuts off those who have waited for a verdict, or for a peer, for too long, and notes when the next ones will have.
     fn cut_off_undecided(&mut self, now: Now, out: &mut Effects<Message>) {
         let has_waited = |since: Nanos| since + UNDECIDED_FOR_MAX <= now.monotonic;
-        self.give_up_since(now, now.monotonic.saturating_sub(UNDECIDED_FOR_MAX), out);
+        self.give_up_since(now.monotonic.saturating_sub(UNDECIDED_FOR_MAX));
         let (mut late, mut oldest) = (Vec::new(), self.remote.oldest());
         for group in &mut self.groups {
             late.extend(group.undecided.extract_if(.., |_, (_, _, since)| has_waited(*since)));

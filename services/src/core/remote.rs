@@ -7,7 +7,7 @@
 
 use super::client::PackedArgs;
 use super::group::UNDECIDED_FOR_MAX;
-use super::returned::Returned;
+use super::returned::{Asked, Returned};
 use super::routes::Located;
 use super::topology::Way;
 use super::{Core, channel};
@@ -432,26 +432,26 @@ impl Core {
             self.remote.returned.link_is_up();
         } else {
             self.remote.up.remove(&peer);
-            self.give_up(now, |waiting| waiting.to == Destination::Peer(peer), out);
+            // Readers ask whoever leads next.
+            for (asked, command) in self.give_up(|waiting| waiting.to == Destination::Peer(peer)) {
+                self.take_back(now, asked, None, command, out);
+            }
         }
     }
 
     /// Peers that haven't answered since then won't: the answer may have been lost with the link from them to us, of
     /// whose end nobody tells us.
-    pub(super) fn give_up_since(&mut self, now: Now, latest: Nanos, out: &mut Effects<Message>) {
-        self.give_up(now, |waiting| waiting.to.is_peer() && waiting.since <= latest, out);
+    pub(super) fn give_up_since(&mut self, latest: Nanos) {
+        for (asked, command) in self.give_up(|waiting| waiting.to.is_peer() && waiting.since <= latest) {
+            self.give_it_up(asked, command.as_ref());
+        }
     }
 
-    /// No answer will come: writers are cut off, readers ask whoever leads next.
-    fn give_up(&mut self, now: Now, is_lost: impl Fn(&Waiting) -> bool, out: &mut Effects<Message>) {
-        let lost: Vec<Waiting> =
-            self.remote.waiting.extract_if(.., |_, waiting| is_lost(waiting)).map(|(_, lost)| lost).collect();
-        for Waiting { conn, sequence, spec, command, .. } in lost {
-            if spec.is_write() {
-                self.connections.cut_off(conn);
-            } else {
-                self.take_back(now, (conn, sequence), None, command, out);
-            }
-        }
+    /// No answer will come: writers are cut off. Returns the readers, who know that nothing was done.
+    fn give_up(&mut self, is_lost: impl Fn(&Waiting) -> bool) -> Vec<(Asked, Option<PackedArgs>)> {
+        let lost = self.remote.waiting.extract_if(.., |_, waiting| is_lost(waiting)).map(|(_, lost)| lost);
+        let (writers, readers): (Vec<_>, Vec<_>) = lost.partition(|waiting| waiting.spec.is_write());
+        writers.into_iter().for_each(|writer| self.connections.cut_off(writer.conn));
+        readers.into_iter().map(|reader| ((reader.conn, reader.sequence), reader.command)).collect()
     }
 }

@@ -138,7 +138,7 @@ impl Core {
     }
 
     /// The client may try it itself.
-    fn give_it_up(&mut self, (conn, sequence): Asked, command: Option<&PackedArgs>) {
+    pub(super) fn give_it_up(&mut self, (conn, sequence): Asked, command: Option<&PackedArgs>) {
         let slot = command.and_then(slot_of);
         let is_led =
             slot.is_none_or(|slot| self.way_to(self.routes.of(slot.shard(self.config.shards))).is_some());
