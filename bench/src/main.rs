@@ -2,11 +2,14 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`compare`] | the `compare` command: all of the below beside the peers, as result files |
+//! | [`publish`] | the `report` command: a page and tables of result files |
 //! | [`kv`] | the `kv` command: loads, rounds, ratios |
 //! | [`wal`] | the `wal` command: the log beside the disk and raft-engine |
 //! | [`raft`] | the `raft` command: agreement beside raft-rs and openraft, many groups, a leader's death |
 //! | [`mapreduce`] | the `mapreduce` command: whole jobs beside GNU tools, DuckDB, PySpark |
 //! | [`reshard`] | the `reshard` command: a shard that moves between groups, and what its clients see |
+//! | [`soak`] | the `soak` command: a long load while nodes are killed and stopped, with every read checked |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
@@ -17,6 +20,7 @@
 //! The load generator shares no code with the servers it measures but the hash from a key to its slot.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod cpu;
 mod distribution;
 mod engine;
@@ -29,11 +33,13 @@ mod kv;
 mod login;
 mod machine;
 mod mapreduce;
+mod publish;
 mod raft;
 mod recorder;
 mod report;
 mod reshard;
 mod resp;
+mod soak;
 mod target;
 mod timer;
 mod wal;
@@ -62,6 +68,9 @@ enum Command {
     Raft(raft::RaftArgs),
     #[command(name = "mapreduce")]
     MapReduce(mapreduce::MapReduceArgs),
+    Compare(Box<compare::args::CompareArgs>),
+    Report(publish::ReportArgs),
+    Soak(soak::SoakArgs),
     /// What a shard on its way to another group costs
     Reshard(reshard::ReshardArgs),
     #[command(hide = true)]
@@ -71,6 +80,9 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Kv(args) => kv::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => publish::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Wal(args) => wal::run(&args),
         Command::Raft(args) => raft::run(&args),
         Command::MapReduce(args) => mapreduce::run(&args),

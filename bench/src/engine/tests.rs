@@ -43,9 +43,11 @@ fn serve_one(mut socket: TcpStream, answer: &Answer) {
 fn load(clients: usize, rate: Option<f64>, reads_percent: u8) -> Load {
     Load {
         operations: Operations {
+            first_key: 0,
             keys: 100,
             distribution: Distribution::Uniform,
             reads_percent,
+            flavour: crate::workload::Flavour::Plain,
             value_bytes: 8,
             seed: 1,
             fill: false,
@@ -53,6 +55,7 @@ fn load(clients: usize, rate: Option<f64>, reads_percent: u8) -> Load {
         clients,
         pipeline: 1,
         rate,
+        bursts: None,
         threads: 1,
         warmup: Duration::ZERO,
         seconds: Duration::from_millis(600),

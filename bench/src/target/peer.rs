@@ -18,6 +18,8 @@ use crate::resp::Reply;
 const ETCD: &str = include_str!("../../peers/etcd.sh");
 const REDIS: &str = include_str!("../../peers/redis.sh");
 const ETCD_MEMBERS: u16 = 3;
+/// Of Redis, where it has any.
+const REPLICAS: u16 = 2;
 /// How long a peer may take from start to serving. etcd's first election can take two election timeouts.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -30,6 +32,10 @@ pub(crate) enum Peer {
     Redis,
     /// One server without persistence
     RedisNone,
+    /// One server, append-only file with a sync every second
+    RedisEverysec,
+    /// A server and two replicas, each with fsync always; a write is done when `WAIT 2` is answered
+    RedisWait,
 }
 
 impl Peer {
@@ -39,6 +45,41 @@ impl Peer {
             Self::Etcd => "etcd",
             Self::Redis => "redis",
             Self::RedisNone => "redis-none",
+            Self::RedisEverysec => "redis-everysec",
+            Self::RedisWait => "redis-wait",
+        }
+    }
+
+    /// The script that installs it, as a file name and as text.
+    pub(crate) fn script(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Etcd => ("etcd.sh", ETCD),
+            Self::Redis | Self::RedisNone | Self::RedisEverysec | Self::RedisWait => ("redis.sh", REDIS),
+        }
+    }
+
+    /// What a reply to a write promises.
+    pub(crate) fn durability(self) -> &'static str {
+        match self {
+            Self::Etcd => "replicated to a majority of 3 members, fsync before the reply",
+            Self::Redis => "one server, not replicated, fsync before the reply",
+            Self::RedisNone => "none",
+            Self::RedisEverysec => {
+                "one server, not replicated, fsync once a second: a crash loses up to about a second"
+            }
+            Self::RedisWait => {
+                "fsync on the primary before the reply; in the memory of 2 replicas before WAIT is answered, whose own \
+                 fsync isn't waited for; a failover can lose it"
+            }
+        }
+    }
+
+    /// Servers of it.
+    pub(crate) fn nodes(self) -> u16 {
+        match self {
+            Self::Etcd => ETCD_MEMBERS,
+            Self::RedisWait => 1 + REPLICAS,
+            _ => 1,
         }
     }
 
@@ -46,7 +87,7 @@ impl Peer {
     pub(crate) fn installed(self) -> Result<()> {
         let (program, script) = match self {
             Self::Etcd => ("etcd", "bench/peers/etcd.sh"),
-            Self::Redis | Self::RedisNone => ("redis-server", "bench/peers/redis.sh"),
+            _ => ("redis-server", "bench/peers/redis.sh"),
         };
         match find(Path::new(program)) {
             Some(_) => Ok(()),
@@ -99,13 +140,29 @@ pub(crate) fn start(
                 addresses.push(format!("127.0.0.1:{client_port}"));
             }
         }
-        Peer::Redis | Peer::RedisNone => {
-            let port = ports.take(1)?.to_string();
-            let durability = if peer == Peer::Redis { "always" } else { "none" };
-            let arguments: [&OsStr; 3] = [folder.as_ref(), port.as_ref(), durability.as_ref()];
-            let log: PathBuf = folder.join("redis.log");
-            processes.push(Process::start(peer.name(), script("redis.sh", REDIS, &arguments), log)?);
-            addresses.push(format!("127.0.0.1:{port}"));
+        Peer::Redis | Peer::RedisNone | Peer::RedisEverysec | Peer::RedisWait => {
+            let durability = match peer {
+                Peer::RedisNone => "none",
+                Peer::RedisEverysec => "everysec",
+                _ => "always",
+            };
+            let mut primary = None;
+            for number in 0..peer.nodes() {
+                let port = ports.take(1)?.to_string();
+                let data = folder.join(number.to_string());
+                std::fs::create_dir_all(&data)
+                    .map_err(BenchError::io(format!("creating {}", data.display())))?;
+                let mut arguments: Vec<&OsStr> = vec![data.as_ref(), port.as_ref(), durability.as_ref()];
+                arguments.extend(primary.as_deref().map(OsStr::new));
+                let log: PathBuf = folder.join(format!("redis-{number}.log"));
+                let name = format!("{} {number}", peer.name());
+                processes.push(Process::start(&name, script("redis.sh", REDIS, &arguments), log)?);
+                // Clients talk to the primary alone.
+                if primary.is_none() {
+                    addresses.push(format!("127.0.0.1:{port}"));
+                    primary = Some(port);
+                }
+            }
         }
     }
     Ok(Starting { peer, processes, addresses, connections_max })
@@ -135,16 +192,11 @@ impl Starting {
             }
             interrupt.sleep_until(Instant::now() + Duration::from_millis(20))?;
         };
-        let durability = match self.peer {
-            Peer::Etcd => "replicated to a majority of 3 members, fsync before the reply",
-            Peer::Redis => "one server, not replicated, fsync before the reply",
-            Peer::RedisNone => "none",
-        };
         Ok(Target {
             name: self.peer.name().to_owned(),
             is_subject: false,
             version,
-            durability: durability.to_owned(),
+            durability: self.peer.durability().to_owned(),
             pids: self.processes.iter().map(Process::pid).collect(),
             driver,
             processes: self.processes,
@@ -159,7 +211,15 @@ impl Starting {
                 (Driver::Etcd(cluster), version)
             }));
         }
-        let Ok(map) = SlotMap::discover(&self.addresses, true) else { return Ok(None) };
+        let Ok(mut map) = SlotMap::discover(&self.addresses, true) else { return Ok(None) };
+        if self.peer == Peer::RedisWait {
+            map.wait = usize::from(REPLICAS);
+            let wait: [&[u8]; 3] = [b"WAIT", b"2", b"100"];
+            let synced = |reply: &Reply<'_>| *reply == Reply::Integer(i64::from(REPLICAS));
+            if !matches!(ask(map.route().nodes[0], &wait, synced), Ok(true)) {
+                return Ok(None);
+            }
+        }
         let version = ask(map.route().nodes[0], &[b"INFO", b"server"], |reply| match reply {
             Reply::Bulk(Some(text)) => String::from_utf8_lossy(text)
                 .lines()
