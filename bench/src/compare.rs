@@ -87,7 +87,10 @@ fn text(result: &ResultFile) -> String {
     let told = result.ratios.iter().filter(|it| it.cell.is_empty() || it.figure == "throughput");
     let ratios = told.map(|it| {
         vec![
-            format!("{} {} vs {}", it.cell, it.figure, it.against).trim().to_owned(),
+            match it.against.as_str() {
+                "" => it.figure.clone(),
+                against => format!("{} {} vs {against}", it.cell, it.figure),
+            },
             number(it.value),
             format!("{} - {}", number(it.low), number(it.high)),
             it.goal.clone().unwrap_or_else(|| "-".to_owned()),

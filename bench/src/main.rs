@@ -14,6 +14,7 @@
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
 //! | [`recorder`], [`cpu`] | what happened, and what it cost |
+//! | [`hot`], [`instructions`] | the hot paths by themselves, for Criterion and callgrind |
 //! | [`floor`], [`machine`] | what the machine can do at best, and which it is |
 //! | [`figures`], [`report`], [`error`] | what is told in the end |
 //!
@@ -28,6 +29,8 @@ mod error;
 mod etcd;
 mod figures;
 mod floor;
+mod hot;
+mod instructions;
 mod interrupt;
 mod kv;
 mod login;
@@ -73,6 +76,9 @@ enum Command {
     Soak(soak::SoakArgs),
     /// What a shard on its way to another group costs
     Reshard(reshard::ReshardArgs),
+    /// Each hot path once, for bench/instructions.sh
+    #[command(hide = true)]
+    Instructions,
     #[command(hide = true)]
     RaftNode(raft::processes::NodeArgs),
 }
@@ -87,6 +93,7 @@ fn main() -> ExitCode {
         Command::Raft(args) => raft::run(&args),
         Command::MapReduce(args) => mapreduce::run(&args),
         Command::Reshard(args) => reshard::run(&args),
+        Command::Instructions => instructions::run(),
         Command::RaftNode(args) => raft::processes::node(&args),
     };
     match outcome {

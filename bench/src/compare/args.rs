@@ -34,7 +34,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
 
-    /// Systems to compare with [default: all]
+    /// Systems to compare with [default: all but naive]
     #[arg(long, value_name = "PEER[,PEER…]", value_delimiter = ',', help_heading = "What is measured")]
     pub(crate) peers: Option<Vec<Peer>>,
     /// Don't install peers that are missing; measure without them

@@ -192,7 +192,11 @@ fn rounds(
                     return Err(BenchError::Failed {
                         scenario: each.name.clone(),
                         target: target.name.clone(),
-                        reason: format!("no operation succeeded; errors: {:?}", recorder.errors),
+                        reason: format!(
+                            "no operation succeeded in {:.2} s; errors: {:?}",
+                            load.seconds.as_secs_f64(),
+                            recorder.errors
+                        ),
                     });
                 }
                 let result = Round::new(&recorder, used, &load);

@@ -7,9 +7,11 @@ use std::process::{Command, Stdio};
 use super::args::{CompareArgs, What};
 use super::rounds::peers;
 use crate::report::note;
+use crate::target::peer::Peer;
 
 /// Scripts that build or fetch what `wal`, `raft` and `mapreduce` are compared with, and what tells that they have run.
-const BUILT: [(What, &str, &str); 4] = [
+const BUILT: [(What, &str, &str); 5] = [
+    (What::Kv, "naive.sh", "peers/release/naive-kv"),
     (What::Wal, "raft-engine.sh", "peers/release/wal-raft-engine"),
     (What::Raft, "raft-rs.sh", "peers/release/raft-raft-rs"),
     (What::Raft, "openraft.sh", "peers/release/raft-openraft"),
@@ -18,9 +20,11 @@ const BUILT: [(What, &str, &str); 4] = [
 
 /// Installs what `what` is compared with. What can't be is told, and left out of the run.
 pub(super) fn install(args: &CompareArgs, what: What) {
+    let has_naive = what == What::Kv && peers(args).contains(&Peer::Naive);
     if what == What::Kv {
         for peer in peers(args) {
-            if peer.installed().is_err() {
+            // What is built needs the sources, and so its script's own place.
+            if peer != Peer::Naive && peer.installed().is_err() {
                 let (name, text) = peer.script();
                 let mut command = Command::new("sh");
                 command.args([OsStr::new("-c"), text.as_ref(), name.as_ref(), "install".as_ref()]);
@@ -29,7 +33,7 @@ pub(super) fn install(args: &CompareArgs, what: What) {
         }
     }
     for (_, name, made) in BUILT.iter().filter(|(of, ..)| *of == what) {
-        if above(Path::new(made)).is_some() {
+        if above(Path::new(made)).is_some() || (what == What::Kv && !has_naive) {
             continue;
         }
         match above(&Path::new("bench/peers").join(name)) {

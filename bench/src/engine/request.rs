@@ -1,5 +1,7 @@
 //! Requests as bytes.
 
+use std::io::Write;
+
 use crate::resp;
 use crate::workload::{Flavour, KEY_BYTES, Operation, key_into, value};
 
@@ -10,8 +12,6 @@ pub(super) struct Templates {
     set_key_at: usize,
     get: Vec<u8>,
     get_key_at: usize,
-    scan: Vec<u8>,
-    scan_key_at: usize,
     wait: Vec<u8>,
 }
 
@@ -21,15 +21,13 @@ impl Templates {
     /// A scan is Flotilla's `FLOTILLA.RANGE`; `replicas` are those that `WAIT` waits for.
     pub(super) fn new(value_bytes: usize, replicas: usize) -> Self {
         let (key, value) = ([b'.'; KEY_BYTES], value(value_bytes));
-        let (mut set, mut get, mut scan, mut wait) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut set, mut get, mut wait) = (Vec::new(), Vec::new(), Vec::new());
         resp::encode(&mut set, &[b"SET", &key, &value]);
         resp::encode(&mut get, &[b"GET", &key]);
-        let from = [b"[".as_slice(), &key].concat();
-        resp::encode(&mut scan, &[b"FLOTILLA.RANGE", &from, b"+", b"LIMIT", LIMIT, b"WITHVALUES"]);
         resp::encode(&mut wait, &[b"WAIT", replicas.to_string().as_bytes(), WAIT_MAX_MS]);
         let at = |template: &[u8]| template.windows(KEY_BYTES).position(|window| window == key).unwrap_or(0);
-        let (set_key_at, get_key_at, scan_key_at) = (at(&set), at(&get), at(&scan));
-        Self { set_key_at, get_key_at, scan_key_at, set, get, scan, wait }
+        let (set_key_at, get_key_at) = (at(&set), at(&get));
+        Self { set_key_at, get_key_at, set, get, wait }
     }
 
     /// Appends the request of `operation`; `key` are its bytes.
@@ -37,19 +35,11 @@ impl Templates {
         let (template, at) = match ask {
             Ask::Get => (&self.get, self.get_key_at),
             Ask::Set => (&self.set, self.set_key_at),
-            Ask::Scan => (&self.scan, self.scan_key_at),
+            Ask::Scan => return append_scan(out, operation, key),
         };
         let from = out.len() + at;
         out.extend_from_slice(template);
         out[from..from + KEY_BYTES].copy_from_slice(key);
-        if ask == Ask::Scan {
-            let mut limit = Flavour::scan_limit(operation.key);
-            let after = from + KEY_BYTES + LIMIT_AFTER_KEY;
-            for digit in out[after..after + LIMIT.len()].iter_mut().rev() {
-                *digit = b'0' + (limit % 10) as u8;
-                limit /= 10;
-            }
-        }
     }
 
     /// Appends the question whether the replicas have what was written so far.
@@ -78,10 +68,16 @@ impl Ask {
     }
 }
 
-/// A scan's limit, three digits.
-const LIMIT: &[u8] = b"000";
-/// From the end of a scan's key to its limit: the line's end, `+`, `LIMIT` and the limit's length.
-const LIMIT_AFTER_KEY: usize = "\r\n$1\r\n+\r\n$5\r\nLIMIT\r\n$3\r\n".len();
+/// Its limit has no leading zeros, or it would be no number to Flotilla: no template has room for it.
+fn append_scan(out: &mut Vec<u8>, operation: Operation, key: &[u8; KEY_BYTES]) {
+    let limit = Flavour::scan_limit(operation.key);
+    out.extend_from_slice(b"*6\r\n$14\r\nFLOTILLA.RANGE\r\n$17\r\n[");
+    out.extend_from_slice(key);
+    out.extend_from_slice(b"\r\n$1\r\n+\r\n$5\r\nLIMIT\r\n");
+    let written = write!(out, "${}\r\n{limit}\r\n$10\r\nWITHVALUES\r\n", 1 + limit.ilog10());
+    written.expect("writing to memory works");
+}
+
 /// How long `WAIT` waits: longer than a load lasts, since giving up is an error.
 const WAIT_MAX_MS: &[u8] = b"30000";
 
@@ -119,10 +115,11 @@ mod tests {
         let operation = Operation { key: 42, read: true };
         templates.append(&mut out, Ask::of(operation, Flavour::Scan, false), operation, &key_bytes(42));
         templates.append_wait(&mut out);
+        let limit = Flavour::scan_limit(42).to_string();
         let wanted = format!(
-            "*6\r\n$14\r\nFLOTILLA.RANGE\r\n$17\r\n[key:000000000042\r\n$1\r\n+\r\n$5\r\nLIMIT\r\n$3\r\n{:03}\r\n\
+            "*6\r\n$14\r\nFLOTILLA.RANGE\r\n$17\r\n[key:000000000042\r\n$1\r\n+\r\n$5\r\nLIMIT\r\n${}\r\n{limit}\r\n\
              $10\r\nWITHVALUES\r\n*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$5\r\n30000\r\n",
-            Flavour::scan_limit(42)
+            limit.len()
         );
         assert_eq!(String::from_utf8(out).unwrap(), wanted);
     }

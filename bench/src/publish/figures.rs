@@ -218,7 +218,11 @@ fn cpu(result: &ResultFile, verb: &str, cells: &[&Cell]) -> Result<Option<Figure
     let Some(first) = cells.first() else { return Ok(None) };
     let title =
         format!("{verb}, {} B, {} clients: CPU per operation", first.load.value_bytes, first.load.clients);
-    let axis = AxisSpec { label: "CPU time of all server processes", scale: Scale::Linear, format: time };
+    let axis = AxisSpec {
+        label: "CPU time of all server processes",
+        scale: Scale::Linear,
+        format: |it| short(&time(it)),
+    };
     let note =
         "User and system time, kernel threads that work for the servers included; of all nodes together.";
     bar_figure(result, &cells, title, note, axis, Cell::cpu_us)
@@ -240,11 +244,11 @@ fn memory(result: &ResultFile) -> Result<Option<Figure>> {
     let axis = AxisSpec {
         label: "resident memory of all server processes",
         scale: Scale::Linear,
-        format: |bytes| format!("{:.0} MiB", bytes / f64::from(1 << 20)),
+        format: |mebibytes| format!("{mebibytes:.0} MiB"),
     };
     let note = "After the last load. etcd keeps its history of versions, the others don't.";
     let figure = bar_figure(result, &cells, "Memory".to_owned(), note, axis, |cell| {
-        cell.median_of(|round| round.memory_bytes.map(|bytes| bytes as f64))
+        cell.median_of(|round| round.memory_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)))
     })?;
     Ok(figure.map(|figure| Figure { command: result.command.clone(), ..figure }))
 }
@@ -294,12 +298,19 @@ fn named(result: &ResultFile) -> Result<Vec<Figure>> {
         let is_open = cells.iter().any(|cell| cell.load.rate.is_some());
         let (axis, value): (_, fn(&Cell) -> Option<f64>) = match is_open {
             true => {
-                let axis =
-                    AxisSpec { label: "99th percentile of latency", scale: Scale::Linear, format: time };
+                let axis = AxisSpec {
+                    label: "99th percentile of latency",
+                    scale: Scale::Linear,
+                    format: |it| short(&time(it)),
+                };
                 (axis, |cell| Some(cell.median.latency_us.p99))
             }
             false => {
-                let axis = AxisSpec { label: "operations per second", scale: Scale::Linear, format: rate };
+                let axis = AxisSpec {
+                    label: "operations per second",
+                    scale: Scale::Linear,
+                    format: |it| short(&rate(it)),
+                };
                 (axis, |cell| Some(cell.median.operations_per_second))
             }
         };
@@ -326,10 +337,20 @@ fn named(result: &ResultFile) -> Result<Vec<Figure>> {
 }
 
 fn title(name: &str) -> String {
-    match name.strip_prefix("ycsb_") {
-        Some(letter) => format!("YCSB {}", letter.to_uppercase()),
-        None => name.replace('_', " "),
-    }
+    let known = match name {
+        "memtier" => "memtier's default mix",
+        "memtier_gaussian_p16" => "memtier's mix, Gaussian, 16 in flight each",
+        "hot_keys_set" => "Hot keys: SET, Zipfian",
+        "hot_keys_get" => "Hot keys: GET, Zipfian",
+        "large_set_64k" => "Large values: SET, 64 KiB, 16 clients",
+        "large_get_64k" => "Large values: GET, 64 KiB, 16 clients",
+        "large_set_1m" => "Large values: SET, 1 MiB, 4 clients",
+        "large_get_1m" => "Large values: GET, 1 MiB, 4 clients",
+        "burst_peak" => "The peak that bursts are measured by: SET, 64 clients",
+        "bursts_at_25" => "Bursts of SETs",
+        other => return other.to_uppercase().replace('_', " "),
+    };
+    known.to_owned()
 }
 
 fn about(name: &str) -> &'static str {

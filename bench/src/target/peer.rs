@@ -17,6 +17,8 @@ use crate::resp::Reply;
 
 const ETCD: &str = include_str!("../../peers/etcd.sh");
 const REDIS: &str = include_str!("../../peers/redis.sh");
+const NAIVE: &str = include_str!("../../peers/naive.sh");
+const NAIVE_NODES: u16 = 3;
 const ETCD_MEMBERS: u16 = 3;
 /// Of Redis, where it has any.
 const REPLICAS: u16 = 2;
@@ -36,6 +38,8 @@ pub(crate) enum Peer {
     RedisEverysec,
     /// A server and two replicas, each with fsync always; a write is done when `WAIT 2` is answered
     RedisWait,
+    /// Three nodes of the labs' design as their handout suggests it (bench/naive). Slow: give few --keys
+    Naive,
 }
 
 impl Peer {
@@ -47,6 +51,7 @@ impl Peer {
             Self::RedisNone => "redis-none",
             Self::RedisEverysec => "redis-everysec",
             Self::RedisWait => "redis-wait",
+            Self::Naive => "naive",
         }
     }
 
@@ -55,6 +60,7 @@ impl Peer {
         match self {
             Self::Etcd => ("etcd.sh", ETCD),
             Self::Redis | Self::RedisNone | Self::RedisEverysec | Self::RedisWait => ("redis.sh", REDIS),
+            Self::Naive => ("naive.sh", NAIVE),
         }
     }
 
@@ -62,6 +68,9 @@ impl Peer {
     pub(crate) fn durability(self) -> &'static str {
         match self {
             Self::Etcd => "replicated to a majority of 3 members, fsync before the reply",
+            Self::Naive => {
+                "replicated to a majority of 3 nodes, whose whole state is written and synced before the reply"
+            }
             Self::Redis => "one server, not replicated, fsync before the reply",
             Self::RedisNone => "none",
             Self::RedisEverysec => {
@@ -79,12 +88,16 @@ impl Peer {
         match self {
             Self::Etcd => ETCD_MEMBERS,
             Self::RedisWait => 1 + REPLICAS,
+            Self::Naive => NAIVE_NODES,
             _ => 1,
         }
     }
 
     /// An error that says how to install it, if it isn't.
     pub(crate) fn installed(self) -> Result<()> {
+        if self == Self::Naive {
+            return naive_program().map(drop);
+        }
         let (program, script) = match self {
             Self::Etcd => ("etcd", "bench/peers/etcd.sh"),
             _ => ("redis-server", "bench/peers/redis.sh"),
@@ -140,6 +153,20 @@ pub(crate) fn start(
                 addresses.push(format!("127.0.0.1:{client_port}"));
             }
         }
+        Peer::Naive => {
+            let program = naive_program()?;
+            let ports: Vec<(u16, u16)> =
+                (0..NAIVE_NODES).map(|_| Ok((ports.take(1)?, ports.take(1)?))).collect::<Result<_>>()?;
+            let peer_ports = ports.iter().map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",");
+            for (id, (client_port, _)) in ports.iter().enumerate() {
+                let name = format!("naive-{id}");
+                let mut command = dying_with_us(program.as_os_str());
+                command.arg(id.to_string()).arg(folder.join(&name));
+                command.args([&client_port.to_string(), &peer_ports]);
+                processes.push(Process::start(&name, command, folder.join(format!("{name}.log")))?);
+                addresses.push(format!("127.0.0.1:{client_port}"));
+            }
+        }
         Peer::Redis | Peer::RedisNone | Peer::RedisEverysec | Peer::RedisWait => {
             let durability = match peer {
                 Peer::RedisNone => "none",
@@ -166,6 +193,16 @@ pub(crate) fn start(
         }
     }
     Ok(Starting { peer, processes, addresses, connections_max })
+}
+
+/// Where its script puts it: beside the programs of this workspace.
+fn naive_program() -> Result<PathBuf> {
+    let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
+    let mut places = own.ancestors().map(|folder| folder.join("peers/release/naive-kv"));
+    places.find(|place| place.exists()).ok_or_else(|| BenchError::Missing {
+        program: "naive-kv".to_owned(),
+        hint: ": bench/peers/naive.sh builds it".to_owned(),
+    })
 }
 
 /// `sh -c SCRIPT NAME start ARGUMENTS…`: the script ends in `exec`, so the process is the server itself.
@@ -211,7 +248,16 @@ impl Starting {
                 (Driver::Etcd(cluster), version)
             }));
         }
-        let Ok(mut map) = SlotMap::discover(&self.addresses, true) else { return Ok(None) };
+        let found = match self.peer {
+            // Only the one that leads takes a write.
+            Peer::Naive => {
+                let each = self.addresses.iter().map(std::slice::from_ref);
+                each.filter_map(|address| SlotMap::discover(address, true).ok())
+                    .find(|map| map.probe().is_ok())
+            }
+            _ => SlotMap::discover(&self.addresses, true).ok(),
+        };
+        let Some(mut map) = found else { return Ok(None) };
         if self.peer == Peer::RedisWait {
             map.wait = usize::from(REPLICAS);
             let wait: [&[u8]; 3] = [b"WAIT", b"2", b"100"];
