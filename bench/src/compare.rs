@@ -92,7 +92,7 @@ fn text(result: &ResultFile) -> String {
                 against => format!("{} {} vs {against}", it.cell, it.figure),
             },
             number(it.value),
-            format!("{} - {}", number(it.low), number(it.high)),
+            it.interval(),
             it.goal.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     });

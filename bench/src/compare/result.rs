@@ -11,6 +11,7 @@ use super::stats::interval;
 use crate::error::{BenchError, Result};
 use crate::floor::RoundFloors;
 use crate::kv::outcome::{Median, Round};
+use crate::kv::print::number;
 use crate::machine::Machine;
 use crate::recorder::{Latencies, median};
 use crate::workload::LoadSummary;
@@ -139,6 +140,16 @@ impl Compared {
         let (cell, figure, against) = (cell.to_owned(), figure.to_owned(), against.to_owned());
         let made = Self { cell, figure, against, value, low, high, goal: None, holds: None, rounds };
         value.is_finite().then_some(made)
+    }
+}
+
+impl Compared {
+    /// The interval for people; one round has none.
+    pub(crate) fn interval(&self) -> String {
+        match self.rounds.len() {
+            0 | 1 => "one round".to_owned(),
+            _ => format!("{} to {}", number(self.low), number(self.high)),
+        }
     }
 }
 
@@ -321,6 +332,9 @@ pub(crate) mod tests {
         let of = |figure: &str| ratios.iter().find(|it| it.figure == figure).unwrap();
         assert_eq!(ratios.len(), 4, "what only one of them ran isn't compared");
         assert_eq!((of("throughput").value, of("throughput").rounds.clone()), (3.0, vec![2.0, 3.0, 4.0]));
+        assert_eq!(of("throughput").interval(), "2.00 to 4.00");
+        let one = Compared { rounds: vec![3.0], ..of("p50").clone() };
+        assert_eq!(one.interval(), "one round", "which says nothing of the next");
         assert_eq!((of("throughput").low, of("throughput").high), (2.0, 4.0));
         assert!((of("server_cpu").value - 1.0 / 3.0).abs() < 1e-9);
     }

@@ -155,7 +155,7 @@ fn ratios(result: &ResultFile) -> String {
     let own = result.ratios.iter().filter(|it| it.figure == "throughput");
     let rows = own.map(|it: &Compared| {
         let name = result.cells.iter().find(|cell| cell.name == it.cell).map_or_else(String::new, load);
-        vec![name, it.against.clone(), number(it.value), format!("{} to {}", number(it.low), number(it.high))]
+        vec![name, it.against.clone(), number(it.value), it.interval()]
     });
     let head = ["load", "Flotilla's throughput over that of", "ratio", "95 % interval"].map(str::to_owned);
     let rows: Vec<Vec<String>> = rows.collect();
@@ -166,8 +166,7 @@ fn goals(result: &ResultFile) -> String {
     let rows = result.ratios.iter().map(|it| {
         let holds = it.holds.map_or("-", |holds| if holds { "yes" } else { "no" });
         let goal = it.goal.clone().unwrap_or_else(|| "-".to_owned());
-        let interval = format!("{} to {}", number(it.low), number(it.high));
-        vec![it.figure.replace('_', " "), number(it.value), interval, goal, holds.to_owned()]
+        vec![it.figure.replace('_', " "), number(it.value), it.interval(), goal, holds.to_owned()]
     });
     let head = ["ratio", "value", "95 % interval", "goal", "holds"].map(str::to_owned);
     table(&head, &rows.collect::<Vec<_>>())

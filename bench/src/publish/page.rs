@@ -182,7 +182,7 @@ fn ratios(result: &ResultFile) -> String {
             format!("{} {}", it.cell, it.figure).trim().to_owned(),
             if it.against.is_empty() { "-".to_owned() } else { it.against.clone() },
             number(it.value),
-            format!("{} to {}", number(it.low), number(it.high)),
+            it.interval(),
             it.goal.clone().unwrap_or_else(|| "-".to_owned()),
             it.holds.map_or("-", |holds| if holds { "yes" } else { "no" }).to_owned(),
         ]

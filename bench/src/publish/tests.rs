@@ -8,7 +8,7 @@ use crate::compare::result::Cell;
 use crate::compare::result::tests::{cell, result};
 use crate::target::process::find;
 
-/// A grid, a curve and a named load, on two systems.
+/// A grid of two rounds, a curve and a named load, on two systems.
 fn sample() -> ResultFile {
     let mut cells: Vec<Cell> = Vec::new();
     for (target, factor) in [("flotilla", 4.0), ("etcd", 1.0)] {
