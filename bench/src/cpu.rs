@@ -1,4 +1,4 @@
-//! CPU time: of processes, and of the whole machine, from `/proc`.
+//! CPU time, of processes and of the whole machine; bytes that processes wrote, and their memory. From `/proc`.
 
 use std::fs;
 
@@ -10,6 +10,9 @@ pub(crate) struct CpuReading {
     servers: Vec<Option<f64>>,
     client: f64,
     busy: f64,
+    stolen: f64,
+    written: Vec<Option<u64>>,
+    resident: Vec<Option<u64>>,
 }
 
 /// CPU seconds between two readings.
@@ -21,6 +24,18 @@ pub(crate) struct CpuUsed {
     pub(crate) client: f64,
     /// Of everything else on the machine.
     pub(crate) foreign: f64,
+    /// What the hypervisor gave to others instead.
+    pub(crate) stolen: f64,
+    /// Bytes that the servers had written to disks.
+    pub(crate) written: Option<u64>,
+    /// Bytes of memory that the servers hold at the end.
+    pub(crate) resident: Option<u64>,
+}
+
+impl CpuUsed {
+    /// Nothing was measured.
+    pub(crate) const NONE: Self =
+        Self { servers: None, client: 0.0, foreign: 0.0, stolen: 0.0, written: None, resident: None };
 }
 
 impl CpuReading {
@@ -29,20 +44,26 @@ impl CpuReading {
         Self {
             servers: servers.iter().map(|pid| process_seconds(&pid.to_string())).collect(),
             client: process_seconds("self").unwrap_or(0.0),
-            busy: machine_seconds().unwrap_or(0.0),
+            busy: machine_seconds(BUSY).unwrap_or(0.0),
+            stolen: machine_seconds(&[STOLEN]).unwrap_or(0.0),
+            written: servers.iter().map(|pid| written_bytes(*pid)).collect(),
+            resident: servers.iter().map(|pid| resident_bytes(*pid)).collect(),
         }
     }
 
     /// What was used since `earlier`. A server that ended in between counts as unknown.
     pub(crate) fn since(&self, earlier: &Self) -> CpuUsed {
+        let known = !self.servers.is_empty();
         let each = self.servers.iter().zip(&earlier.servers).map(|(now, then)| Some((*now)? - (*then)?));
-        let servers = match self.servers.is_empty() {
-            true => None,
-            false => each.sum::<Option<f64>>(),
-        };
+        let servers = if known { each.sum::<Option<f64>>() } else { None };
+        let each =
+            self.written.iter().zip(&earlier.written).map(|(now, then)| now.as_ref()?.checked_sub((*then)?));
+        let written = if known { each.sum::<Option<u64>>() } else { None };
+        let resident = if known { self.resident.iter().copied().sum::<Option<u64>>() } else { None };
+        let stolen = (self.stolen - earlier.stolen).max(0.0);
         let client = self.client - earlier.client;
         let foreign = (self.busy - earlier.busy - client - servers.unwrap_or(0.0)).max(0.0);
-        CpuUsed { servers, client, foreign }
+        CpuUsed { servers, client, foreign, stolen, written, resident }
     }
 }
 
@@ -57,18 +78,45 @@ fn parse_process(stat: &str) -> Option<f64> {
     Some((ticks(11)? + ticks(12)?) as f64 / clock_ticks_per_second() as f64)
 }
 
-fn machine_seconds() -> Option<f64> {
-    parse_machine(&fs::read_to_string("/proc/stat").ok()?)
+/// Bytes that the process caused to be sent to a disk, by whatever thread; none without the permission to look.
+fn written_bytes(pid: u32) -> Option<u64> {
+    field(&fs::read_to_string(format!("/proc/{pid}/io")).ok()?, "write_bytes:")
 }
 
-/// All time but idle, waiting for I/O, and the guests', which user time has already.
-fn parse_machine(stat: &str) -> Option<f64> {
+fn resident_bytes(pid: u32) -> Option<u64> {
+    Some(field(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")? * 1024)
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Of the machine's times in `/proc/stat`: all but idle, waiting for I/O, and the guests', which user time has already.
+const BUSY: &[usize] = &[0, 1, 2, 5, 6, STOLEN];
+/// Time that the hypervisor gave to others.
+const STOLEN: usize = 7;
+
+fn machine_seconds(kinds: &[usize]) -> Option<f64> {
+    parse_machine(&fs::read_to_string("/proc/stat").ok()?, kinds)
+}
+
+/// The share of the machine's CPU time that is in use right now, over `lasting`.
+pub(crate) fn busy_share(lasting: std::time::Duration) -> f64 {
+    let before = (std::time::Instant::now(), CpuReading::take(&[]));
+    std::thread::sleep(lasting);
+    let used = CpuReading::take(&[]).since(&before.1);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    used.foreign / before.0.elapsed().as_secs_f64() / cpus
+}
+
+fn parse_machine(stat: &str, kinds: &[usize]) -> Option<f64> {
     let mut words = stat.lines().next()?.split_whitespace();
     if words.next() != Some("cpu") {
         return None;
     }
     let ticks: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
-    let busy: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|&index| ticks.get(index)).sum();
+    let busy: u64 = kinds.iter().filter_map(|&index| ticks.get(index)).sum();
     Some(busy as f64 / clock_ticks_per_second() as f64)
 }
 
@@ -82,7 +130,10 @@ mod tests {
         assert_eq!(parse_process(stat), Some(400.0 / clock_ticks_per_second() as f64));
         assert_eq!(parse_process("nonsense"), None);
         let machine = "cpu  10 20 30 1000 500 1 2 3 99 0\ncpu0 1\n";
-        assert_eq!(parse_machine(machine), Some(66.0 / clock_ticks_per_second() as f64));
+        assert_eq!(parse_machine(machine, BUSY), Some(66.0 / clock_ticks_per_second() as f64));
+        assert_eq!(parse_machine(machine, &[STOLEN]), Some(3.0 / clock_ticks_per_second() as f64));
+        assert_eq!(field("rchar: 1\nwrite_bytes: 4096\n", "write_bytes:"), Some(4096));
+        assert_eq!(field("VmRSS:\t  12 kB\n", "VmRSS:"), Some(12));
     }
 
     #[test]
@@ -92,6 +143,7 @@ mod tests {
         while std::time::Instant::now() < until {}
         let used = CpuReading::take(&[std::process::id()]).since(&before);
         assert!(used.client > 0.0 && used.servers.is_some_and(|seconds| seconds > 0.0));
+        assert!(used.resident.is_some_and(|bytes| bytes > 1 << 20), "{used:?}");
         assert_eq!(CpuReading::take(&[0]).since(&CpuReading::take(&[0])).servers, None);
     }
 }

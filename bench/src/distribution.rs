@@ -1,4 +1,4 @@
-//! Which key next: the uniform and Zipfian distributions.
+//! Which key next: uniform, Zipfian, a bell, or mostly the newest.
 //!
 //! One seed gives one sequence, so that every target of a run gets the very same operations.
 
@@ -22,6 +22,10 @@ pub(crate) enum Distribution {
         /// The skew, above 0 and below 1; YCSB's is 0.99.
         theta: f64,
     },
+    /// A bell over the key space: the middle keys most often, its standard deviation a sixth of the space, as memtier has it.
+    Gaussian,
+    /// Zipfian over age: the newest key most often, as in YCSB's workload D.
+    Latest,
 }
 
 impl FromStr for Distribution {
@@ -31,12 +35,14 @@ impl FromStr for Distribution {
         let (name, theta) = text.split_once(':').map_or((text, None), |(name, theta)| (name, Some(theta)));
         match (name, theta) {
             ("uniform", None) => Ok(Self::Uniform),
+            ("gaussian", None) => Ok(Self::Gaussian),
+            ("latest", None) => Ok(Self::Latest),
             ("zipfian", None) => Ok(Self::Zipfian { theta: 0.99 }),
             ("zipfian", Some(theta)) => match theta.parse::<f64>() {
                 Ok(theta) if theta > 0.0 && theta < 1.0 => Ok(Self::Zipfian { theta }),
                 _ => Err("theta is a number above 0 and below 1, as in zipfian:0.99".to_owned()),
             },
-            _ => Err("one of uniform, zipfian, zipfian:THETA".to_owned()),
+            _ => Err("one of uniform, zipfian, zipfian:THETA, gaussian, latest".to_owned()),
         }
     }
 }
@@ -46,6 +52,49 @@ impl std::fmt::Display for Distribution {
         match self {
             Self::Uniform => out.write_str("uniform"),
             Self::Zipfian { theta } => write!(out, "zipfian:{theta}"),
+            Self::Gaussian => out.write_str("gaussian"),
+            Self::Latest => out.write_str("latest"),
+        }
+    }
+}
+
+/// The newest so many keys may still be on their way: they aren't asked for.
+const ON_THEIR_WAY: u64 = 1024;
+
+/// Draws keys.
+#[derive(Clone, Debug)]
+pub(crate) struct Keys {
+    distribution: Distribution,
+    keys: u64,
+    zipfian: Option<Zipfian>,
+}
+
+impl Keys {
+    /// Out of `keys`.
+    pub(crate) fn new(distribution: Distribution, keys: u64) -> Self {
+        let zipfian = match distribution {
+            Distribution::Zipfian { theta } => Some(Zipfian::new(keys, theta)),
+            Distribution::Latest => Some(Zipfian::new(keys, 0.99)),
+            Distribution::Uniform | Distribution::Gaussian => None,
+        };
+        Self { distribution, keys, zipfian }
+    }
+
+    /// The next key, when `inserted` more have been written than there were.
+    pub(crate) fn next(&self, random: &mut SplitMix64, inserted: u64) -> u64 {
+        match (self.distribution, &self.zipfian) {
+            (Distribution::Latest, Some(zipfian)) => {
+                let newest = (self.keys + inserted).saturating_sub(ON_THEIR_WAY).max(self.keys) - 1;
+                newest - zipfian.rank(random).min(newest)
+            }
+            (_, Some(zipfian)) => zipfian.key(zipfian.rank(random)),
+            (Distribution::Gaussian, None) => {
+                // Twelve draws add up to a bell of deviation one, cut off at six: enough, and without a logarithm.
+                let bell = (0..12).map(|_| unit(random)).sum::<f64>() - 6.0;
+                let key = self.keys as f64 * (0.5 + bell / 6.0);
+                (key.max(0.0) as u64).min(self.keys - 1)
+            }
+            (_, None) => random.below(self.keys),
         }
     }
 }
@@ -128,8 +177,22 @@ mod tests {
     }
 
     #[test]
+    fn a_bell_is_in_the_middle_and_the_newest_come_first() {
+        let mut random = SplitMix64::new(1);
+        let bell = Keys::new(Distribution::Gaussian, 6000);
+        let inside = (0..10_000).filter(|_| (2000..4000).contains(&bell.next(&mut random, 0))).count();
+        assert!((6_600..7_060).contains(&inside), "68 % within one deviation: {inside}");
+        let latest = Keys::new(Distribution::Latest, 6000);
+        let newest = 6000 + 5000 - ON_THEIR_WAY - 1;
+        let drawn: Vec<u64> = (0..10_000).map(|_| latest.next(&mut random, 5000)).collect();
+        assert!(drawn.iter().all(|key| *key <= newest));
+        let first = drawn.iter().filter(|key| **key == newest).count();
+        assert!(first > 800, "the newest of all is asked for most: {first}");
+    }
+
+    #[test]
     fn distributions_are_parsed_and_printed() {
-        for text in ["uniform", "zipfian:0.5"] {
+        for text in ["uniform", "zipfian:0.5", "gaussian", "latest"] {
             assert_eq!(text.parse::<Distribution>().unwrap().to_string(), text);
         }
         assert_eq!("zipfian".parse(), Ok(Distribution::Zipfian { theta: 0.99 }));

@@ -60,6 +60,9 @@ pub(crate) enum BenchError {
         /// What's wrong with it.
         reason: String,
     },
+    /// The machine is too busy for a run that was to be strict.
+    #[error("too noisy: {0}")]
+    Noisy(String),
     /// Ctrl-C, or a termination signal.
     #[error("interrupted")]
     Interrupted,

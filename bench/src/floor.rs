@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use flotilla_runtime::driver::floor::measure_sync;
 use rustix::fs::statfs;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
@@ -20,7 +20,7 @@ use crate::recorder::{latencies, median};
 const MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Two percentiles, in microseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Floor {
     /// Half were faster.
     pub(crate) p50_us: f64,
@@ -40,7 +40,7 @@ pub(crate) struct Floors {
 }
 
 /// What was measured in one round.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct RoundFloors {
     pub(crate) sync: Floor,
     pub(crate) round_trip: Floor,

@@ -20,8 +20,8 @@
 
 pub(crate) mod args;
 mod goals;
-mod outcome;
-mod print;
+pub(crate) mod outcome;
+pub(crate) mod print;
 mod scenario;
 
 use std::fs::File;

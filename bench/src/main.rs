@@ -2,21 +2,26 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`compare`] | the `compare` command: all of the below beside the peers, as result files |
+//! | [`publish`] | the `report` command: a page and tables of result files |
 //! | [`kv`] | the `kv` command: loads, rounds, ratios |
 //! | [`wal`] | the `wal` command: the log beside the disk and raft-engine |
 //! | [`raft`] | the `raft` command: agreement beside raft-rs and openraft, many groups, a leader's death |
 //! | [`mapreduce`] | the `mapreduce` command: whole jobs beside GNU tools, DuckDB, PySpark |
 //! | [`reshard`] | the `reshard` command: a shard that moves between groups, and what its clients see |
+//! | [`soak`] | the `soak` command: a long load while nodes are killed and stopped, with every read checked |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
 //! | [`recorder`], [`cpu`] | what happened, and what it cost |
+//! | [`hot`], [`instructions`] | the hot paths by themselves, for Criterion and callgrind |
 //! | [`floor`], [`machine`] | what the machine can do at best, and which it is |
 //! | [`figures`], [`report`], [`error`] | what is told in the end |
 //!
 //! The load generator shares no code with the servers it measures but the hash from a key to its slot.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod cpu;
 mod distribution;
 mod engine;
@@ -24,16 +29,20 @@ mod error;
 mod etcd;
 mod figures;
 mod floor;
+mod hot;
+mod instructions;
 mod interrupt;
 mod kv;
 mod login;
 mod machine;
 mod mapreduce;
+mod publish;
 mod raft;
 mod recorder;
 mod report;
 mod reshard;
 mod resp;
+mod soak;
 mod target;
 mod timer;
 mod wal;
@@ -62,8 +71,14 @@ enum Command {
     Raft(raft::RaftArgs),
     #[command(name = "mapreduce")]
     MapReduce(mapreduce::MapReduceArgs),
+    Compare(Box<compare::args::CompareArgs>),
+    Report(publish::ReportArgs),
+    Soak(soak::SoakArgs),
     /// What a shard on its way to another group costs
     Reshard(reshard::ReshardArgs),
+    /// Each hot path once, for bench/instructions.sh
+    #[command(hide = true)]
+    Instructions,
     #[command(hide = true)]
     RaftNode(raft::processes::NodeArgs),
 }
@@ -71,10 +86,14 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Kv(args) => kv::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => publish::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Wal(args) => wal::run(&args),
         Command::Raft(args) => raft::run(&args),
         Command::MapReduce(args) => mapreduce::run(&args),
         Command::Reshard(args) => reshard::run(&args),
+        Command::Instructions => instructions::run(),
         Command::RaftNode(args) => raft::processes::node(&args),
     };
     match outcome {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::thread::ScopedJoinHandle;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::workload::Phases;
@@ -14,6 +14,8 @@ use crate::workload::Phases;
 pub(crate) type Latencies = Histogram<u64>;
 
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+/// Parts of the measured time.
+pub(crate) const SLICES: usize = 10;
 
 /// An empty histogram.
 pub(crate) fn latencies() -> Latencies {
@@ -38,6 +40,8 @@ pub(crate) struct Recorder {
     pub(crate) disconnects: u64,
     /// Replies while CPU time was counted, whenever they were due.
     pub(crate) replies_in_window: u64,
+    /// Replies in each tenth of that time: whether it was a steady state.
+    pub(crate) slices: [u64; SLICES],
     /// When the last operation that counts was answered, on the run's clock.
     pub(crate) last_reply_ns: u64,
     /// Operations that were given up. Their latencies so far are in the histograms.
@@ -55,6 +59,7 @@ impl Recorder {
             redirects: 0,
             disconnects: 0,
             replies_in_window: 0,
+            slices: [0; SLICES],
             last_reply_ns: 0,
             unanswered: 0,
         }
@@ -64,6 +69,7 @@ impl Recorder {
     pub(crate) fn done(&mut self, phases: &Phases, open: bool, read: bool, intended_ns: u64, now_ns: u64) {
         if phases.counts(now_ns) {
             self.replies_in_window += 1;
+            self.slices[phases.slice(now_ns, SLICES)] += 1;
         }
         if phases.counts(if open { intended_ns } else { now_ns }) {
             self.last_reply_ns = self.last_reply_ns.max(now_ns);
@@ -127,8 +133,16 @@ impl Recorder {
         self.redirects += other.redirects;
         self.disconnects += other.disconnects;
         self.replies_in_window += other.replies_in_window;
+        self.slices.iter_mut().zip(other.slices).for_each(|(mine, theirs)| *mine += theirs);
         self.last_reply_ns = self.last_reply_ns.max(other.last_reply_ns);
         self.unanswered += other.unanswered;
+    }
+
+    /// How much more was answered in the second half of the measured time than in the first, of all that was.
+    pub(crate) fn drift(&self) -> f64 {
+        let half = |slices: &[u64]| slices.iter().sum::<u64>() as f64;
+        let (first, second) = (half(&self.slices[..SLICES / 2]), half(&self.slices[SLICES / 2..]));
+        (second - first) / (first + second).max(1.0)
     }
 
     /// Reads and writes together.
@@ -140,7 +154,7 @@ impl Recorder {
 }
 
 /// The percentiles of a histogram, in microseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Percentiles {
     /// Half were faster.
     pub(crate) p50: f64,
@@ -261,6 +275,19 @@ mod tests {
         let mut recorder = Recorder::new();
         recorder.gave_up(true, 5_000);
         assert_eq!((recorder.operations(), recorder.reads.len(), recorder.errors["unanswered"]), (0, 1, 1));
+    }
+
+    #[test]
+    fn drift_tells_a_steady_load_from_one_that_fades() {
+        let phases =
+            Phases { start: std::time::Instant::now(), measure_ns: 100, end_ns: 200, give_up_ns: 900 };
+        let mut steady = Recorder::new();
+        (0..1000).for_each(|now_ns| steady.done(&phases, false, false, now_ns, now_ns));
+        assert_eq!((steady.drift(), steady.replies_in_window), (0.0, 100));
+        let mut fading = steady;
+        (0..50).for_each(|_| fading.done(&phases, false, false, 100, 120));
+        assert!((fading.drift() + 1.0 / 3.0).abs() < 1e-9, "{}", fading.drift());
+        assert_eq!(Recorder::new().drift(), 0.0);
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Target {
         let phases = Phases::of(load, lead);
         let watch = || {
             if load.operations.fill {
-                return Ok(CpuUsed { servers: None, client: 0.0, foreign: 0.0 });
+                return Ok(CpuUsed::NONE);
             }
             interrupt.sleep_until(phases.instant(phases.measure_ns))?;
             let before = CpuReading::take(&self.pids);

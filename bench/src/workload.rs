@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use flotilla_runtime::SplitMix64;
-use serde::Serialize;
+use flotilla_runtime::random::mix;
+use serde::{Deserialize, Serialize};
 
-use crate::distribution::{Distribution, Zipfian};
+use crate::distribution::{Distribution, Keys};
 
 /// Bytes of every key: `key:` and twelve digits, as redis-benchmark has them.
 pub(crate) const KEY_BYTES: usize = 16;
@@ -21,6 +22,8 @@ pub(crate) struct Load {
     pub(crate) pipeline: usize,
     /// Arrivals a second, or none for a closed loop: as fast as the replies come.
     pub(crate) rate: Option<f64>,
+    /// Of an open loop: arrivals come in bursts.
+    pub(crate) bursts: Option<Bursts>,
     /// Event loops of the load generator.
     pub(crate) threads: usize,
     /// Not measured.
@@ -32,12 +35,16 @@ pub(crate) struct Load {
 /// Which operations, in which proportion.
 #[derive(Clone, Debug)]
 pub(crate) struct Operations {
+    /// The number of the first key.
+    pub(crate) first_key: u64,
     /// How many keys there are.
     pub(crate) keys: u64,
     /// How often each key is asked for.
     pub(crate) distribution: Distribution,
-    /// Percent of GETs; the others are SETs.
+    /// Percent of reads; the others are writes.
     pub(crate) reads_percent: u8,
+    /// What a read and a write are.
+    pub(crate) flavour: Flavour,
     /// Bytes of a value.
     pub(crate) value_bytes: usize,
     /// Where the sequence starts.
@@ -46,12 +53,42 @@ pub(crate) struct Operations {
     pub(crate) fill: bool,
 }
 
+/// What reads and writes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// GET and SET.
+    #[default]
+    Plain,
+    /// GET, and SET of a key that wasn't there.
+    Insert,
+    /// Up to a hundred keys in order with their values, and SET of a key that wasn't there.
+    Scan,
+    /// GET; a write is a GET and then a SET of the same key, and counts once, with the time of both.
+    ReadModifyWrite,
+}
+
+impl Flavour {
+    /// How many keys a scan from `key` returns at most: 1 to 100, as evenly as YCSB has it.
+    pub(crate) fn scan_limit(key: u64) -> u64 {
+        1 + mix(key) % 100
+    }
+}
+
+/// Arrivals that come in bursts: all of a period's in its first part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Bursts {
+    /// From one burst to the next.
+    pub(crate) period: Duration,
+    /// Which part of the period has all its arrivals, above 0 and at most 1.
+    pub(crate) duty: f64,
+}
+
 /// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Operation {
     /// The key's number.
     pub(crate) key: u64,
-    /// GET, or else SET.
+    /// A read, or else a write.
     pub(crate) read: bool,
 }
 
@@ -59,7 +96,11 @@ pub(crate) struct Operation {
 #[derive(Debug)]
 pub(crate) struct Source {
     operations: Operations,
-    zipfian: Option<Zipfian>,
+    keys: Keys,
+    /// Keys inserted so far, by this thread.
+    inserted: u64,
+    /// This thread's number, and how many there are.
+    thread: (u64, u64),
     random: SplitMix64,
     /// Filling: the next key, and the end.
     fill: std::ops::Range<u64>,
@@ -70,13 +111,11 @@ pub(crate) struct Source {
 impl Source {
     /// The sequence of thread `thread` out of `threads`.
     pub(crate) fn new(operations: &Operations, thread: usize, threads: usize) -> Self {
-        let zipfian = match operations.distribution {
-            Distribution::Zipfian { theta } => Some(Zipfian::new(operations.keys, theta)),
-            Distribution::Uniform => None,
-        };
         let part = |index: usize| operations.keys * index as u64 / threads as u64;
         Self {
-            zipfian,
+            keys: Keys::new(operations.distribution, operations.keys),
+            inserted: 0,
+            thread: (thread as u64, threads as u64),
             random: SplitMix64::new(
                 operations.seed.wrapping_add(thread as u64).wrapping_mul(0x2545_f491_4f6c_dd1d),
             ),
@@ -90,24 +129,27 @@ impl Source {
     pub(crate) fn next(&mut self) -> Option<Operation> {
         if self.operations.fill {
             let key = self.again.pop().or_else(|| self.fill.next())?;
-            return Some(Operation { key, read: false });
+            return Some(Operation { key: self.operations.first_key + key, read: false });
         }
-        let key = match &self.zipfian {
-            Some(zipfian) => zipfian.key(zipfian.rank(&mut self.random)),
-            None => self.random.below(self.operations.keys),
-        };
+        let inserts = matches!(self.operations.flavour, Flavour::Insert | Flavour::Scan);
+        let key = self.keys.next(&mut self.random, self.inserted * self.thread.1);
         let read = match self.operations.reads_percent {
             0 => false,
             100 => true,
             percent => self.random.below(100) < u64::from(percent),
         };
-        Some(Operation { key, read })
+        if inserts && !read {
+            let key = self.operations.keys + self.inserted * self.thread.1 + self.thread.0;
+            self.inserted += 1;
+            return Some(Operation { key: self.operations.first_key + key, read });
+        }
+        Some(Operation { key: self.operations.first_key + key, read })
     }
 
     /// An operation failed: a fill must do it again.
     pub(crate) fn give_back(&mut self, operation: Operation) {
         if self.operations.fill {
-            self.again.push(operation.key);
+            self.again.push(operation.key - self.operations.first_key);
         }
     }
 }
@@ -135,6 +177,7 @@ pub(crate) fn value(bytes: usize) -> Vec<u8> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
     rate: f64,
+    bursts: Option<Bursts>,
     /// Threads take turns, so that their arrivals interleave evenly.
     thread: usize,
     threads: usize,
@@ -144,13 +187,22 @@ impl Schedule {
     /// The arrivals of thread `thread` out of `threads`, which share `rate` a second.
     pub(crate) fn new(rate: f64, thread: usize, threads: usize) -> Self {
         assert!(rate > 0.0 && thread < threads);
-        Self { rate, thread, threads }
+        Self { rate, bursts: None, thread, threads }
+    }
+
+    /// The same arrivals on average, in bursts.
+    pub(crate) fn in_bursts(self, bursts: Option<Bursts>) -> Self {
+        Self { bursts, ..self }
     }
 
     /// Nanoseconds from the start to this thread's arrival number `index`.
     pub(crate) fn arrival_ns(&self, index: u64) -> u64 {
         let overall = index as f64 * self.threads as f64 + self.thread as f64;
-        (overall * 1e9 / self.rate) as u64
+        let even_ns = overall * 1e9 / self.rate;
+        let Some(bursts) = self.bursts else { return even_ns as u64 };
+        let period_ns = bursts.period.as_nanos() as f64;
+        let begun_ns = (even_ns / period_ns).floor() * period_ns;
+        (begun_ns + (even_ns - begun_ns) * bursts.duty) as u64
     }
 }
 
@@ -185,6 +237,13 @@ impl Phases {
         }
     }
 
+    /// Which of `parts` equal parts of the measured time `ns` is in.
+    pub(crate) fn slice(&self, ns: u64, parts: usize) -> usize {
+        let length_ns = (self.end_ns - self.measure_ns).max(1);
+        let part = ns.saturating_sub(self.measure_ns).saturating_mul(parts as u64) / length_ns;
+        (part as usize).min(parts - 1)
+    }
+
     /// Now on this clock.
     pub(crate) fn now_ns(&self) -> u64 {
         self.start.elapsed().as_nanos() as u64
@@ -202,18 +261,18 @@ impl Phases {
 }
 
 /// The load as it appears in the JSON report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LoadSummary {
-    loop_kind: &'static str,
-    clients: usize,
-    pipeline: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate: Option<f64>,
+    pub(crate) loop_kind: String,
+    pub(crate) clients: usize,
+    pub(crate) pipeline: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<f64>,
     threads: usize,
     keys: u64,
     distribution: String,
-    reads_percent: u8,
-    value_bytes: usize,
+    pub(crate) reads_percent: u8,
+    pub(crate) value_bytes: usize,
     warmup_seconds: f64,
     seconds: f64,
 }
@@ -221,7 +280,7 @@ pub(crate) struct LoadSummary {
 impl From<&Load> for LoadSummary {
     fn from(load: &Load) -> Self {
         Self {
-            loop_kind: if load.rate.is_some() { "open" } else { "closed" },
+            loop_kind: if load.rate.is_some() { "open" } else { "closed" }.to_owned(),
             clients: load.clients,
             pipeline: load.pipeline,
             rate: load.rate,
@@ -242,10 +301,12 @@ mod tests {
 
     fn operations() -> Operations {
         Operations {
+            first_key: 0,
             keys: 1000,
             distribution: Distribution::Uniform,
             reads_percent: 30,
             value_bytes: 64,
+            flavour: Flavour::Plain,
             seed: 1,
             fill: false,
         }
@@ -260,6 +321,35 @@ mod tests {
         );
         // No drift: the millionth arrival is where a million periods end, not a million roundings later.
         assert_eq!(Schedule::new(3.0, 0, 1).arrival_ns(3_000_000), 1_000_000 * 1_000_000_000);
+    }
+
+    #[test]
+    fn bursts_keep_the_rate_and_leave_gaps() {
+        let bursts = Bursts { period: Duration::from_secs(1), duty: 0.1 };
+        let schedule = Schedule::new(100.0, 0, 1).in_bursts(Some(bursts));
+        let arrivals: Vec<u64> = (0..300).map(|index| schedule.arrival_ns(index)).collect();
+        assert!(arrivals.is_sorted());
+        for second in 0..3 {
+            let begins = second * 1_000_000_000;
+            let inside = arrivals.iter().filter(|at| (begins..begins + 100_000_000).contains(*at)).count();
+            assert_eq!(inside, 100, "all of second {second} come in its first tenth");
+        }
+    }
+
+    #[test]
+    fn inserts_are_new_keys_and_all_threads_insert_others() {
+        let operations = Operations { flavour: Flavour::Insert, reads_percent: 50, ..operations() };
+        let mut inserted: Vec<u64> = Vec::new();
+        for thread in 0..3 {
+            let mut source = Source::new(&operations, thread, 3);
+            let drawn = (0..1000).map(|_| source.next().unwrap());
+            inserted.extend(drawn.filter(|it| !it.read).map(|it| it.key));
+        }
+        let count = inserted.len();
+        inserted.sort_unstable();
+        inserted.dedup();
+        assert_eq!(inserted.len(), count, "no key twice");
+        assert!(inserted.iter().all(|key| *key >= 1000));
     }
 
     #[test]

@@ -20,6 +20,24 @@ pub(crate) struct Pending {
     pub(crate) operation: Operation,
     /// How many `MOVED` it has followed.
     pub(crate) redirects: u8,
+    /// It reads before it writes, and has read.
+    pub(crate) fetched: bool,
+}
+
+impl Pending {
+    /// Not sent yet.
+    pub(crate) fn new(intended_ns: u64, operation: Operation) -> Self {
+        Self { intended_ns, operation, redirects: 0, fetched: false }
+    }
+}
+
+/// What the next reply of a connection answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Awaited {
+    /// A request.
+    Operation(Pending),
+    /// `WAIT`: the writes before it are done once it is answered.
+    Replicas,
 }
 
 /// Receive space a connection starts with: more than a pipeline of small replies.
@@ -33,7 +51,11 @@ pub(crate) struct Connection {
     /// Where it goes.
     pub(crate) address: SocketAddr,
     /// Requests without their reply, in order.
-    pub(crate) pending: VecDeque<Pending>,
+    pub(crate) pending: VecDeque<Awaited>,
+    /// Writes that the server has, and perhaps not yet its replicas.
+    pub(crate) unconfirmed: Vec<Pending>,
+    /// Writes were sent since the last `WAIT`.
+    pub(crate) owes_wait: bool,
     /// Requests not yet written.
     pub(crate) out: Vec<u8>,
     /// In the list of connections with something to write.
@@ -54,6 +76,8 @@ impl Connection {
             client,
             address,
             pending: VecDeque::new(),
+            unconfirmed: Vec::new(),
+            owes_wait: false,
             out: Vec::new(),
             dirty: false,
             socket: None,
@@ -81,13 +105,19 @@ impl Connection {
     }
 
     /// Forgets the socket and everything on its way; the requests without reply are handed back.
-    pub(crate) fn close(&mut self) -> VecDeque<Pending> {
+    pub(crate) fn close(&mut self) -> Vec<Pending> {
         self.socket = None;
         self.writable = false;
         self.out.clear();
         self.written = 0;
         self.filled = 0;
-        std::mem::take(&mut self.pending)
+        self.owes_wait = false;
+        let mut lost = std::mem::take(&mut self.unconfirmed);
+        lost.extend(self.pending.drain(..).filter_map(|awaited| match awaited {
+            Awaited::Operation(pending) => Some(pending),
+            Awaited::Replicas => None,
+        }));
+        lost
     }
 
     /// The system says it can be written to: connected, or room again.

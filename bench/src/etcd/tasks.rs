@@ -8,6 +8,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
+use tonic::Status;
 
 use super::wire::{Client, PutRequest, RangeRequest};
 use super::{EtcdCluster, runtime};
@@ -15,7 +16,7 @@ use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
 use crate::recorder::Recorder;
 use crate::timer::Timer;
-use crate::workload::{KEY_BYTES, Load, Operation, Phases, Schedule, Source, key_into, value};
+use crate::workload::{Flavour, KEY_BYTES, Load, Operation, Phases, Schedule, Source, key_into, value};
 
 /// How long a task rests after an error.
 const REST: Duration = Duration::from_millis(10);
@@ -26,6 +27,7 @@ const TICK: Duration = Duration::from_millis(50);
 struct Thread {
     phases: Phases,
     fill: bool,
+    flavour: Flavour,
     value: Vec<u8>,
     source: RefCell<Source>,
     recorder: RefCell<Recorder>,
@@ -52,10 +54,11 @@ pub(super) fn run(
     let state = Rc::new(Thread {
         phases,
         fill: load.operations.fill,
+        flavour: load.operations.flavour,
         value: value(load.operations.value_bytes),
         source: RefCell::new(Source::new(&load.operations, thread, load.threads)),
         recorder: RefCell::new(Recorder::new()),
-        schedule: load.rate.map(|rate| Schedule::new(rate, thread, load.threads)),
+        schedule: load.rate.map(|rate| Schedule::new(rate, thread, load.threads).in_bursts(load.bursts)),
         next: Cell::new(0),
         due: Semaphore::new(0),
         in_flight: RefCell::new(vec![None; tasks]),
@@ -103,10 +106,7 @@ impl Thread {
             self.in_flight.borrow_mut()[task] = Some((intended_ns, operation));
             let mut key = vec![0; KEY_BYTES];
             key_into(&mut key, operation.key);
-            let outcome = match operation.read {
-                true => client.range(RangeRequest { key }).await.map(|range| range.kvs.is_empty()),
-                false => client.put(PutRequest { key, value: self.value.clone() }).await.map(|_| false),
-            };
+            let outcome = self.call(&mut client, operation, key).await;
             let now_ns = self.phases.now_ns();
             self.in_flight.borrow_mut()[task] = None;
             let counts = self.phases.counts(if self.schedule.is_some() { intended_ns } else { now_ns });
@@ -125,6 +125,22 @@ impl Thread {
                 }
             }
         }
+    }
+
+    /// Whether it found nothing, where it looked.
+    async fn call(&self, client: &mut Client, operation: Operation, key: Vec<u8>) -> Result<bool, Status> {
+        if operation.read {
+            let range = match self.flavour {
+                Flavour::Scan => RangeRequest::from(key, Flavour::scan_limit(operation.key) as i64),
+                _ => RangeRequest::one(key),
+            };
+            return client.range(range).await.map(|range| range.kvs.is_empty());
+        }
+        let mut missed = false;
+        if self.flavour == Flavour::ReadModifyWrite {
+            missed = client.range(RangeRequest::one(key.clone())).await?.kvs.is_empty();
+        }
+        client.put(PutRequest { key, value: self.value.clone() }).await.map(|_| missed)
     }
 
     /// When the next request starts, or was meant to; none at the end.

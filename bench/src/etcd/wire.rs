@@ -21,11 +21,28 @@ pub(crate) struct PutRequest {
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct PutResponse {}
 
-/// `etcdserverpb.RangeRequest` of one key. `serializable` is left out and so false: the read is linearizable.
+/// `etcdserverpb.RangeRequest` of one key, or of so many from it on. `serializable` is left out and so false: the read is linearizable.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RangeRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) key: Vec<u8>,
+    /// Empty for one key; a zero byte for all that follow.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) range_end: Vec<u8>,
+    #[prost(int64, tag = "3")]
+    pub(crate) limit: i64,
+}
+
+impl RangeRequest {
+    /// Of one key.
+    pub(crate) fn one(key: Vec<u8>) -> Self {
+        Self { key, range_end: Vec::new(), limit: 0 }
+    }
+
+    /// Of so many keys, in order, from `key` on.
+    pub(crate) fn from(key: Vec<u8>, limit: i64) -> Self {
+        Self { key, range_end: vec![0], limit }
+    }
 }
 
 /// `etcdserverpb.RangeResponse`
@@ -165,6 +182,8 @@ mod tests {
     fn messages_have_etcds_bytes() {
         let put = PutRequest { key: b"k".to_vec(), value: b"v".to_vec() };
         assert_eq!(put.encode_to_vec(), b"\x0a\x01k\x12\x01v");
+        assert_eq!(RangeRequest::one(b"k".to_vec()).encode_to_vec(), b"\x0a\x01k");
+        assert_eq!(RangeRequest::from(b"k".to_vec(), 9).encode_to_vec(), b"\x0a\x01k\x12\x01\x00\x18\x09");
         // A range response with header (1), one pair (2) of key (1), version (4) and value (5), and count (4).
         let wire = b"\x0a\x02\x10\x07\x12\x08\x0a\x01k\x20\x01\x2a\x01v\x20\x01";
         let range = RangeResponse::decode(&wire[..]).unwrap();

@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cpu::CpuUsed;
 use crate::recorder::{Latencies, Percentiles, Recorder, median};
-use crate::workload::{Load, LoadSummary};
+use crate::workload::{KEY_BYTES, Load, LoadSummary};
 
 /// One round.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Round {
     pub(crate) operations: u64,
     pub(crate) operations_per_second: f64,
     pub(crate) latency_us: Percentiles,
     /// Only where the load mixes both.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) read_latency_us: Option<Percentiles>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) write_latency_us: Option<Percentiles>,
     pub(crate) errors: BTreeMap<String, u64>,
     pub(crate) misses: u64,
@@ -30,6 +30,14 @@ pub(crate) struct Round {
     pub(crate) client_cpu_share: f64,
     /// Of the whole machine: what neither the target nor the load generator used.
     pub(crate) foreign_cpu_share: f64,
+    /// Of the whole machine: what the hypervisor gave to others.
+    pub(crate) stolen_cpu_share: f64,
+    /// How much more was answered in the second half than in the first, of all that was: 0 is a steady state.
+    pub(crate) drift: f64,
+    /// Bytes that all server processes had written to disks, for each byte of keys and values that clients wrote.
+    pub(crate) written_per_byte: Option<f64>,
+    /// Memory that all server processes hold afterwards.
+    pub(crate) memory_bytes: Option<u64>,
 }
 
 impl Round {
@@ -45,6 +53,10 @@ impl Round {
         let mixed = !recorder.reads.is_empty() && !recorder.writes.is_empty();
         let per_100k = |cpu: f64| cpu * 1e5 / recorder.replies_in_window as f64;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        // Counted as the CPU time is: while the load lasts.
+        let writes =
+            recorder.writes.len() as f64 / all.len().max(1) as f64 * recorder.replies_in_window as f64;
+        let stored = writes * (KEY_BYTES + load.operations.value_bytes) as f64;
         Self {
             operations,
             operations_per_second: operations as f64 / answered.max(seconds),
@@ -59,6 +71,10 @@ impl Round {
             client_cpu_s_per_100k: per_100k(used.client),
             client_cpu_share: used.client / seconds,
             foreign_cpu_share: used.foreign / seconds / cpus,
+            stolen_cpu_share: used.stolen / seconds / cpus,
+            drift: recorder.drift(),
+            written_per_byte: used.written.filter(|_| writes >= 1.0).map(|bytes| bytes as f64 / stored),
+            memory_bytes: used.resident,
         }
     }
 
@@ -69,7 +85,7 @@ impl Round {
 }
 
 /// The median over rounds, field by field.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Median {
     pub(crate) operations_per_second: f64,
     pub(crate) latency_us: Percentiles,
@@ -99,16 +115,22 @@ impl Outcome {
     pub(crate) fn push(&mut self, recorder: &Recorder, round: Round) {
         self.latencies += recorder.all();
         self.rounds.push(round);
-        let rounds = &self.rounds;
+        self.median = Some(Median::of(&self.rounds));
+    }
+}
+
+impl Median {
+    /// Of at least one round.
+    pub(crate) fn of(rounds: &[Round]) -> Self {
         let latencies: Vec<Percentiles> = rounds.iter().map(|round| round.latency_us).collect();
         let servers: Option<Vec<f64>> = rounds.iter().map(|round| round.server_cpu_s_per_100k).collect();
-        self.median = Some(Median {
+        Self {
             operations_per_second: median(rounds.iter().map(|round| round.operations_per_second)),
             latency_us: Percentiles::median(&latencies),
             server_cpu_s_per_100k: servers.map(median),
             client_cpu_s_per_100k: median(rounds.iter().map(|round| round.client_cpu_s_per_100k)),
             foreign_cpu_share: median(rounds.iter().map(|round| round.foreign_cpu_share)),
-        });
+        }
     }
 }
 
@@ -125,19 +147,21 @@ mod tests {
     use crate::machine::Machine;
     use crate::recorder::latencies;
     use crate::report::{Report, SCHEMA};
-    use crate::workload::{Operations, Phases};
+    use crate::workload::{Flavour, Operations, Phases};
 
     fn load() -> Load {
         let operations = Operations {
+            first_key: 0,
             keys: 10,
             distribution: Distribution::Uniform,
             reads_percent: 0,
+            flavour: Flavour::Plain,
             value_bytes: 64,
             seed: 1,
             fill: false,
         };
         let (warmup, seconds) = (Duration::from_secs(1), Duration::from_secs(2));
-        Load { operations, clients: 1, pipeline: 1, rate: None, threads: 1, warmup, seconds }
+        Load { operations, clients: 1, pipeline: 1, rate: None, bursts: None, threads: 1, warmup, seconds }
     }
 
     /// Two rounds of `operations` SETs of 300 us.
@@ -164,7 +188,8 @@ mod tests {
             for _ in 0..operations {
                 recorder.done(&phases, false, false, 2_000_000_000, 2_000_300_000);
             }
-            let used = CpuUsed { servers: Some(0.5), client: 0.1, foreign: 0.0 };
+            let used =
+                CpuUsed { servers: Some(0.5), client: 0.1, written: Some(operations * 160), ..CpuUsed::NONE };
             outcome.push(&recorder, Round::new(&recorder, used, &load));
         }
         outcome
@@ -209,6 +234,7 @@ mod tests {
         }
         let median = &result["median"];
         assert_eq!(median["operations_per_second"], 1_500.0);
+        assert_eq!(result["rounds"][0]["written_per_byte"], 2.0);
         assert!((median["server_cpu_s_per_100k"].as_f64().unwrap() - 0.5 * 1e5 / 3_000.0).abs() < 1e-6);
         for key in ["p50", "p90", "p99", "p99_9", "p99_99", "max", "mean"] {
             let value = median["latency_us"][key].as_f64().unwrap();

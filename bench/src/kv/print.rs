@@ -139,7 +139,7 @@ fn each(rounds: &[f64]) -> String {
 }
 
 /// Microseconds for people.
-fn time(us: f64) -> String {
+pub(crate) fn time(us: f64) -> String {
     match us {
         us if us < 1_000.0 => format!("{us:.0} us"),
         us if us < 100_000.0 => format!("{:.2} ms", us / 1e3),
@@ -148,7 +148,8 @@ fn time(us: f64) -> String {
     }
 }
 
-fn rate(per_second: f64) -> String {
+/// Operations a second for people.
+pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         it if it < 1_000.0 => format!("{it:.0}"),
         it if it < 1_000_000.0 => format!("{:.1}k", it / 1e3),
@@ -156,6 +157,7 @@ fn rate(per_second: f64) -> String {
     }
 }
 
-fn number(value: f64) -> String {
+/// A number for people.
+pub(crate) fn number(value: f64) -> String {
     if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
 }

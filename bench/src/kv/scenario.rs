@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use super::args::KvArgs;
 use crate::distribution::Distribution;
-use crate::workload::{Load, Operations};
+use crate::workload::{Flavour, Load, Operations};
 
 /// A load with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,9 +94,11 @@ fn load(args: &KvArgs, shape: &Shape) -> Load {
     let default = |quick: f64, full: f64| Duration::from_secs_f64(if args.quick { quick } else { full });
     Load {
         operations: Operations {
+            first_key: 0,
             keys: args.keys.unwrap_or(if args.quick { 10_000 } else { 100_000 }),
             distribution: args.distribution,
             reads_percent: shape.reads_percent,
+            flavour: Flavour::Plain,
             value_bytes: args.value_bytes,
             seed: 1,
             fill: false,
@@ -104,6 +106,7 @@ fn load(args: &KvArgs, shape: &Shape) -> Load {
         clients: shape.clients,
         pipeline: shape.pipeline,
         rate: shape.rate,
+        bursts: None,
         threads: args.threads,
         warmup: args.warmup.unwrap_or_else(|| default(0.15, 1.0)),
         seconds: args.seconds.unwrap_or_else(|| default(0.55, 5.0)),

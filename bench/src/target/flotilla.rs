@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 
 use super::process::{Ports, Process, find};
@@ -102,6 +103,13 @@ impl Starting {
     /// Ends the node at `place` with SIGKILL.
     pub(crate) fn kill(&mut self, place: usize) {
         self.processes[place].kill();
+    }
+
+    /// Sends a signal to the node at `place`.
+    pub(crate) fn signal(&self, place: usize, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.processes[place].pid()).ok().and_then(Pid::from_raw);
+        let sent = pid.map_or(Err(rustix::io::Errno::SRCH), |pid| kill_process(pid, signal));
+        sent.map_err(|error| BenchError::io("signalling a node")(error.into()))
     }
 
     /// Starts it again, and waits until it serves.

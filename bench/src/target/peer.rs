@@ -17,7 +17,11 @@ use crate::resp::Reply;
 
 const ETCD: &str = include_str!("../../peers/etcd.sh");
 const REDIS: &str = include_str!("../../peers/redis.sh");
+const NAIVE: &str = include_str!("../../peers/naive.sh");
+const NAIVE_NODES: u16 = 3;
 const ETCD_MEMBERS: u16 = 3;
+/// Of Redis, where it has any.
+const REPLICAS: u16 = 2;
 /// How long a peer may take from start to serving. etcd's first election can take two election timeouts.
 const START_MAX: Duration = Duration::from_secs(30);
 
@@ -30,6 +34,12 @@ pub(crate) enum Peer {
     Redis,
     /// One server without persistence
     RedisNone,
+    /// One server, append-only file with a sync every second
+    RedisEverysec,
+    /// A server and two replicas, each with fsync always; a write is done when `WAIT 2` is answered
+    RedisWait,
+    /// Three nodes of the labs' design as their handout suggests it (bench/naive). Slow: give few --keys
+    Naive,
 }
 
 impl Peer {
@@ -39,14 +49,58 @@ impl Peer {
             Self::Etcd => "etcd",
             Self::Redis => "redis",
             Self::RedisNone => "redis-none",
+            Self::RedisEverysec => "redis-everysec",
+            Self::RedisWait => "redis-wait",
+            Self::Naive => "naive",
+        }
+    }
+
+    /// The script that installs it, as a file name and as text.
+    pub(crate) fn script(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Etcd => ("etcd.sh", ETCD),
+            Self::Redis | Self::RedisNone | Self::RedisEverysec | Self::RedisWait => ("redis.sh", REDIS),
+            Self::Naive => ("naive.sh", NAIVE),
+        }
+    }
+
+    /// What a reply to a write promises.
+    pub(crate) fn durability(self) -> &'static str {
+        match self {
+            Self::Etcd => "replicated to a majority of 3 members, fsync before the reply",
+            Self::Naive => {
+                "replicated to a majority of 3 nodes, whose whole state is written and synced before the reply"
+            }
+            Self::Redis => "one server, not replicated, fsync before the reply",
+            Self::RedisNone => "none",
+            Self::RedisEverysec => {
+                "one server, not replicated, fsync once a second: a crash loses up to about a second"
+            }
+            Self::RedisWait => {
+                "fsync on the primary before the reply; in the memory of 2 replicas before WAIT is answered, whose own \
+                 fsync isn't waited for; a failover can lose it"
+            }
+        }
+    }
+
+    /// Servers of it.
+    pub(crate) fn nodes(self) -> u16 {
+        match self {
+            Self::Etcd => ETCD_MEMBERS,
+            Self::RedisWait => 1 + REPLICAS,
+            Self::Naive => NAIVE_NODES,
+            _ => 1,
         }
     }
 
     /// An error that says how to install it, if it isn't.
     pub(crate) fn installed(self) -> Result<()> {
+        if self == Self::Naive {
+            return naive_program().map(drop);
+        }
         let (program, script) = match self {
             Self::Etcd => ("etcd", "bench/peers/etcd.sh"),
-            Self::Redis | Self::RedisNone => ("redis-server", "bench/peers/redis.sh"),
+            _ => ("redis-server", "bench/peers/redis.sh"),
         };
         match find(Path::new(program)) {
             Some(_) => Ok(()),
@@ -99,16 +153,56 @@ pub(crate) fn start(
                 addresses.push(format!("127.0.0.1:{client_port}"));
             }
         }
-        Peer::Redis | Peer::RedisNone => {
-            let port = ports.take(1)?.to_string();
-            let durability = if peer == Peer::Redis { "always" } else { "none" };
-            let arguments: [&OsStr; 3] = [folder.as_ref(), port.as_ref(), durability.as_ref()];
-            let log: PathBuf = folder.join("redis.log");
-            processes.push(Process::start(peer.name(), script("redis.sh", REDIS, &arguments), log)?);
-            addresses.push(format!("127.0.0.1:{port}"));
+        Peer::Naive => {
+            let program = naive_program()?;
+            let ports: Vec<(u16, u16)> =
+                (0..NAIVE_NODES).map(|_| Ok((ports.take(1)?, ports.take(1)?))).collect::<Result<_>>()?;
+            let peer_ports = ports.iter().map(|(_, port)| port.to_string()).collect::<Vec<_>>().join(",");
+            for (id, (client_port, _)) in ports.iter().enumerate() {
+                let name = format!("naive-{id}");
+                let mut command = dying_with_us(program.as_os_str());
+                command.arg(id.to_string()).arg(folder.join(&name));
+                command.args([&client_port.to_string(), &peer_ports]);
+                processes.push(Process::start(&name, command, folder.join(format!("{name}.log")))?);
+                addresses.push(format!("127.0.0.1:{client_port}"));
+            }
+        }
+        Peer::Redis | Peer::RedisNone | Peer::RedisEverysec | Peer::RedisWait => {
+            let durability = match peer {
+                Peer::RedisNone => "none",
+                Peer::RedisEverysec => "everysec",
+                _ => "always",
+            };
+            let mut primary = None;
+            for number in 0..peer.nodes() {
+                let port = ports.take(1)?.to_string();
+                let data = folder.join(number.to_string());
+                std::fs::create_dir_all(&data)
+                    .map_err(BenchError::io(format!("creating {}", data.display())))?;
+                let mut arguments: Vec<&OsStr> = vec![data.as_ref(), port.as_ref(), durability.as_ref()];
+                arguments.extend(primary.as_deref().map(OsStr::new));
+                let log: PathBuf = folder.join(format!("redis-{number}.log"));
+                let name = format!("{} {number}", peer.name());
+                processes.push(Process::start(&name, script("redis.sh", REDIS, &arguments), log)?);
+                // Clients talk to the primary alone.
+                if primary.is_none() {
+                    addresses.push(format!("127.0.0.1:{port}"));
+                    primary = Some(port);
+                }
+            }
         }
     }
     Ok(Starting { peer, processes, addresses, connections_max })
+}
+
+/// Where its script puts it: beside the programs of this workspace.
+fn naive_program() -> Result<PathBuf> {
+    let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
+    let mut places = own.ancestors().map(|folder| folder.join("peers/release/naive-kv"));
+    places.find(|place| place.exists()).ok_or_else(|| BenchError::Missing {
+        program: "naive-kv".to_owned(),
+        hint: ": bench/peers/naive.sh builds it".to_owned(),
+    })
 }
 
 /// `sh -c SCRIPT NAME start ARGUMENTS…`: the script ends in `exec`, so the process is the server itself.
@@ -135,16 +229,11 @@ impl Starting {
             }
             interrupt.sleep_until(Instant::now() + Duration::from_millis(20))?;
         };
-        let durability = match self.peer {
-            Peer::Etcd => "replicated to a majority of 3 members, fsync before the reply",
-            Peer::Redis => "one server, not replicated, fsync before the reply",
-            Peer::RedisNone => "none",
-        };
         Ok(Target {
             name: self.peer.name().to_owned(),
             is_subject: false,
             version,
-            durability: durability.to_owned(),
+            durability: self.peer.durability().to_owned(),
             pids: self.processes.iter().map(Process::pid).collect(),
             driver,
             processes: self.processes,
@@ -159,7 +248,24 @@ impl Starting {
                 (Driver::Etcd(cluster), version)
             }));
         }
-        let Ok(map) = SlotMap::discover(&self.addresses, true) else { return Ok(None) };
+        let found = match self.peer {
+            // Only the one that leads takes a write.
+            Peer::Naive => {
+                let each = self.addresses.iter().map(std::slice::from_ref);
+                each.filter_map(|address| SlotMap::discover(address, true).ok())
+                    .find(|map| map.probe().is_ok())
+            }
+            _ => SlotMap::discover(&self.addresses, true).ok(),
+        };
+        let Some(mut map) = found else { return Ok(None) };
+        if self.peer == Peer::RedisWait {
+            map.wait = usize::from(REPLICAS);
+            let wait: [&[u8]; 3] = [b"WAIT", b"2", b"100"];
+            let synced = |reply: &Reply<'_>| *reply == Reply::Integer(i64::from(REPLICAS));
+            if !matches!(ask(map.route().nodes[0], &wait, synced), Ok(true)) {
+                return Ok(None);
+            }
+        }
         let version = ask(map.route().nodes[0], &[b"INFO", b"server"], |reply| match reply {
             Reply::Bulk(Some(text)) => String::from_utf8_lossy(text)
                 .lines()

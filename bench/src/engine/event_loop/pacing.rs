@@ -88,7 +88,7 @@ impl EventLoop<'_> {
         }
         for _ in 0..self.shared.load.pipeline {
             let Some(operation) = self.source.next() else { break };
-            self.start(index, Pending { intended_ns: now_ns, operation, redirects: 0 });
+            self.start(index, Pending::new(now_ns, operation));
         }
     }
 
@@ -104,7 +104,7 @@ impl EventLoop<'_> {
             arrivals.next += 1;
             let Some(operation) = self.source.next() else { return };
             self.clients[index].queued = false;
-            self.start(index, Pending { intended_ns, operation, redirects: 0 });
+            self.start(index, Pending::new(intended_ns, operation));
             self.go_on(index, now_ns);
         }
     }

@@ -1,0 +1,167 @@
+//! The command line of `flotilla-bench compare`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum, value_parser};
+
+use crate::error::{BenchError, Result};
+use crate::kv::args::{at_least_one, seconds};
+use crate::target::peer::Peer;
+
+/// Flotilla beside the systems people use today: the same work, in one run, with intervals
+///
+/// Installs the peers if need be, starts everything, puts the same loads on each in turn, round after round, and writes one
+/// JSON file with all that was seen: `flotilla-bench report` makes a page of it. docs/benchmarking.md has the method.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  flotilla-bench compare kv --quick
+  flotilla-bench compare kv --minutes 10 --out results             what the README's tables are made of
+  flotilla-bench compare kv --sets ycsb,mixes --peers etcd,redis
+  flotilla-bench compare all --strict --out results
+  flotilla-bench report results")]
+pub(crate) struct CompareArgs {
+    /// What is compared
+    #[arg(value_enum, default_value_t = What::Kv)]
+    pub(crate) what: What,
+    /// Where the result goes: a folder, made if need be
+    #[arg(long, value_name = "DIR", default_value = "bench-results", help_heading = "Output")]
+    pub(crate) out: PathBuf,
+    /// Refuse to measure on a noisy machine, and to write a noisy result, instead of marking it
+    #[arg(long, help_heading = "Output")]
+    pub(crate) strict: bool,
+    /// Print the result file instead of tables
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+
+    /// Systems to compare with [default: all but naive]
+    #[arg(long, value_name = "PEER[,PEER…]", value_delimiter = ',', help_heading = "What is measured")]
+    pub(crate) peers: Option<Vec<Peer>>,
+    /// Don't install peers that are missing; measure without them
+    #[arg(long, help_heading = "What is measured")]
+    pub(crate) no_install: bool,
+    /// The flotilla program [default: the one beside this program]
+    #[arg(long, value_name = "PATH", help_heading = "What is measured")]
+    pub(crate) flotilla: Option<PathBuf>,
+    /// Cores of each of Flotilla's nodes
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
+    #[arg(help_heading = "What is measured")]
+    pub(crate) cores: u16,
+    /// Where servers keep their data: a folder on a real disk, in which a temporary one is made [default: here]
+    #[arg(long, help_heading = "What is measured")]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// Which loads on key/value stores
+    #[arg(long, value_name = "SET[,SET…]", value_delimiter = ',', default_value = "grid,curves")]
+    #[arg(value_enum, help_heading = "Loads")]
+    pub(crate) sets: Vec<Set>,
+    /// Of the grid: numbers of clients [default: 1,16,64,256; 1,64 with --quick]
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', value_parser = at_least_one)]
+    #[arg(help_heading = "Loads")]
+    pub(crate) clients: Option<Vec<usize>>,
+    /// Of the grid: requests that each client keeps in flight [default: 1,16]
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', value_parser = at_least_one)]
+    #[arg(help_heading = "Loads")]
+    pub(crate) pipeline: Option<Vec<usize>>,
+    /// Of the grid: bytes of a value [default: 64,1024; 64 with --quick]
+    #[arg(long, value_name = "N[,N…]", value_delimiter = ',', value_parser = at_least_one)]
+    #[arg(help_heading = "Loads")]
+    pub(crate) value_bytes: Option<Vec<usize>>,
+    /// How many keys there are [default: 100000; 10000 with --quick]
+    #[arg(long, value_parser = value_parser!(u64).range(1..=1_000_000_000), help_heading = "Loads")]
+    pub(crate) keys: Option<u64>,
+
+    /// Everything in about a minute: two rounds of short turns, for a first look
+    #[arg(long, help_heading = "Measuring")]
+    pub(crate) quick: bool,
+    /// Spend about so many minutes: sets how long each load runs
+    #[arg(long, conflicts_with_all = ["quick", "seconds", "warmup"], help_heading = "Measuring")]
+    pub(crate) minutes: Option<f64>,
+    /// How long each load is measured, in each round [default: 1; 0.25 with --quick]
+    #[arg(long, value_parser = seconds, help_heading = "Measuring")]
+    pub(crate) seconds: Option<Duration>,
+    /// How long each load runs before it is measured [default: 0.4; 0.1 with --quick]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Measuring")]
+    pub(crate) warmup: Option<Duration>,
+    /// Rounds over everything: what drifts, drifts for all [default: 5; 2 with --quick]
+    #[arg(long, value_parser = value_parser!(u16).range(1..=1000), help_heading = "Measuring")]
+    pub(crate) rounds: Option<u16>,
+}
+
+/// What can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// Key/value stores: etcd, and Redis in its modes of durability
+    Kv,
+    /// The write-ahead log: raft-engine, the disk itself
+    Wal,
+    /// Agreement: raft-rs, openraft
+    Raft,
+    /// Whole MapReduce jobs: GNU tools, ripgrep, DuckDB, PySpark
+    #[value(name = "mapreduce")]
+    MapReduce,
+    /// One after the other
+    All,
+}
+
+/// Loads that belong together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Set {
+    /// SET and GET, by clients, pipeline and bytes of a value
+    Grid,
+    /// Open loops at fractions of each system's own peak
+    Curves,
+    /// YCSB's core workloads A to F
+    Ycsb,
+    /// As memtier_benchmark has them; hot keys; large values
+    Mixes,
+    /// Writes that arrive in bursts
+    Bursts,
+    /// The grid also on a Flotilla cluster of 64 groups
+    Groups,
+}
+
+impl Set {
+    /// As in a result file.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Grid => "grid",
+            Self::Curves => "curves",
+            Self::Ycsb => "ycsb",
+            Self::Mixes => "mixes",
+            Self::Bursts => "bursts",
+            Self::Groups => "groups",
+        }
+    }
+}
+
+impl CompareArgs {
+    /// What clap can't see.
+    pub(crate) fn check(&self) -> Result<()> {
+        let usage = |text: &str| Err(BenchError::Usage(text.to_owned()));
+        if self.minutes.is_some_and(|minutes| !(minutes > 0.0 && minutes <= 10_000.0)) {
+            return usage("--minutes is a number above 0");
+        }
+        if self.seconds.is_some_and(|seconds| seconds.is_zero()) {
+            return usage("--seconds is above 0");
+        }
+        let most = |numbers: &Option<Vec<usize>>| numbers.iter().flatten().copied().max().unwrap_or(1);
+        if most(&self.clients).saturating_mul(most(&self.pipeline)) > 1 << 20 {
+            return usage("--clients times --pipeline is at most 1048576");
+        }
+        if most(&self.value_bytes) > 1 << 20 {
+            return usage("--value-bytes is at most 1048576: etcd takes no more than 1.5 MiB");
+        }
+        Ok(())
+    }
+
+    /// Whether `set` was asked for.
+    pub(crate) fn has(&self, set: Set) -> bool {
+        self.sets.contains(&set)
+    }
+
+    /// Rounds over everything.
+    pub(crate) fn rounds(&self) -> u16 {
+        self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
+    }
+}

@@ -1,0 +1,242 @@
+//! `compare kv`: everything is started, filled, and then put under each load in turn, round after round.
+//!
+//! ```text
+//! round 1   cell 1: a b c d   cell 2: a b c d   …   floors
+//! round 2   cell 1: b c d a   cell 2: b c d a   …   floors        a, b, c, d: the targets
+//! ```
+//!
+//! A ratio is taken within a round and a cell, between turns that are seconds apart.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::args::{CompareArgs, Set};
+use super::loads::{self, Planned, Times};
+use super::noise::Noise;
+use super::result::{Cell, ResultFile, SCHEMA, TargetInfo, compared, quantiles};
+use crate::error::{BenchError, Result};
+use crate::floor::{self, RoundFloors};
+use crate::interrupt::Interrupt;
+use crate::kv::outcome::{Median, Round};
+use crate::kv::print::{rate, time};
+use crate::machine::Machine;
+use crate::recorder::{Latencies, latencies};
+use crate::report::{command_line, note};
+use crate::target::Target;
+use crate::target::flotilla::{self, Shape};
+use crate::target::peer::{self, Peer};
+use crate::target::process::Ports;
+use crate::workload::{Load, LoadSummary};
+
+/// Groups of the second Flotilla cluster, where there is one.
+const MANY_GROUPS: u16 = 64;
+/// Opening connections, waiting for the last replies, and floors take about so much of a turn.
+const BETWEEN: Duration = Duration::from_millis(60);
+/// Starting and filling, of a run that is to take so many minutes.
+const BEFORE: f64 = 0.1;
+/// Of a turn.
+const WARMUP_SHARE: f64 = 0.25;
+
+/// A cell while it grows.
+struct Growing {
+    rounds: Vec<Round>,
+    latencies: Latencies,
+}
+
+/// Runs it.
+pub(super) fn run(args: &CompareArgs, interrupt: &Interrupt) -> Result<ResultFile> {
+    let from = Instant::now();
+    let folder = crate::kv::folder(args.dir.as_deref())?;
+    floor::sync(folder.path(), Duration::ZERO, interrupt)?;
+    let targets = start(args, folder.path(), interrupt)?;
+    let planned = loads::plan(args, times(args, targets.len()));
+    for fill in loads::fills(&planned) {
+        for target in &targets {
+            note(&format!(
+                "filling {} with {} keys of {} B",
+                target.name, fill.operations.keys, fill.operations.value_bytes
+            ));
+            let (recorder, _) = target.run(&fill, interrupt)?;
+            if recorder.operations() < fill.operations.keys {
+                return Err(BenchError::Failed {
+                    scenario: "fill".to_owned(),
+                    target: target.name.clone(),
+                    reason: format!("wrote {} keys; errors: {:?}", recorder.operations(), recorder.errors),
+                });
+            }
+        }
+    }
+    let (cells, floors) = rounds(args, &targets, &planned, folder.path(), interrupt)?;
+    let subject = targets.first().map_or("", |target| target.name.as_str());
+    Ok(ResultFile {
+        schema: SCHEMA.to_owned(),
+        what: "kv".to_owned(),
+        command: command_line(),
+        unix_seconds: super::unix_seconds(),
+        elapsed_seconds: from.elapsed().as_secs_f64(),
+        source: super::source(),
+        machine: Machine::of(folder.path()),
+        targets: targets.iter().map(info).collect(),
+        noise: Noise::of(&cells, &floors),
+        floors,
+        ratios: compared(subject, &cells),
+        cells,
+        detail: Value::Null,
+    })
+}
+
+/// The peers that were asked for, each once.
+pub(super) fn peers(args: &CompareArgs) -> Vec<Peer> {
+    let all = [Peer::Etcd, Peer::RedisNone, Peer::RedisEverysec, Peer::Redis, Peer::RedisWait];
+    let mut peers = Vec::new();
+    for peer in args.peers.clone().unwrap_or_else(|| all.to_vec()) {
+        if !peers.contains(&peer) {
+            peers.push(peer);
+        }
+    }
+    peers
+}
+
+fn info(target: &Target) -> TargetInfo {
+    TargetInfo {
+        name: target.name.clone(),
+        version: target.version.clone(),
+        durability: target.durability.clone(),
+        processes: target.pids.len(),
+    }
+}
+
+/// Starts everything, Flotilla first in the list.
+fn start(args: &CompareArgs, folder: &Path, interrupt: &Interrupt) -> Result<Vec<Target>> {
+    let mut ports = Ports::new();
+    let mut starting = Vec::new();
+    for peer in peers(args) {
+        match peer.installed() {
+            Ok(()) => {
+                starting.push(peer::start(peer, folder, &mut ports, crate::etcd::CONNECTIONS_MAX)?);
+            }
+            Err(missing) => note(&format!("without {}: {missing}", peer.name())),
+        }
+    }
+    let mut targets = Vec::new();
+    let many = args.has(Set::Groups).then_some(MANY_GROUPS);
+    for groups in [Some(1), many].into_iter().flatten() {
+        let data = folder.join(format!("flotilla-{groups}"));
+        std::fs::create_dir_all(&data).map_err(BenchError::io(format!("making {}", data.display())))?;
+        let shape = Shape { program: args.flotilla.clone(), nodes: 3, cores: args.cores, groups };
+        let mut target = flotilla::start(&shape, &data, &mut ports)?.ready(interrupt)?;
+        if groups > 1 {
+            target.name = format!("flotilla-{groups}-groups");
+        }
+        targets.push(target);
+    }
+    for each in starting {
+        targets.push(each.ready(interrupt)?);
+    }
+    Ok(targets)
+}
+
+/// How long a turn is: as told, or as the time allows.
+fn times(args: &CompareArgs, targets: usize) -> Times {
+    let default = |quick: f64, full: f64| Duration::from_secs_f64(if args.quick { quick } else { full });
+    if let Some(minutes) = args.minutes {
+        let any = Times { warmup: Duration::ZERO, seconds: Duration::from_secs(1) };
+        let turns = loads::plan(args, any).len() * targets * usize::from(args.rounds());
+        let each = minutes * 60.0 * (1.0 - BEFORE) / turns.max(1) as f64 - BETWEEN.as_secs_f64();
+        // Shorter turns measure nothing.
+        let each = each.max(0.2);
+        let warmup = each * WARMUP_SHARE;
+        return Times {
+            warmup: Duration::from_secs_f64(warmup),
+            seconds: Duration::from_secs_f64(each - warmup),
+        };
+    }
+    Times {
+        warmup: args.warmup.unwrap_or_else(|| default(0.1, 0.4)),
+        seconds: args.seconds.unwrap_or_else(|| default(0.25, 1.0)),
+    }
+}
+
+fn rounds(
+    args: &CompareArgs,
+    targets: &[Target],
+    planned: &[Planned],
+    folder: &Path,
+    interrupt: &Interrupt,
+) -> Result<(Vec<Cell>, Vec<RoundFloors>)> {
+    let new = |_| Growing { rounds: Vec::new(), latencies: latencies() };
+    let mut grown: Vec<Growing> = (0..planned.len() * targets.len()).map(new).collect();
+    let mut loads: Vec<Option<Load>> = vec![None; grown.len()];
+    let floor_time = Duration::from_millis(if args.quick { 200 } else { 500 });
+    let mut floors = Vec::new();
+    for round in 0..usize::from(args.rounds()) {
+        for (row, each) in planned.iter().enumerate() {
+            for turn in 0..targets.len() {
+                let column = (turn + round) % targets.len();
+                let (target, place) = (&targets[column], row * targets.len() + column);
+                if !loads::can(target, &each.load) {
+                    continue;
+                }
+                let mut load = each.load.clone();
+                load.operations.seed = 1 + round as u64;
+                if let Some((share, peak)) = &each.share {
+                    let of = planned.iter().position(|it| it.name == *peak).unwrap_or(row);
+                    // Of the first round: a rate that changed from round to round would be another load.
+                    let peak = grown[of * targets.len() + column].rounds.first();
+                    load.rate = peak.map(|round| share * round.operations_per_second);
+                }
+                let (recorder, used) = target.run(&load, interrupt)?;
+                if recorder.operations() == 0 {
+                    return Err(BenchError::Failed {
+                        scenario: each.name.clone(),
+                        target: target.name.clone(),
+                        reason: format!(
+                            "no operation succeeded in {:.2} s; errors: {:?}",
+                            load.seconds.as_secs_f64(),
+                            recorder.errors
+                        ),
+                    });
+                }
+                let result = Round::new(&recorder, used, &load);
+                progress(round, args.rounds(), &each.name, &target.name, &result);
+                grown[place].latencies += recorder.all();
+                grown[place].rounds.push(result);
+                loads[place] = Some(load);
+            }
+        }
+        floors.push(floor::measure(folder, floor_time, interrupt)?);
+    }
+    let mut cells = Vec::new();
+    for (place, (growing, load)) in grown.into_iter().zip(loads).enumerate() {
+        let (each, target) = (&planned[place / targets.len()], &targets[place % targets.len()]);
+        let Some(load) = load else { continue };
+        cells.push(Cell {
+            set: each.set.name().to_owned(),
+            name: each.name.clone(),
+            target: target.name.clone(),
+            load: LoadSummary::from(&load),
+            peak_share: each.share.as_ref().map(|(share, _)| *share),
+            median: Median::of(&growing.rounds),
+            quantiles: quantiles(&growing.latencies),
+            rounds: growing.rounds,
+        });
+    }
+    Ok((cells, floors))
+}
+
+fn progress(round: usize, rounds: u16, cell: &str, target: &str, it: &Round) {
+    let mut line = format!(
+        "round {}/{rounds}  {cell:<20}  {target:<18}  {:>9}/s  p50 {:>8}  p99 {:>8}  drift {:>4.0} %",
+        round + 1,
+        rate(it.operations_per_second),
+        time(it.latency_us.p50),
+        time(it.latency_us.p99),
+        100.0 * it.drift,
+    );
+    for (code, count) in &it.errors {
+        line.push_str(&format!("  {code} x{count}"));
+    }
+    note(&line);
+}

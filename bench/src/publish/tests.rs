@@ -1,0 +1,156 @@
+//! The page as a reader gets it: its parts, and how a browser shows it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::*;
+use crate::compare::result::Cell;
+use crate::compare::result::tests::{cell, result};
+use crate::target::process::find;
+
+/// A grid of two rounds, a curve and a named load, on two systems.
+fn sample() -> ResultFile {
+    let mut cells: Vec<Cell> = Vec::new();
+    for (target, factor) in [("flotilla", 4.0), ("etcd", 1.0)] {
+        for (name, clients, reads) in
+            [("set_c1", 1, 0), ("set_c64", 64, 0), ("get_c1", 1, 100), ("get_c64", 64, 100)]
+        {
+            let per_second = factor * 1000.0 * (clients as f64).sqrt();
+            let mut made = cell(name, target, &[per_second, 1.02 * per_second]);
+            made.load.clients = clients;
+            made.load.reads_percent = reads;
+            cells.push(made);
+        }
+        for share in [0.25, 0.5, 0.9] {
+            let mut made = cell(&format!("set_at_{share}"), target, &[factor * 8000.0 * share]);
+            made.set = "curves".to_owned();
+            made.load.rate = Some(factor * 8000.0 * share);
+            made.peak_share = Some(share);
+            cells.push(made);
+        }
+        let mut made = cell("ycsb_a", target, &[factor * 5000.0]);
+        made.set = "ycsb".to_owned();
+        cells.push(made);
+    }
+    let mut made = result(cells);
+    made.noise.marks = vec!["a <b>sign</b> & its \"mark\"".to_owned()];
+    made
+}
+
+#[test]
+fn the_page_is_whole_and_fetches_nothing() {
+    let html = page::html(&[sample()]).unwrap();
+    let figures = html.matches("<figure>").count();
+    assert!(figures >= 9, "{figures}");
+    for part in ["<svg role=\"img\"", "Data and command", "<code>flotilla-bench compare kv"] {
+        assert!(html.matches(part).count() >= figures, "every figure has {part}");
+    }
+    assert!(html.contains("a &lt;b&gt;sign&lt;/b&gt; &amp; its &quot;mark&quot;"), "what is told is escaped");
+    for fetched in ["src=", "href=", "@import", "url(", "<script", "<link"] {
+        assert!(!html.contains(fetched), "{fetched}");
+    }
+    assert!(html.contains("prefers-color-scheme: dark") && html.contains("name=\"viewport\""));
+}
+
+#[test]
+fn of_several_runs_the_newest_counts() {
+    let (mut older, newer) = (sample(), sample());
+    older.unix_seconds -= 10;
+    older.command = "the older one".to_owned();
+    let mut other = sample();
+    other.cells.retain(|cell| cell.set == "ycsb");
+    let kept = newest(vec![older, newer, other]);
+    assert_eq!(kept.len(), 2, "other loads are another kind");
+    assert!(kept.iter().all(|result| result.command != "the older one"));
+}
+
+#[test]
+fn tables_go_between_their_marks_and_nowhere_else() {
+    let document = "before\n<!-- numbers: compare kv -->\nthe former table\n<!-- end of numbers -->\nafter\n";
+    let (text, filled) = markdown::fill(document, &[sample()]);
+    assert_eq!(filled, 1);
+    assert!(text.starts_with("before\n<!-- numbers: compare kv -->\n**A noisy run"), "{text}");
+    assert!(
+        text.ends_with("<!-- end of numbers -->\nafter\n") && !text.contains("the former table"),
+        "{text}"
+    );
+    let row = text.lines().find(|line| line.starts_with("| SET 64 B, 64 clients |")).unwrap();
+    assert!(row.contains("32.3k/s, p50 1.98 ms, p99 5.94 ms") && row.contains("8.1k/s"), "{row}");
+    assert!(text.contains("| SET 64 B, 64 clients | etcd | 4.00 | 4.00 to 4.00 |"), "{text}");
+    assert_eq!(markdown::fill(&text, &[sample()]).0, text, "again is the same");
+    assert_eq!(markdown::fill("no marks", &[sample()]), ("no marks".to_owned(), 0));
+}
+
+/// Runs a page in a browser, and what the script at its end has left in the title.
+fn title_after(chromium: &Path, folder: &Path, html: &str, script: &str) -> String {
+    let page = html.replace("</body>", &format!("<script>{script}</script></body>"));
+    let file = folder.join("page.html");
+    std::fs::write(&file, page).unwrap();
+    let output = Command::new(chromium)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"])
+        .arg("--virtual-time-budget=2000")
+        .arg(format!("--user-data-dir={}", folder.join("profile").display()))
+        .arg(format!("file://{}", file.display()))
+        .output()
+        .unwrap();
+    let dom = String::from_utf8_lossy(&output.stdout).into_owned();
+    let title = dom.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
+    title
+        .unwrap_or_else(|| panic!("no page came back: {}", String::from_utf8_lossy(&output.stderr)))
+        .to_owned()
+}
+
+fn chromium() -> Option<PathBuf> {
+    ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| find(Path::new(name)))
+}
+
+/// Whether anything sticks out of a phone, is empty, or has a text that another covers.
+const LOOK: &str = r"
+  const wrong = [];
+  document.querySelectorAll('details').forEach(it => it.open = true);
+  // As wide as a phone, whatever the least width of a headless window is.
+  document.body.style.width = '360px';
+  const right = document.body.getBoundingClientRect().right;
+  for (const it of document.querySelectorAll('figure, svg, dl, h1, h2, h3, p, .scroll, .legend')) {
+    const box = it.getBoundingClientRect();
+    if (box.width === 0 || box.height === 0) wrong.push(it.tagName + ' is empty');
+    if (box.right > right + 1) wrong.push(it.tagName + ' sticks out to ' + box.right);
+  }
+  let plots = 0;
+  for (const svg of document.querySelectorAll('svg')) {
+    plots += 1;
+    const frame = svg.getBoundingClientRect();
+    if (svg.querySelectorAll('polyline, rect, circle').length === 0) wrong.push('an empty plot');
+    const boxes = [...svg.querySelectorAll('text')].map(it => [it.textContent.trim(), it.getBoundingClientRect()]);
+    boxes.forEach(([text, box], at) => {
+      if (box.left < frame.left - 1 || box.right > frame.right + 1) wrong.push(text + ' is cut off');
+      if (box.height < 7) wrong.push(text + ' is too small: ' + box.height);
+      for (const [other, its] of boxes.slice(at + 1)) {
+        const apart = box.right <= its.left || its.right <= box.left || box.bottom <= its.top || its.bottom <= box.top;
+        if (!apart) wrong.push(text + ' and ' + other + ' overlap');
+      }
+    });
+    for (const line of svg.querySelectorAll('polyline, rect')) {
+      const style = getComputedStyle(line);
+      if (line.getAttribute('stroke')?.startsWith('var') && !style.stroke.startsWith('rgb')) wrong.push('a line without a colour');
+      if (line.getAttribute('fill')?.startsWith('var') && !style.fill.startsWith('rgb')) wrong.push('a bar without a colour');
+    }
+  }
+  document.title = plots + ' plots: ' + (wrong.length ? [...new Set(wrong)].slice(0, 9).join('; ') : 'fine');
+";
+
+#[test]
+fn a_browser_shows_it_on_a_phone() {
+    let Some(chromium) = chromium() else {
+        note("skipped: no chromium in PATH (apt-get install chromium)");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let html = page::html(&[sample()]).unwrap();
+    let plots = html.matches("<svg ").count();
+    assert_eq!(title_after(&chromium, folder.path(), &html, LOOK), format!("{plots} plots: fine"));
+    // And the look itself can see.
+    let broken = html.replacen("<figure>", "<figure style=\"width:900px\">", 1);
+    let seen = title_after(&chromium, folder.path(), &broken, LOOK);
+    assert!(seen.contains("sticks out"), "{seen}");
+}
