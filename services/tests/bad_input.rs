@@ -121,7 +121,10 @@ const GOOD: &str = "cluster = \"c\"\nnode = 1\ndata = \"$DIR/data\"\n[[nodes]]\n
 fn configurations_are_refused_in_one_line_with_status_2() {
     let good = GOOD.replacen("port = 0", "port = 6001", 1).replace("peer_port = 0", "peer_port = 16001");
     for (config, parts) in [
-        (good.replace("node = 1", "nodee = 1"), ["$DIR/node.toml, line 2", "unknown field `nodee`"]),
+        (
+            good.replace("node = 1", "nodee = 1"),
+            ["$DIR/node.toml, line 2", "there is no key `nodee`: did you mean `node`?"],
+        ),
         (good.replace("node = 1", "node = 7"), ["node = 7", "isn't the id of any"]),
         (good.replace("port = 6001", "port = 99999"), ["$DIR/node.toml, line", "99999"]),
         (good.replace("127.0.0.1", ""), ["$DIR/node.toml", "host"]),

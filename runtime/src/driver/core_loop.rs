@@ -291,6 +291,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 continue;
             }
             if core.is_settling_due() {
+                shared.beat(core.id);
                 core.settle().await;
                 continue;
             }

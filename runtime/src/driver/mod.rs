@@ -27,6 +27,7 @@
 //! | `wire.rs` | a connection, plain or under TLS |
 //! | `complaints.rs` | warnings that others can provoke |
 //! | `guardian.rs` | the cure for glommio's lost wake-ups |
+//! | `pulse.rs` | whether all cores turn |
 //! | `memory.rs` | what the allocator is told |
 //! | `fd.rs` | the few conversions of descriptors that the standard library calls unsafe |
 //! | `floor.rs` | what the disk can do by itself, for comparison |
@@ -47,10 +48,12 @@ mod memory;
 mod outlet;
 mod peers;
 mod poller;
+mod pulse;
 mod start;
 mod wire;
 mod write_ring;
 
+pub use pulse::Pulse;
 pub use start::{NodeHandle, Reload, run};
 pub use wire::{ClientTls, PeerTls, TlsOptions};
 

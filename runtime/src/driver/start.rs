@@ -3,6 +3,7 @@
 use super::core_loop::{CoreLoop, Hands};
 use super::guardian::{keep_awake, watch};
 use super::poller::{Listener, Poller};
+use super::pulse::{Beats, Pulse};
 use super::{
     CoreOptions, Limits, NodeError, NodeOptions, Placement, TlsOptions, admin, clients, disk, peers,
 };
@@ -47,6 +48,7 @@ pub struct NodeHandle {
     /// How often there were other settings.
     reloads: Arc<AtomicU64>,
     newest: Arc<Mutex<Option<Arc<Reload>>>>,
+    beats: Beats,
 }
 
 impl fmt::Debug for NodeHandle {
@@ -70,6 +72,11 @@ impl NodeHandle {
     pub fn reload(&self, reload: Reload) {
         *self.newest.lock().expect("nobody panics holding it") = Some(Arc::new(reload));
         self.reloads.fetch_add(1, Ordering::Release);
+    }
+
+    /// Tells, each time that it is asked, which cores haven't turned since the time before.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(&self.beats)
     }
 }
 
@@ -98,6 +105,11 @@ impl NodeShared {
     /// The newest of them.
     pub(super) fn newest(&self) -> Option<Arc<Reload>> {
         self.stop.newest.lock().expect("nobody panics holding it").clone()
+    }
+
+    /// That core has come round.
+    pub(super) fn beat(&self, core: CoreId) {
+        self.stop.beats.beat(core.0);
     }
 
     pub(super) fn register(&self, waker: Waker) {
@@ -149,6 +161,7 @@ pub fn run<M: Machine + 'static>(
 ) -> Result<(), NodeError> {
     die_of_panics();
     super::memory::keep_what_is_freed();
+    stop.beats.begin(options.cores.len());
     let shared = Arc::new(NodeShared { stop, over: AtomicBool::new(false), wakers: Mutex::default() });
     let (reports, inbox) = mpsc::channel();
     let mut options = options;
@@ -287,6 +300,7 @@ async fn run_core<M: Machine + 'static>(
     let admin = admin.map(|admin| Listener::new(admin, &poller)).transpose().map_err(no_descriptor)?;
     let hands = Hands { endpoint, disk, poller, vitals };
     let core_loop = CoreLoop::new(machine, CoreId(number), hands, &options, clock, reports.clone());
+    let beats = shared.stop.beats.clone();
     let the_loop = glommio::spawn_local(CoreLoop::run(Rc::clone(&core_loop), shared));
     let mut tasks = vec![
         glommio::spawn_local(clients::accept(Rc::clone(&core_loop), clients)),
@@ -309,6 +323,7 @@ async fn run_core<M: Machine + 'static>(
     clients::cut_all(&core_loop).await;
     core_loop.close_disk().await;
     the_loop.cancel().await;
+    beats.end(number);
     let _ = reports.send(Report::Drained(number));
     Ok(())
 }

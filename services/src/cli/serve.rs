@@ -1,8 +1,8 @@
 //! `flotilla serve`: one node.
 
-use super::Failure;
+use super::{Failure, systemd};
 use super::reload::{self, Reloader, SetFilter};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Overrides};
 use crate::node::{self, ServeError};
 use clap::Args;
 use flotilla_runtime::driver::NodeHandle;
@@ -15,6 +15,9 @@ pub(super) struct Options {
     /// The node's configuration (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// A setting that goes before the file and the environment, as log.sync=dsync; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// End when the process that started this one ends (for local clusters).
     #[arg(long)]
     die_with_parent: bool,
@@ -30,12 +33,14 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
             .map_err(|error| Failure::Failed(format!("can't tie this process to its parent: {error}")))?;
     }
     let set_filter = start_logging(options.log_json);
-    let config = Config::read(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let wrong = |error: ConfigError| Failure::Usage(error.to_string());
+    let overrides = Overrides::gather(std::env::vars_os(), &options.settings).map_err(wrong)?;
+    let config = Config::load(&options.config, &overrides).map_err(wrong)?;
     open_as_many_files_as_allowed();
     let stop = NodeHandle::new();
     set_filter(reload::filter_of(&config));
     let path = options.config.clone();
-    listen_to_signals(Reloader { path, current: config.clone(), node: stop.clone(), set_filter })?;
+    listen_to_signals(Reloader { path, overrides, current: config.clone(), node: stop.clone(), set_filter })?;
     let line = format!(
         "ready node {} of cluster {:?} on {}:{} ({} core{})",
         config.node,
@@ -45,9 +50,10 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         config.me().cores,
         if config.me().cores == 1 { "" } else { "s" },
     );
+    let watched = stop.clone();
     let announce = move || {
-        // Under systemd (`Type=notify`); elsewhere nobody asked.
-        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        systemd::ready();
+        systemd::watch(&watched);
         // Nobody listening is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };
@@ -95,6 +101,7 @@ fn listen_to_signals(mut reloader: Reloader) -> Result<(), Failure> {
             if signal == SIGHUP {
                 reloader.reload();
             } else {
+                systemd::stopping();
                 reloader.node.stop();
             }
         }
