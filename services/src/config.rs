@@ -11,7 +11,7 @@ mod security;
 pub use admin::AdminSettings;
 pub use file::ConfigError;
 pub use keys::table as table_of_keys;
-pub use overrides::Overrides;
+pub use overrides::{Overrides, variables};
 pub use security::{Demand, Rules, TlsSettings, UserEntry};
 
 use crate::acl::PasswordHash;

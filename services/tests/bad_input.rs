@@ -133,6 +133,17 @@ fn configurations_are_refused_in_one_line_with_status_2() {
         let (status, line) = refusal(&config);
         assert!(status == 2 && parts.iter().all(|part| line.contains(part)), "status {status}: {line}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    std::fs::write(&path, good.replace("$DIR", folder.path().to_str().unwrap())).unwrap();
+    let mut serve = Command::new(program());
+    serve.args(["serve", "--die-with-parent", "--config"]).arg(&path);
+    let told = run(serve.env("FLOTILLA_LOG_SYNK", "dsync"));
+    let words = "flotilla: the environment's FLOTILLA_LOG_SYNK: there is no such setting: did you mean `FLOTILLA_LOG_SYNC`?\n";
+    assert_eq!((told.status.code(), text(&told.stderr).as_str()), (Some(2), words));
+    let told = run(serve.env_remove("FLOTILLA_LOG_SYNK").args(["--set", "groups=many"]));
+    let words = "flotilla: --set groups: \"many\" isn't a whole number\n";
+    assert_eq!((told.status.code(), text(&told.stderr).as_str()), (Some(2), words));
     let missing = run(Command::new(program()).args(["serve", "--config", "/no/such/file.toml"]));
     assert_eq!(missing.status.code(), Some(2));
     assert!(text(&missing.stderr).contains("/no/such/file.toml"), "{}", text(&missing.stderr));
@@ -155,6 +166,20 @@ fn ports_and_folders_that_are_taken_are_refused_in_one_line_with_status_1() {
     );
 
     drop(cluster);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    std::fs::write(&path, elsewhere.replace("$DIR", folder.path().to_str().unwrap())).unwrap();
+    let mut short = Command::new("sh");
+    short.args(["-c", "ulimit -n 12; exec \"$0\" serve --die-with-parent --config \"$1\""]);
+    let told = run(short.arg(program()).arg(&path));
+    let line = text(&told.stderr).lines().last().unwrap_or_default().to_owned();
+    assert_eq!(told.status.code(), Some(1), "{line}");
+    assert!(line.contains("core 0 can't start") && line.contains("raise the limit of open files"), "{line}");
+
+    let foreign = elsewhere.replace("host = \"127.0.0.1\"", "host = \"192.0.2.1\"");
+    let (status, line) = serve(&foreign);
+    assert!(status == 1 && line.contains("none of this machine's addresses"), "{status}: {line}");
+
     let unwritable = elsewhere.replace("$DIR/data", "/proc/flotilla");
     let (status, line) = serve(&unwritable);
     assert!(status == 1 && line.contains("can't create the data folder /proc/flotilla"), "{status}: {line}");

@@ -183,14 +183,23 @@ pub fn run<M: Machine + 'static>(
             }
             drop(farewell);
         });
-        threads.push(thread.map_err(|error| placement_error(&error, number))?);
+        threads.push(thread.map_err(|error| no_executor(&error, number))?);
     }
     drop(reports);
     let watchdog = watch(&shared).map_err(|error| NodeError::NotStarted {
         core: 0,
         reason: format!("no thread for the watchdog: {error}"),
     })?;
-    supervise(count, &inbox, ready)?;
+    if let Err(error) = supervise(count, &inbox, ready) {
+        return Err(match error {
+            // Its thread has ended, and knows why.
+            NodeError::Died { core } => match threads.swap_remove(usize::from(core)).join() {
+                Err(why) => no_executor(&why, core),
+                Ok(()) => NodeError::Died { core },
+            },
+            error => error,
+        });
+    }
     shared.over.store(true, Ordering::Relaxed);
     for thread in threads {
         // A panic was reported as `Gone` before.
@@ -263,8 +272,16 @@ fn builder(options: &NodeOptions, core: u16) -> Result<LocalExecutorBuilder, Nod
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1)))
 }
 
-fn placement_error(error: &glommio::GlommioError<()>, core: u16) -> NodeError {
-    NodeError::NotStarted { core, reason: format!("io_uring: {error}; is memlock (ulimit -l) too small?") }
+/// A core that has no executor lacks descriptors, locked memory or io_uring as a whole.
+fn no_executor(error: &glommio::GlommioError<()>, core: u16) -> NodeError {
+    let said = error.to_string();
+    let cure = match said.contains("Too many open files") {
+        true => "raise the limit of open files (ulimit -n, LimitNOFILE= of the unit)",
+        false => {
+            "raise the limit of locked memory (ulimit -l, LimitMEMLOCK= of the unit), allow io_uring (sysctl kernel.io_uring_disabled); see `flotilla doctor`"
+        }
+    };
+    NodeError::NotStarted { core, reason: format!("io_uring: {said}: {cure}") }
 }
 
 async fn run_core<M: Machine + 'static>(
@@ -279,9 +296,9 @@ async fn run_core<M: Machine + 'static>(
     keep_awake(&shared).await;
     // Registers membarrier with the kernel: the first park is slow.
     glommio::timer::sleep(Duration::from_micros(100)).await;
-    let (disk, files) = disk::Disk::open(core.folder, options.sync).await?;
-    let clock = super::core_loop::Clock::start();
     let vitals = Vitals::new();
+    let (disk, files) = disk::Disk::open(core.folder, options.sync, Rc::clone(&vitals)).await?;
+    let clock = super::core_loop::Clock::start();
     let boot = CoreBoot {
         core: CoreId(number),
         files,

@@ -1,11 +1,11 @@
 //! `flotilla serve`: one node.
 
-use super::{Failure, systemd};
 use super::reload::{self, Reloader, SetFilter};
+use super::{Failure, systemd};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::node::{self, ServeError};
 use clap::Args;
-use flotilla_runtime::driver::NodeHandle;
+use flotilla_runtime::driver::{NodeHandle, Versions};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -21,6 +21,9 @@ pub(super) struct Options {
     /// End when the process that started this one ends (for local clusters).
     #[arg(long)]
     die_with_parent: bool,
+    /// Speak these versions of the nodes' protocol in place of this release's: for tests of an upgrade.
+    #[arg(long, hide = true, value_name = "LOWEST-HIGHEST", value_parser = versions)]
+    peer_versions: Option<Versions>,
     /// Write the log as JSON lines.
     #[arg(long)]
     log_json: bool,
@@ -57,10 +60,20 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         // Nobody listening is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };
-    node::serve(&config, stop, announce).map_err(|error| match error {
+    let versions = options.peer_versions.unwrap_or(Versions::SPOKEN);
+    node::serve(&config, versions, stop, announce).map_err(|error| match error {
         ServeError::Tls(_) => Failure::Usage(format!("{}: {error}", options.config.display())),
         error => Failure::failed(error),
     })
+}
+
+fn versions(text: &str) -> Result<Versions, String> {
+    let (lowest, highest) = text.split_once('-').ok_or("say LOWEST-HIGHEST, as 1-2")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} isn't a version"));
+    match (number(lowest)?, number(highest)?) {
+        (lowest, highest) if 0 < lowest && lowest <= highest => Ok(Versions { lowest, highest }),
+        _ => Err("from 1 on, the lowest first".to_owned()),
+    }
 }
 
 /// Every client is a descriptor; what a shell gives by default (1024) is for programs that might use `select`.

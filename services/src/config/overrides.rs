@@ -128,6 +128,11 @@ impl Overrides {
     }
 }
 
+/// All variables that go before keys of the file.
+pub fn variables() -> Vec<String> {
+    keys().iter().filter(|key| !key.is_in_list()).map(|key| variable(&key.name)).collect()
+}
+
 /// The variable that goes before a key of the file.
 pub(super) fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
