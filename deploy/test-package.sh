@@ -1,19 +1,57 @@
 #!/usr/bin/env bash
-# Installs a package into a fresh Debian root and looks whether a node of it serves: deploy/test-package.sh target/package/flotilla_*.deb
-# Needs root. The root is made by debootstrap, which is fetched if it isn't there, and removed at the end.
+# Looks whether nodes of what deploy/package.sh has made serve: those of the tarball in a root in which there is nothing else, those of the
+# package installed into a fresh Debian: deploy/test-package.sh target/package/flotilla_*.deb target/package/flotilla-*.tar.gz
+# Needs root. The roots are removed at the end; debootstrap, which makes the second, is fetched if it isn't there.
 set -euo pipefail
 package=$(realpath "$1")
+tarball=${2:+$(realpath "$2")}
 suite=${SUITE:-bookworm}
 root=$(mktemp -d)
 chmod 755 "$root"
 node=
+bare=
 finish() {
   [ -z "$node" ] || kill "$node" 2>/dev/null || true
   for folder in dev proc sys; do umount -l "$root/$folder" 2>/dev/null || true; done
-  rm -rf --one-file-system "$root"
+  rm -rf --one-file-system "$root" $bare
 }
 trap finish EXIT
-in_root() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C "$@"; }
+clean=(env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C)
+in_root() { chroot "$root" "${clean[@]}" "$@"; }
+
+# Waits until a node takes a write, and reads it: try COMMAND… runs a command of `flotilla` beside the node.
+serves() {
+  local log=$1
+  shift
+  for _ in $(seq 100); do
+    if "$@" exec SET greeting ahoy 2>/dev/null | grep -q OK; then break; fi
+    kill -0 "$node" || { cat "$log" >&2; exit 1; }
+    sleep 0.2
+  done
+  "$@" exec GET greeting | grep -q ahoy
+}
+
+if [ -n "$tarball" ]; then
+  echo "== the tarball, in a root with nothing else"
+  bare=$(mktemp -d)
+  tar -C "$bare" --strip-components=1 -xzf "$tarball"
+  test "$(find "$bare/bin" -type f | wc -l)" = 1
+  ! readelf -d "$bare/bin/flotilla" 2>/dev/null | grep -q NEEDED
+  mkdir -p "$bare/dev" "$bare/tmp" "$bare/etc" "$bare/var/lib/flotilla"
+  mknod -m 444 "$bare/dev/urandom" c 1 9
+  # The name is looked up by the program itself: there is no library that could.
+  echo "127.0.0.1 anchor" >"$bare/etc/hosts"
+  sed 's/127.0.0.1/anchor/; s/= 7000/= 7600/; s/= 17000/= 17600/' "$bare/examples/one-node.toml" >"$bare/etc/node.toml"
+  in_bare() { chroot "$bare" /bin/flotilla "$@"; }
+  at_7600() { local command=$1; shift; in_bare "$command" --addr 127.0.0.1:7600 "$@"; }
+  in_bare --version
+  chroot "$bare" /bin/flotilla serve --config /etc/node.toml >"$bare/tmp/node.log" 2>&1 &
+  node=$!
+  serves "$bare/tmp/node.log" at_7600
+  kill -TERM "$node"
+  wait "$node" || { cat "$bare/tmp/node.log" >&2; exit 1; }
+  node=
+fi
 
 command -v debootstrap >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq debootstrap >/dev/null
 echo "== a fresh $suite"
@@ -28,6 +66,8 @@ test "$(in_root stat -c %U:%a /var/lib/flotilla)" = flotilla:750
 
 echo "== the unit and the pages"
 in_root systemd-analyze verify /usr/lib/systemd/system/flotilla.service
+# 0.0 is safe, 10.0 isn't: the threshold is ten times as much.
+in_root systemd-analyze security --offline=true --threshold=16 /usr/lib/systemd/system/flotilla.service | tail -1
 in_root man -P cat flotilla-serve | grep -q -- --config
 in_root bash -c '. /usr/share/bash-completion/completions/flotilla && complete -p flotilla' >/dev/null
 
@@ -35,19 +75,14 @@ echo "== the host, as doctor sees it"
 in_root setpriv --reuid flotilla --regid flotilla --clear-groups flotilla doctor --config /etc/flotilla/node.toml --seconds 0.2 || true
 
 echo "== a node, as the unit would start it"
-in_root setpriv --reuid flotilla --regid flotilla --clear-groups \
+# Not through a function: each of these becomes the next, so that what was started is the node.
+chroot "$root" "${clean[@]}" setpriv --reuid flotilla --regid flotilla --clear-groups \
   flotilla serve --config /etc/flotilla/node.toml >"$root/tmp/node.log" 2>&1 &
 node=$!
-for _ in $(seq 100); do
-  if in_root flotilla exec SET greeting ahoy 2>/dev/null | grep -q OK; then break; fi
-  kill -0 "$node" || { cat "$root/tmp/node.log" >&2; exit 1; }
-  sleep 0.2
-done
-in_root flotilla exec GET greeting | grep -q ahoy
+serves "$root/tmp/node.log" in_root flotilla
 
 echo "== remove"
-# What was started is setpriv's own process: it became the node.
-pkill -TERM -f "flotilla serve --config /etc/flotilla/node.toml" || true
+kill -TERM "$node"
 wait "$node" || { cat "$root/tmp/node.log" >&2; exit 1; }
 node=
 in_root dpkg -r flotilla

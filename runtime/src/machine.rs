@@ -418,6 +418,10 @@ pub trait Machine {
     /// Consumes one event at `now`, appends what the world must do. Never blocks.
     fn step(&mut self, now: Now, event: Event<'_, Self::Message>, out: &mut Effects<Self::Message>);
 
+    /// Called once after a batch of events, before [`Self::flush`]: what has become sure is carried out. The two are apart so that whoever
+    /// calls them can tell how long each took.
+    fn apply(&mut self, _now: Now, _out: &mut Effects<Self::Message>) {}
+
     /// Called once after a batch of events: here frames are cut and messages to peers are sent.
     fn flush(&mut self, now: Now, out: &mut Effects<Self::Message>);
 

@@ -4,7 +4,9 @@
 //! and with nobody else: plain cells, no atomics. The machine counts the rest itself, and tells all of it when it is asked. No
 //! decision may rest on any of this: in the simulator these counters stand still.
 
+use crate::machine::PeerId;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// How many numbers a [`Histogram`] has.
@@ -135,6 +137,8 @@ pub struct Vitals {
     pub peer_frames_in: Counter,
     /// Their bytes.
     pub peer_bytes_in: Counter,
+    /// The version of the nodes' protocol that is spoken over each link that stands.
+    pub peer_versions: RefCell<BTreeMap<PeerId, u16>>,
     /// Messages to other cores.
     pub mesh_messages_out: Counter,
     /// Messages from other cores.
@@ -143,6 +147,15 @@ pub struct Vitals {
     pub mesh_full: Counter,
     /// Cores that slept and were woken by us.
     pub mesh_rings: Counter,
+    /// How long the last [`Machine::apply`](crate::Machine::apply) and the [`Machine::flush`](crate::Machine::flush) behind it took, in
+    /// nanoseconds: what was done in them only the machine knows.
+    pub applied_nanos: Cell<u64>,
+    /// See above.
+    pub flushed_nanos: Cell<u64>,
+    /// From a write to a segment to its end, if a sync follows.
+    pub segment_writes: RefCell<Histogram>,
+    /// The same for syncs of segments, and for writes that are durable by themselves.
+    pub segment_syncs: RefCell<Histogram>,
     /// How long the core worked between two waits.
     pub turns: RefCell<Histogram>,
     /// What the kernel says of the process: newest where the question came in, zeros elsewhere.

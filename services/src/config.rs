@@ -1,19 +1,27 @@
 //! A node's configuration: one TOML file.
 
 mod admin;
+mod check;
+mod file;
+mod keys;
+mod overrides;
 pub mod reload;
 mod security;
 
 pub use admin::AdminSettings;
+pub use file::ConfigError;
+pub use keys::table as table_of_keys;
+pub use overrides::{Overrides, variables};
 pub use security::{Demand, Rules, TlsSettings, UserEntry};
 
 use crate::acl::PasswordHash;
 use flotilla_runtime::NodeId;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// What a node does with a command whose keys another node leads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Redirect {
     /// Answers `-MOVED`, as a Redis Cluster node does. For clients that know clusters.
@@ -24,7 +32,7 @@ pub enum Redirect {
 }
 
 /// How the log is made durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sync {
     /// One fdatasync per group commit. Right everywhere.
@@ -34,28 +42,26 @@ pub enum Sync {
     Dsync,
 }
 
-/// No core may hold a CPU for longer than that for nothing.
-const BUSY_POLL_US_MAX: u64 = 10_000;
-
 /// One node of the cluster, as every node's file lists it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeEntry {
-    /// Its number, from 1.
+    /// The node's number, from 1.
     pub id: u32,
-    /// The name or address that clients and peers reach it by.
+    /// Name or address, for clients, for peers, and to listen on.
     pub host: String,
-    /// The client port of core 0; core `c` listens on `port + c`.
+    /// Client port of core 0; core c listens on `port + c`.
     pub port: u16,
-    /// The peer port of core 0; core `c` listens on `peer_port + c`.
+    /// Peer port of core 0; core c listens on `peer_port + c`.
     pub peer_port: u16,
-    /// How many cores it runs.
+    /// Cores of that node, 1 to 256.
     #[serde(default = "one")]
     pub cores: u16,
-    /// The nodes of the highest priority lead, as long as they are well.
+    /// 0 to 255: the nodes of the highest priority lead, as long as they are well; the same in every node's file.
     #[serde(default = "usual_priority")]
     pub priority: u8,
-    /// It isn't among the nodes that the cluster is founded with: its replicas are empty until they are taken in.
+    /// It isn't among the nodes that the cluster is founded with: its replicas are empty until it is taken in
+    /// ([operations.md](operations.md)).
     #[serde(default)]
     pub joins: bool,
 }
@@ -66,26 +72,28 @@ pub fn usual_priority() -> u8 {
 }
 
 /// Where a group is founded, if not on all nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupPlacement {
-    /// The group, counted from 0.
+    /// A group, counted from 0, that isn't founded on all nodes.
     pub group: u32,
-    /// The nodes that are its members when it is founded.
+    /// The nodes, ascending, that it is founded on.
     pub nodes: Vec<u32>,
 }
 
 /// Limits that bound a node's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Client connections per core.
     pub connections_max: usize,
-    /// The largest key or value, in bytes.
+    /// The largest key or value that a client may send, 1024 to 536870912 (512 MiB).
     pub value_bytes_max: usize,
-    /// Replies that a client hasn't read, in bytes; beyond, it is cut off.
+    /// Replies that a client hasn't read, those that gather for one write included; beyond, it is cut off; a single reply may
+    /// be of any size.
     pub client_output_bytes_max: usize,
-    /// A write that would wait for longer than this, in milliseconds, is refused at once; 0: none is.
+    /// A write that would wait for longer for disk and quorum is refused at once (`BUSY`): [overload](redis.md#overload); 0:
+    /// none is.
     pub write_wait_ms_max: u64,
 }
 
@@ -101,26 +109,30 @@ impl Default for Limits {
 }
 
 /// The log's settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
-    /// Bytes of one segment file; at least twice the largest value.
+    /// Bytes of a segment file: a multiple of 4096, at least 1 MiB and twice `limits.value_bytes_max`.
     pub segment_bytes: u64,
-    /// Group commits in flight.
+    /// Group commits on their way to disk at once, 1 to 16.
     pub commits_in_flight: usize,
-    /// How a commit becomes durable.
+    /// How a commit becomes durable: `"fdatasync"` once for each, right everywhere; `"dsync"` opens the files with O_DSYNC:
+    /// faster on some devices, a disaster on others; measure first.
     pub sync: Sync,
-    /// A group whose log in memory is larger takes a snapshot and forgets it.
+    /// Log that a group keeps in memory and on disk before it takes a snapshot; a quarter of its data, if that is more. At
+    /// least 4096.
     pub snapshot_after_bytes: usize,
-    /// Bytes a second that a core writes into snapshots and sends of them, at most; 0 for as many as it can.
+    /// Bytes a second that a core writes into snapshots and sends of them, at most; 0: as many as it can.
     pub snapshot_bytes_per_second: u64,
-    /// Bytes a second of shards that a core sends to other groups, at most; 0 for as many as it can.
+    /// Bytes of moving shards that a core sends a second, at most; 0: as many as it can.
     pub migration_bytes_per_second: u64,
-    /// The same while it serves clients, or the core that they go to does; 0 for no less than otherwise.
+    /// The same while that core, or the one that they go to, is sent more than 1000 commands a second; 0: no less than
+    /// otherwise.
     pub migration_bytes_per_second_under_load: u64,
-    /// Bytes of a moving shard that are sent, and logged, at once.
+    /// Bytes of a moving shard that are sent, and logged, at once: 64 to 16777216 (16 MiB), and at most a quarter of
+    /// `log.segment_bytes`. A shard that is smaller than half of it isn't copied first.
     pub migration_piece_bytes: usize,
-    /// Bytes of a snapshot that a turn takes, sends or receives: whole blocks of 4096.
+    /// Bytes of a snapshot that a turn takes, sends or receives: a multiple of 4096, at most 16 MiB.
     pub snapshot_piece_bytes: usize,
 }
 
@@ -150,23 +162,22 @@ impl LogSettings {
     }
 }
 
-/// What an append may be set to: less destroys batching, more holds up what follows it.
-const APPEND_BYTES: std::ops::RangeInclusive<usize> = 4096..=4 << 20;
-
 /// Raft's timeouts, in milliseconds, and bounds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaftSettings {
     /// A leader speaks at least this often.
     pub heartbeat_ms: u64,
-    /// Without a word of the leader for this to twice this long, a follower campaigns.
+    /// Silence after which a follower campaigns (up to twice this, whoever should lead first); for so long after hearing a
+    /// leader, or starting, nobody votes for another; at least four heartbeats.
     pub election_timeout_ms: u64,
-    /// A leader that a majority has answered lately serves reads without asking again. Rests on the clocks, see
-    /// [`Self::clock_drift_max_ppm`].
+    /// A leader that a majority has answered lately serves reads without asking again: faster, and linearizable only as long as
+    /// the clocks keep to the next bound ([reads](raft.md#reads)).
     pub lease_reads: bool,
-    /// While one node's monotonic clock advances by a second, another's advances by at most so many millionths more.
+    /// While one node's monotonic clock advances by a second, another's advances by at most so many microseconds more; what
+    /// time daemons do at worst is within the default; at most 1000000.
     pub clock_drift_max_ppm: u32,
-    /// Bytes of entries in one message to a follower; one entry goes whatever its size.
+    /// Bytes of entries in one message to a follower; one entry goes whatever its size; 4096 to 4194304.
     pub append_bytes_max: usize,
 }
 
@@ -184,35 +195,38 @@ impl Default for RaftSettings {
 }
 
 /// The whole file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The cluster's name: nodes and data folders of another one are refused.
+    /// Name of 1 to 64 characters; nodes and data folders of another one are refused.
     pub cluster: String,
-    /// This node's number.
+    /// The id of this node among `nodes`.
     pub node: u32,
-    /// Its data folder.
+    /// The node's folder, on ext4 or XFS (direct I/O); created if missing, locked while the node runs.
     pub data: PathBuf,
-    /// Groups that serve the shards when the cluster is created. Fixed then.
+    /// Raft groups that serve the shards, 1 to 1024; fixed when the cluster is created. Group g lives on core g mod `cores` of
+    /// every node.
     #[serde(default = "one_group")]
     pub groups: u32,
-    /// Further groups, numbered behind those: they have no shard until they join. May grow.
+    /// Further groups, numbered behind those, that have no shard until they join; at most 1024; may grow.
     #[serde(default)]
     pub spare_groups: u32,
-    /// Whether the cluster has a controller, and so groups that join and leave: see `docs/shards.md`. Without, every shard stays
-    /// where it was founded. The same in every node's file.
+    /// Groups join and leave, and shards move between them ([shards.md](shards.md)); without, every shard stays where it was
+    /// founded. The same in every node's file.
     #[serde(default = "security::yes")]
     pub controller: bool,
-    /// Shards in the cluster. Fixed when the cluster is created.
+    /// Shards in the cluster, 1 to 16384, at least one a group; fixed when the cluster is created.
     #[serde(default = "default_shards")]
     pub shards: u16,
-    /// What happens to commands that another node leads.
+    /// What happens to a command that another node leads: `"moved"` answers `-MOVED`, as a Redis Cluster node does; `"forward"`
+    /// hands it on, for clients that know no cluster, at the cost of a hop.
     #[serde(default)]
     pub redirect: Redirect,
-    /// The CPU of each core; empty: wherever the system puts them.
+    /// The CPU of each core; empty: wherever the kernel puts them.
     #[serde(default)]
     pub cpus: Vec<usize>,
-    /// For how many microseconds a busy core looks for what comes next before it sleeps; 0: it sleeps at once.
+    /// For how many microseconds a busy core looks for what comes next before it sleeps, giving its CPU to others between two
+    /// looks; at most 10 000; 0: it sleeps at once ([runtime.md](runtime.md)).
     #[serde(default = "default_busy_poll_us")]
     pub busy_poll_us: u64,
     /// Bounds.
@@ -224,17 +238,20 @@ pub struct Config {
     /// Timeouts.
     #[serde(default)]
     pub raft: RaftSettings,
-    /// What is logged, as `info` or `warn,flotilla_runtime=debug`; `FLOTILLA_LOG` in the environment goes before it.
+    /// What is logged: `error`, `warn`, `info` (if nothing is said), `debug`, `trace`, also by module
+    /// (`warn,flotilla_runtime=debug`); `FLOTILLA_LOG` in the environment goes before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
     /// Where operators ask.
     #[serde(default, skip_serializing_if = "AdminSettings::is_default")]
     pub admin: AdminSettings,
-    /// Without a password for the default user, clients are accepted from this machine only.
+    /// As long as the default user has no password, clients are accepted over the loopback interface only
+    /// ([security.md](security.md)).
     #[serde(default = "security::yes")]
     pub protected_mode: bool,
-    /// The hash of the default user's password, who may do everything with it.
+    /// The SHA-256, in lowercase hexadecimal, of the default user's password, who may do everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub requirepass_sha256: Option<PasswordHash>,
     /// Certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -266,217 +283,23 @@ pub(crate) fn default_busy_poll_us() -> u64 {
     100
 }
 
-/// A configuration that can't be used: one line that says what, where and what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The file can't be read.
-    #[error("can't read the configuration {path}: {source}")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It isn't TOML, or has a key that doesn't exist or has the wrong type.
-    #[error("{path}, line {line}: {what}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong, and which keys there are.
-        what: String,
-    },
-    /// A value that can't change while the node runs.
-    #[error("{path}: {key} changes only with a restart of the node")]
-    NeedsRestart {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-    },
-    /// A value that makes no sense.
-    #[error("{path}: {key} = {value}: {what}")]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// Its value.
-        value: String,
-        /// Why it can't be, and what can.
-        what: String,
-    },
-}
-
 impl Config {
     /// Reads and checks a file.
     ///
     /// # Errors
     /// [`ConfigError`], naming file, key and remedy.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::load(path, &Overrides::default())
+    }
+
+    /// Reads a file, puts in what is said elsewhere, and checks the whole.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming file, variable or flag, key and remedy.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let config = Self::parse(path, &text)?;
-        config.check(path)?;
-        Ok(config)
-    }
-
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let line = text[..at.min(text.len())].matches('\n').count() + 1;
-            let what = error.message().replace('\n', " ");
-            ConfigError::Malformed { path: path.to_owned(), line, what }
-        })
-    }
-
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let invalid = |key: &str, value: String, what: &str| ConfigError::Invalid {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            value,
-            what: what.to_owned(),
-        };
-        if self.cluster.is_empty() || self.cluster.len() > 64 {
-            return Err(invalid("cluster", format!("{:?}", self.cluster), "a name of 1 to 64 characters"));
-        }
-        if !self.nodes.iter().any(|node| node.id == self.node) {
-            return Err(invalid("node", self.node.to_string(), "isn't the id of any of the [[nodes]]"));
-        }
-        if self.nodes.iter().all(|node| node.joins) {
-            return Err(invalid("nodes.joins", "true".to_owned(), "somebody has to found the cluster"));
-        }
-        if self.nodes.len() > 16 {
-            return Err(invalid("nodes", self.nodes.len().to_string(), "at most 16 nodes"));
-        }
-        for node in &self.nodes {
-            self.check_node(node, &invalid)?;
-        }
-        if self.groups == 0 || self.groups > 1024 {
-            return Err(invalid("groups", self.groups.to_string(), "1 to 1024"));
-        }
-        if self.spare_groups > 1024 {
-            return Err(invalid("spare_groups", self.spare_groups.to_string(), "at most 1024"));
-        }
-        for it in &self.placement {
-            self.check_placement(it, &invalid)?;
-        }
-        if self.shards == 0 || self.shards > 16384 || u32::from(self.shards) < self.groups {
-            return Err(invalid("shards", self.shards.to_string(), "1 to 16384, and at least one a group"));
-        }
-        let largest = self.limits.value_bytes_max;
-        if !(1024..=crate::command::STRING_BYTES_MAX).contains(&largest) {
-            return Err(invalid(
-                "limits.value_bytes_max",
-                largest.to_string(),
-                "1024 to 536870912 (512 MiB)",
-            ));
-        }
-        let least = (self.limits.value_bytes_max as u64).saturating_mul(2).max(1 << 20);
-        if self.log.segment_bytes < least || !self.log.segment_bytes.is_multiple_of(4096) {
-            let what = "a multiple of 4096, at least 1 MiB and twice limits.value_bytes_max";
-            return Err(invalid("log.segment_bytes", self.log.segment_bytes.to_string(), what));
-        }
-        if self.log.snapshot_after_bytes < 4096 {
-            return Err(invalid(
-                "log.snapshot_after_bytes",
-                self.log.snapshot_after_bytes.to_string(),
-                "at least 4096",
-            ));
-        }
-        let piece = self.log.migration_piece_bytes;
-        if !(64..=16 << 20).contains(&piece) {
-            return Err(invalid("log.migration_piece_bytes", piece.to_string(), "64 to 16777216"));
-        }
-        if piece as u64 > self.log.segment_bytes / 4 {
-            let what = "at most a quarter of log.segment_bytes: a piece is an entry of the log";
-            return Err(invalid("log.migration_piece_bytes", piece.to_string(), what));
-        }
-        let piece = self.log.snapshot_piece_bytes;
-        if !(4096..=16 << 20).contains(&piece) || !piece.is_multiple_of(4096) {
-            let what = "a multiple of 4096, at most 16 MiB";
-            return Err(invalid("log.snapshot_piece_bytes", piece.to_string(), what));
-        }
-        if !(1..=16).contains(&self.log.commits_in_flight) {
-            return Err(invalid("log.commits_in_flight", self.log.commits_in_flight.to_string(), "1 to 16"));
-        }
-        if self.raft.heartbeat_ms == 0 || self.raft.election_timeout_ms < 4 * self.raft.heartbeat_ms {
-            let what = "must be at least four times raft.heartbeat_ms, which must be at least 1";
-            return Err(invalid("raft.election_timeout_ms", self.raft.election_timeout_ms.to_string(), what));
-        }
-        if self.raft.clock_drift_max_ppm > 1_000_000 {
-            let what = "at most 1000000: one clock at twice the speed of another";
-            return Err(invalid("raft.clock_drift_max_ppm", self.raft.clock_drift_max_ppm.to_string(), what));
-        }
-        if !APPEND_BYTES.contains(&self.raft.append_bytes_max) {
-            let what = "4096 to 4194304";
-            return Err(invalid("raft.append_bytes_max", self.raft.append_bytes_max.to_string(), what));
-        }
-        self.check_security(&invalid)?;
-        self.check_admin(&invalid)?;
-        if let Some(level) = &self.log_level
-            && tracing_subscriber::EnvFilter::try_new(level).is_err()
-        {
-            let what = "error, warn, info, debug or trace, also by module";
-            return Err(invalid("log_level", format!("{level:?}"), what));
-        }
-        if self.busy_poll_us > BUSY_POLL_US_MAX {
-            return Err(invalid("busy_poll_us", self.busy_poll_us.to_string(), "at most 10000 µs"));
-        }
-        if !self.cpus.is_empty() && self.cpus.len() != usize::from(self.me().cores) {
-            return Err(invalid(
-                "cpus",
-                format!("{:?}", self.cpus),
-                "one CPU for each core of this node, or none",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_placement(
-        &self,
-        it: &GroupPlacement,
-        invalid: &dyn Fn(&str, String, &str) -> ConfigError,
-    ) -> Result<(), ConfigError> {
-        let is_twice = self.placement.iter().filter(|other| other.group == it.group).count() > 1;
-        if it.group >= self.groups_total() || is_twice {
-            let what = "a group of `groups` and `spare_groups`, counted from 0, and each at most once";
-            return Err(invalid("placement.group", it.group.to_string(), what));
-        }
-        let founds = |id: &u32| self.nodes.iter().any(|node| node.id == *id && !node.joins);
-        if it.nodes.is_empty() || !it.nodes.iter().all(founds) || !it.nodes.is_sorted_by(|a, b| a < b) {
-            let what = "ids of [[nodes]] that don't join, ascending";
-            return Err(invalid("placement.nodes", format!("{:?}", it.nodes), what));
-        }
-        Ok(())
-    }
-
-    fn check_node(
-        &self,
-        node: &NodeEntry,
-        invalid: &dyn Fn(&str, String, &str) -> ConfigError,
-    ) -> Result<(), ConfigError> {
-        if node.id == 0 || self.nodes.iter().filter(|other| other.id == node.id).count() > 1 {
-            return Err(invalid("nodes.id", node.id.to_string(), "ids are unique and start at 1"));
-        }
-        if node.cores == 0 || node.cores > 256 {
-            return Err(invalid("nodes.cores", node.cores.to_string(), "1 to 256"));
-        }
-        for (key, port) in [("nodes.port", node.port), ("nodes.peer_port", node.peer_port)] {
-            if port == 0 || port.checked_add(node.cores - 1).is_none() {
-                return Err(invalid(
-                    key,
-                    port.to_string(),
-                    "1 to 65535, with a port more for each further core",
-                ));
-            }
-        }
-        if node.host.is_empty() || node.host.contains(char::is_whitespace) {
-            return Err(invalid("nodes.host", format!("{:?}", node.host), "a host name or an IP address"));
-        }
-        Ok(())
+        Self::parse(path, &text, overrides)
     }
 
     /// This node's own entry.
@@ -520,8 +343,8 @@ mod tests {
 
     pub(super) fn error(text: &str) -> String {
         let path = Path::new("node.toml");
-        match Config::parse(path, text).and_then(|config| config.check(path)) {
-            Ok(()) => "accepted".to_owned(),
+        match Config::parse(path, text, &Overrides::default()) {
+            Ok(_) => "accepted".to_owned(),
             Err(error) => error.to_string(),
         }
     }
@@ -534,7 +357,10 @@ mod tests {
     #[test]
     fn mistakes_are_named_with_file_line_and_key() {
         let unknown = error(&GOOD.replace("node = 1", "nodee = 1"));
-        assert!(unknown.starts_with("node.toml, line 2: unknown field `nodee`"), "{unknown}");
+        assert!(
+            unknown.starts_with("node.toml, line 2: there is no key `nodee`: did you mean `node`?"),
+            "{unknown}"
+        );
         assert!(error(&GOOD.replace("node = 1", "node = 4")).contains("node = 4: isn't the id of any"));
         let beyond = error(&GOOD.replace("7000", "70000"));
         assert!(beyond.starts_with("node.toml, line 8:"), "{beyond}");

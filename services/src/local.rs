@@ -55,6 +55,8 @@ pub struct LocalOptions {
     pub tls: Option<TlsSettings>,
     /// How [`LocalCluster::client`] shows who it is.
     pub security: Security,
+    /// Flags of `flotilla serve` for every node, besides the usual ones: see [`LocalCluster::set_flags`].
+    pub flags: Vec<String>,
 }
 
 impl LocalOptions {
@@ -79,6 +81,7 @@ impl LocalOptions {
             users: Vec::new(),
             tls: None,
             security: Security::default(),
+            flags: Vec::new(),
         }
     }
 }
@@ -144,6 +147,8 @@ struct LocalNode {
     admin: String,
     config: PathBuf,
     log: PathBuf,
+    /// Of `flotilla serve`, besides the usual ones.
+    flags: Vec<String>,
     process: Option<Child>,
 }
 
@@ -200,7 +205,14 @@ impl LocalCluster {
         let io = |source| LocalError::Io { what: format!("can't write {}", path.display()), source };
         std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, text)).map_err(io)?;
         let log = folder.join(format!("node-{}.log", entry.id));
-        Ok(LocalNode { entry: entry.clone(), admin, config: path, log, process: None })
+        Ok(LocalNode {
+            entry: entry.clone(),
+            admin,
+            config: path,
+            log,
+            flags: self.options.flags.clone(),
+            process: None,
+        })
     }
 
     fn node(&self, id: u32) -> &LocalNode {
@@ -213,7 +225,11 @@ impl LocalCluster {
         let io = |source| LocalError::Io { what: format!("can't start {}", program.display()), source };
         let log = std::fs::File::options().create(true).append(true).open(&node.log).map_err(io)?;
         let mut command = Command::new(&program);
-        command.args(["serve", "--die-with-parent", "--config"]).arg(&node.config);
+        command.args(["serve", "--die-with-parent", "--config"]).arg(&node.config).args(&node.flags);
+        // What is set here for one node isn't meant for each of these.
+        for name in crate::config::variables() {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         node.process = Some(command.spawn().map_err(io)?);
         Ok(())
@@ -253,6 +269,11 @@ impl LocalCluster {
     pub fn restart(&mut self, id: u32) -> Result<(), LocalError> {
         self.spawn(id)?;
         self.wait_ready(id)
+    }
+
+    /// From its next start on a node has these flags of `flotilla serve` besides the usual ones, in place of those that it had.
+    pub fn set_flags(&mut self, id: u32, flags: &[&str]) {
+        self.nodes[id as usize - 1].flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
     /// SIGKILL, and waits for the process to be gone.

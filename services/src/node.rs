@@ -5,7 +5,7 @@ use crate::core::Core;
 use crate::hands::{Stopwatch, pause};
 use flotilla_runtime::driver::{
     self, ClientTls, CoreOptions, Limits, NodeError, NodeHandle, NodeOptions, PeerAddress, PeerTls,
-    Placement, Reload, SyncMode, TlsOptions,
+    Placement, Reload, SyncMode, TlsOptions, Versions,
 };
 use flotilla_runtime::tls::{self, Authorities, Certificates, Identity, TlsError};
 use flotilla_runtime::{CoreId, NodeId, PeerId};
@@ -61,6 +61,14 @@ pub enum ServeError {
         /// In the configuration.
         expected: String,
     },
+    /// The machine's clock.
+    #[error(
+        "the system clock says that it is {days} days after 1970-01-01, before this program was written: keys would expire by it, and certificates not be valid; set it (timedatectl set-ntp true, chronyc makestep, date -s)"
+    )]
+    Calendar {
+        /// Days since then.
+        days: u64,
+    },
     /// A host name.
     #[error("the host {host:?} of node {node} has no address: {source}")]
     Unresolved {
@@ -72,7 +80,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// A port.
-    #[error("can't listen on {address} ({what}): {source}: choose another port, or stop who uses it")]
+    #[error("can't listen on {address} ({what}): {source}: {}", cure_of_port(source))]
     Port {
         /// The address.
         address: SocketAddr,
@@ -106,15 +114,21 @@ pub(crate) const IDENTITY_FILE: &str = "identity.toml";
 /// The file in a data folder that a running node holds locked.
 pub(crate) const LOCK_FILE: &str = "lock";
 
-/// Runs a node until `stop` is used (then it drains) or it fails. Calls `ready` once it serves.
+/// Runs a node, which speaks these versions of the nodes' protocol, until `stop` is used (then it drains) or it fails. Calls `ready` once it serves.
 ///
 /// # Errors
 /// [`ServeError`].
-pub fn serve(config: &Config, stop: NodeHandle, ready: impl FnOnce()) -> Result<(), ServeError> {
+pub fn serve(
+    config: &Config,
+    versions: Versions,
+    stop: NodeHandle,
+    ready: impl FnOnce(),
+) -> Result<(), ServeError> {
+    check_calendar(crate::hands::unix_ms())?;
     let tls = cover(config)?;
     warn_of_open_doors(config);
     let (_lock, incarnation) = claim_folder(config)?;
-    let options = NodeOptions { tls, ..options(config, incarnation)? };
+    let options = NodeOptions { tls, versions, ..options(config, incarnation)? };
     let for_cores = config.clone();
     let build = move |boot: flotilla_runtime::CoreBoot| {
         let core = boot.core.0;
@@ -135,13 +149,49 @@ pub fn core_folder(data: &Path, core: u16) -> PathBuf {
     data.join(format!("core-{core}"))
 }
 
+/// What mends it that nobody can listen on a port.
+fn cure_of_port(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "choose a port from 1024 on, or give the unit AmbientCapabilities=CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "the host of this node in `nodes` is none of this machine's addresses"
+        }
+        _ => "choose another port, or stop who uses it",
+    }
+}
+
+/// 2026-01-01, in milliseconds since 1970.
+const WRITTEN_UNIX_MS: u64 = 1_767_225_600_000;
+
+/// A machine without a battery wakes up in 1970.
+fn check_calendar(unix_ms: u64) -> Result<(), ServeError> {
+    match unix_ms >= WRITTEN_UNIX_MS {
+        true => Ok(()),
+        false => Err(ServeError::Calendar { days: unix_ms / 86_400_000 }),
+    }
+}
+
+/// What mends it that something can't be written.
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ": mount it writable; under systemd, a folder other than /var/lib/flotilla also needs ReadWritePaths= in the unit"
+        }
+        io::ErrorKind::PermissionDenied => ": make the folder the node's user's own (chown)",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space there",
+        _ => ": the node must be able to write there",
+    }
+}
+
 fn claim_folder(config: &Config) -> Result<(File, u64), ServeError> {
     let data = &config.data;
     let folder = |what, path: &Path, source| ServeError::Folder {
         what,
         path: path.to_owned(),
+        hint: cure(&source),
         source,
-        hint: ": the node must be able to write there",
     };
     fs::create_dir_all(data).map_err(|error| folder("can't create the data folder", data, error))?;
     let lock_path = data.join(LOCK_FILE);
@@ -159,7 +209,7 @@ fn claim_folder(config: &Config) -> Result<(File, u64), ServeError> {
 
 fn check_identity(config: &Config) -> Result<u64, ServeError> {
     let path = config.data.join(IDENTITY_FILE);
-    let io = |what, source| ServeError::Folder { what, path: path.clone(), source, hint: "" };
+    let io = |what, source| ServeError::Folder { what, path: path.clone(), hint: cure(&source), source };
     let expected = FolderIdentity {
         cluster: config.cluster.clone(),
         node: config.node,
@@ -375,4 +425,24 @@ fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, ServeE
         source: error.into(),
     })?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_never_set_is_an_error_with_its_cure() {
+        let error = check_calendar(3 * 86_400_000).unwrap_err().to_string();
+        assert!(error.contains("3 days after 1970-01-01") && error.contains("timedatectl"), "{error}");
+        assert!(check_calendar(WRITTEN_UNIX_MS).is_ok() && check_calendar(crate::hands::unix_ms()).is_ok());
+    }
+
+    #[test]
+    fn what_can_t_be_written_has_its_cure() {
+        let cure = |number| cure(&io::Error::from_raw_os_error(number));
+        let (read_only, no_space, denied) = (30, 28, 13);
+        assert!(cure(read_only).contains("ReadWritePaths") && cure(no_space).contains("free some space"));
+        assert!(cure(denied).contains("chown"));
+    }
 }

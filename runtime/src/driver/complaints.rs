@@ -28,6 +28,13 @@ impl Complaints {
             tracing::warn!(%with, %reason, not_told, "no TLS connection");
         }
     }
+
+    /// Tells that a link with somebody didn't come about, and why.
+    pub(super) fn no_link(&self, with: &str, reason: &str) {
+        if let Some(not_told) = self.0.borrow_mut().is_to_be_told(Instant::now(), reason) {
+            tracing::warn!(%with, %reason, not_told, "no link between nodes");
+        }
+    }
 }
 
 impl Told {

@@ -291,6 +291,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 continue;
             }
             if core.is_settling_due() {
+                shared.beat(core.id);
                 core.settle().await;
                 continue;
             }
@@ -373,7 +374,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
 
     fn flush(self: &Rc<Self>) {
         let mut effects = std::mem::take(&mut *self.effects.borrow_mut());
-        self.machine.borrow_mut().flush(self.clock.now(), &mut effects);
+        self.let_machine_flush(&mut effects);
         // Several writes are for the ring, which has them all at once.
         let calm = self.turn.replace(0) <= CALM_EVENTS_MAX && effects.writes() == 1;
         let mut last_write = None;
@@ -402,6 +403,16 @@ impl<M: Machine + 'static> CoreLoop<M> {
         if current.is_empty() {
             *current = effects;
         }
+    }
+
+    /// The end of a batch, and how long its two parts took.
+    fn let_machine_flush(&self, effects: &mut Effects<M::Message>) {
+        let (mut machine, began) = (self.machine.borrow_mut(), self.clock.now());
+        machine.apply(began, effects);
+        let applied = self.clock.monotonic();
+        machine.flush(Now { monotonic: applied, ..began }, effects);
+        self.vitals.applied_nanos.set(applied.saturating_sub(began.monotonic));
+        self.vitals.flushed_nanos.set(self.clock.monotonic().saturating_sub(applied));
     }
 
     /// The write of a calm turn comes last, since it may be done on the spot.

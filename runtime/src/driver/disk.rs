@@ -10,6 +10,7 @@ use super::fd::{self, Durably};
 use super::write_ring::{Durable, Finished, WriteRing};
 use crate::block::{BLOCK_BYTES, BlockPool, Slice};
 use crate::machine::{DiskError, DiskReply, Effect, Event, FileId, FileKind, Machine, OpId};
+use crate::vitals::Vitals;
 use glommio::io::{Directory, DmaFile, OpenOptions};
 use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 use std::cell::{Cell, RefCell};
@@ -64,6 +65,7 @@ pub(super) struct Disk {
     operations: Cell<u32>,
     /// No write on the spot before this instant: the last one took long.
     on_the_spot_from: Cell<Option<Instant>>,
+    vitals: Rc<Vitals>,
 }
 
 /// A durable write that a machine asked for.
@@ -95,6 +97,7 @@ impl Disk {
     pub(super) async fn open(
         folder: PathBuf,
         sync: SyncMode,
+        vitals: Rc<Vitals>,
     ) -> Result<(Self, Vec<(FileId, Slice)>), String> {
         let bulk =
             glommio::executor().create_task_queue(Shares::Static(BULK_SHARES), Latency::NotImportant, "bulk");
@@ -107,6 +110,7 @@ impl Disk {
                 .map_err(|error| format!("io_uring: {error}; is memlock (ulimit -l) too small?"))?,
             operations: Cell::new(0),
             on_the_spot_from: Cell::new(None),
+            vitals,
         };
         let at = |error: io::Error| format!("{}: {error}", disk.folder.display());
         disk.prime().await.map_err(at)?;
@@ -287,6 +291,7 @@ impl Disk {
             Err(error) => Err(("write", error)),
         };
         let took = start.elapsed();
+        self.count(write.file, true, took);
         self.on_the_spot_from.set((took > ON_THE_SPOT_MAX).then(|| Instant::now() + took * PENALTY));
         Ok((write.op, self.outcome(write.file, write.offset, result)))
     }
@@ -353,13 +358,23 @@ impl Disk {
 
     /// Hands over which writes and syncs are over.
     pub(super) fn finished(&self, mut f: impl FnMut(OpId, DiskOutcome)) {
-        self.ring.reap(|Finished { op, offset, file, write, result }| {
+        self.ring.reap(|Finished { op, offset, file, write, result, is_sync, took }| {
+            self.count(file.id, is_sync, took);
             if let Some(number) = write {
                 file.writing.borrow_mut().remove(&number);
                 self.begin_syncs(&file);
             }
             f(op, self.outcome(file.id, offset, result.map(|()| DiskReply::Done)));
         });
+    }
+
+    /// Takes down how long an operation on the log took.
+    fn count(&self, file: FileId, is_sync: bool, took: Duration) {
+        if file.kind == FileKind::Segment {
+            let Vitals { segment_writes, segment_syncs, .. } = &*self.vitals;
+            let times = if is_sync { segment_syncs } else { segment_writes };
+            times.borrow_mut().record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        }
     }
 
     async fn read(&self, file: FileId, offset: u64, bytes: u32) -> Result<DiskReply, Failure> {

@@ -18,6 +18,7 @@
 //! | `clients.rs` | client connections |
 //! | `admin.rs` | questions of whoever operates the node, over HTTP |
 //! | `peers.rs` | links from and to other nodes |
+//! | `greeting.rs` | how they begin, and in which version |
 //! | `disk.rs` | the files of a core's folder |
 //! | `write_ring.rs` | writes and syncs, through an io_uring of our own |
 //! | `boot.rs` | reading them all before the machine is built |
@@ -27,6 +28,7 @@
 //! | `wire.rs` | a connection, plain or under TLS |
 //! | `complaints.rs` | warnings that others can provoke |
 //! | `guardian.rs` | the cure for glommio's lost wake-ups |
+//! | `pulse.rs` | whether all cores turn |
 //! | `memory.rs` | what the allocator is told |
 //! | `fd.rs` | the few conversions of descriptors that the standard library calls unsafe |
 //! | `floor.rs` | what the disk can do by itself, for comparison |
@@ -42,15 +44,19 @@ mod core_loop;
 mod disk;
 mod fd;
 pub mod floor;
+mod greeting;
 mod guardian;
 mod memory;
 mod outlet;
 mod peers;
 mod poller;
+mod pulse;
 mod start;
 mod wire;
 mod write_ring;
 
+pub use greeting::Versions;
+pub use pulse::Pulse;
 pub use start::{NodeHandle, Reload, run};
 pub use wire::{ClientTls, PeerTls, TlsOptions};
 
@@ -153,6 +159,8 @@ pub struct NodeOptions {
     pub seed: u64,
     /// Memory registered with io_uring, for each core.
     pub io_memory_bytes: usize,
+    /// Versions of the nodes' protocol that it speaks.
+    pub versions: Versions,
     /// How long a busy core looks for what comes next before it sleeps; zero: it sleeps at once.
     pub busy_poll: Duration,
 }
@@ -173,6 +181,7 @@ impl NodeOptions {
             tls: TlsOptions::default(),
             seed: 0,
             io_memory_bytes: 2 << 20,
+            versions: Versions::SPOKEN,
             busy_poll: Duration::ZERO,
         }
     }

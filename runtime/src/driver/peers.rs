@@ -1,39 +1,40 @@
 //! Links from and to other nodes: one TCP connection a direction.
 //!
 //! ```text
-//! hello  "FLP1" │ cluster u64 │ incarnation u64 │ from node u32, core u16 │ to node u32, core u16
+//! greeting and its answer: see greeting.rs
 //! frame  length u32 │ crc32 of the payload u32 │ payload
 //! ```
 //!
 //! All little-endian. A frame whose checksum is wrong ends the link: Raft sends again over the next one.
 //!
-//! Under TLS both sides show certificates, and whoever answers says with one byte that it takes the greeting: until then the
-//! caller can't know whether its certificate will do.
+//! Under TLS both sides show certificates. Whoever answers says that it takes the greeting, or why not: until then the caller can't know
+//! whether its certificate will do, or what the other side speaks.
 
 use super::core_loop::CoreLoop;
+use super::greeting::{self, HELLO_BYTES, Hello, REFUSED, TAKEN, VERSIONS_BYTES, Versions};
 use super::outlet::Outlet;
 use super::poller::{Listener, Socket};
 use super::wire::{HANDSHAKE_MAX, PeerTls, Tls, Wire};
 use super::{NodeOptions, PeerAddress};
-use crate::machine::{CoreId, Event, Machine, NodeId, PeerId};
+use crate::machine::{Event, Machine, NodeId, PeerId};
 use crate::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-const MAGIC: [u8; 4] = *b"FLP1";
-const HELLO_BYTES: usize = 32;
 const FRAME_HEADER_BYTES: usize = 8;
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Between two tries to reach a peer.
 const RETRY: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same after one with which there was no TLS: that won't be mended in a moment.
-const RETRY_TLS: Duration = Duration::from_secs(1);
-/// Says that a greeting was taken, under TLS.
-const WELCOME: u8 = 1;
+/// The same after one that said no, or with which there was no TLS: that won't be mended in a moment.
+const RETRY_REFUSED: Duration = Duration::from_secs(1);
+/// So long without a connection, and the operator is told: longer than a restart takes.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(2);
+/// So many connections one after the other that end without an answer, and the other side may know no greeting but the oldest.
+const SILENT_ENDS: u32 = 2;
 
 /// The link to one core of another node.
 #[derive(Debug)]
@@ -70,39 +71,6 @@ impl Link {
     }
 }
 
-/// Who speaks to whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hello {
-    cluster: u64,
-    incarnation: u64,
-    from: PeerId,
-    to: PeerId,
-}
-
-impl Hello {
-    fn encode(&self) -> [u8; HELLO_BYTES] {
-        let mut bytes = [0; HELLO_BYTES];
-        bytes[0..4].copy_from_slice(&MAGIC);
-        bytes[4..12].copy_from_slice(&self.cluster.to_le_bytes());
-        bytes[12..20].copy_from_slice(&self.incarnation.to_le_bytes());
-        for (at, peer) in [(20, self.from), (26, self.to)] {
-            bytes[at..at + 4].copy_from_slice(&peer.node.0.to_le_bytes());
-            bytes[at + 4..at + 6].copy_from_slice(&peer.core.0.to_le_bytes());
-        }
-        bytes
-    }
-
-    fn decode(bytes: &[u8; HELLO_BYTES]) -> Option<Self> {
-        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes of 32"));
-        let peer = |at: usize| PeerId {
-            node: NodeId(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes of 32"))),
-            core: CoreId(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]])),
-        };
-        let hello = Self { cluster: long(4), incarnation: long(12), from: peer(20), to: peer(26) };
-        (bytes[0..4] == MAGIC).then_some(hello)
-    }
-}
-
 /// Keeps the link to one peer up, for ever.
 pub(super) async fn keep_up<M: Machine + 'static>(
     core: Rc<CoreLoop<M>>,
@@ -111,68 +79,148 @@ pub(super) async fn keep_up<M: Machine + 'static>(
 ) {
     let peer = link.to.peer;
     let from = PeerId { node: options.node, core: core.id };
-    let hello = Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer }.encode();
+    let hello = Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer };
+    let who = format!("node {} at {}", peer.node.0, link.to.address);
+    let (mut silent_ends, mut unreachable_since) = (0, None);
     loop {
-        if let Ok(socket) = connect(&core, &link).await {
-            let wire = Wire::new(socket);
-            if let Err(reason) = greet(&core, peer.node, &wire, &hello).await {
-                let with = format!("node {} at {}", peer.node.0, link.to.address);
-                core.vitals.tls_failures.count();
-                core.complaints.no_tls(&with, &reason);
-                wire.outlet.cut();
-                glommio::timer::sleep(RETRY_TLS).await;
+        let socket = match connect(&core, &link).await {
+            Ok(socket) => socket,
+            Err(error) => {
+                // Whoever comes back may be another version.
+                silent_ends = 0;
+                let since = *unreachable_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > UNREACHABLE_FOR {
+                    let cure = "is it up, are its host and peer_port right in this node's file, does a firewall let it through?";
+                    core.complaints
+                        .no_link(&who, &format!("{} can't be reached: {error}: {cure}", link.to.address));
+                }
+                glommio::timer::sleep(RETRY).await;
                 continue;
             }
-            let outlet = Rc::clone(&wire.outlet);
-            *link.outlet.borrow_mut() = Some(Rc::clone(&outlet));
-            tracing::info!(node = peer.node.0, core = peer.core.0, "link to peer is up");
-            core.step(Event::PeerUp { peer });
-            // Nothing ever comes back on this connection: an end or an error is all that can be read.
-            let mut nothing = [0; 64];
-            while wire.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
-            outlet.cut();
-            *link.outlet.borrow_mut() = None;
-            tracing::info!(
-                node = peer.node.0,
-                core = peer.core.0,
-                dropped = link.dropped.get(),
-                "link to peer is down"
-            );
-            core.step(Event::PeerDown { peer });
+        };
+        unreachable_since = None;
+        let wire = Wire::new(socket);
+        let is_oldest = options.versions.lowest == 1 && silent_ends >= SILENT_ENDS;
+        let versions = Some(options.versions).filter(|versions| versions.says_so() && !is_oldest);
+        silent_ends = if is_oldest { 0 } else { silent_ends };
+        match greet(&core, peer.node, &wire, &hello, versions).await {
+            Ok(version) => {
+                silent_ends = 0;
+                stand(&core, &link, &wire, version).await;
+            }
+            Err(NotGreeted::InSilence) => {
+                silent_ends += 1;
+                wire.outlet.cut();
+            }
+            Err(NotGreeted::Refused(reason)) => {
+                core.complaints.no_link(&who, &reason);
+                wire.outlet.cut();
+                glommio::timer::sleep(RETRY_REFUSED).await;
+            }
+            Err(NotGreeted::NoTls(reason)) => {
+                core.vitals.tls_failures.count();
+                core.complaints.no_tls(&who, &reason);
+                wire.outlet.cut();
+                glommio::timer::sleep(RETRY_REFUSED).await;
+            }
         }
         glommio::timer::sleep(RETRY).await;
     }
 }
 
-/// Says who is calling. Under TLS, after a handshake and until it is taken.
+/// A link that stands, until it doesn't.
+async fn stand<M: Machine + 'static>(core: &Rc<CoreLoop<M>>, link: &Link, wire: &Wire, version: u16) {
+    let peer = link.to.peer;
+    let outlet = Rc::clone(&wire.outlet);
+    *link.outlet.borrow_mut() = Some(Rc::clone(&outlet));
+    core.vitals.peer_versions.borrow_mut().insert(peer, version);
+    tracing::info!(node = peer.node.0, core = peer.core.0, version, "link to peer is up");
+    core.step(Event::PeerUp { peer });
+    // Nothing ever comes back on this connection: an end or an error is all that can be read.
+    let mut nothing = [0; 64];
+    while wire.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
+    outlet.cut();
+    *link.outlet.borrow_mut() = None;
+    core.vitals.peer_versions.borrow_mut().remove(&peer);
+    let dropped = link.dropped.get();
+    tracing::info!(node = peer.node.0, core = peer.core.0, dropped, "link to peer is down");
+    core.step(Event::PeerDown { peer });
+}
+
+/// Why there is no link to a peer.
+enum NotGreeted {
+    /// The connection ended without an answer: the other side is going away, or knows only the oldest greeting.
+    InSilence,
+    /// It says no.
+    Refused(String),
+    /// There was no TLS with it, or it doesn't want ours.
+    NoTls(String),
+}
+
+/// Says who is calling, under TLS after a handshake, and waits until that is taken. Returns the version that is to be spoken.
+///
+/// Without `versions` it is the oldest greeting, which has no answer, or none that says anything.
 async fn greet<M: Machine + 'static>(
     core: &CoreLoop<M>,
     node: NodeId,
     wire: &Wire,
-    hello: &[u8],
-) -> Result<(), String> {
+    hello: &Hello,
+    versions: Option<Versions>,
+) -> Result<u16, NotGreeted> {
     let cover = core.tls();
-    let Some(tls) = &cover.peers else {
-        wire.outlet.send(hello);
-        return Ok(());
-    };
-    let name = tls.names.get(&node).cloned().ok_or("its host isn't known")?;
-    wire.secure(Tls::call(&tls.client, name).map_err(|error| error.to_string())?).await?;
-    wire.outlet.send(hello);
-    let mut welcome = [0; 1];
+    let is_covered = cover.peers.is_some();
+    if let Some(tls) = &cover.peers {
+        let name = tls.names.get(&node).cloned();
+        let name = name.ok_or_else(|| NotGreeted::NoTls("its host isn't known".to_owned()))?;
+        let session = Tls::call(&tls.client, name).map_err(|error| NotGreeted::NoTls(error.to_string()))?;
+        wire.secure(session).await.map_err(NotGreeted::NoTls)?;
+    }
+    wire.outlet.send(&hello.encode(versions));
+    if versions.is_none() && !is_covered {
+        return Ok(1);
+    }
     let late = async {
         glommio::timer::sleep(HANDSHAKE_MAX).await;
         Err(io::ErrorKind::TimedOut.into())
     };
-    let taken: io::Result<()> = futures_lite::future::or(wire.read_exact(&mut welcome), late).await;
-    match taken {
-        Ok(()) if welcome[0] == WELCOME => Ok(()),
-        Ok(()) => Err("it doesn't answer as a Flotilla node does".to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Err("it ended the connection: its log says why".to_owned())
+    match (futures_lite::future::or(answer_to(wire, versions), late).await, is_covered) {
+        (Ok(outcome), _) => outcome.map_err(NotGreeted::Refused),
+        (Err(error), _) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(NotGreeted::Refused(format!("it gives no answer within {} s", HANDSHAKE_MAX.as_secs())))
         }
-        Err(error) => Err(error.to_string()),
+        // Whatever is wrong with our certificate is told in a way that ends the session.
+        (Err(error), true) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(NotGreeted::NoTls(error.to_string()))
+        }
+        (Err(_), true) if versions.is_none() => {
+            Err(NotGreeted::NoTls("it ended the connection: its log says why".to_owned()))
+        }
+        (Err(_), _) => Err(NotGreeted::InSilence),
     }
+}
+
+/// What the other side says to a greeting: the version, or why not.
+async fn answer_to(wire: &Wire, versions: Option<Versions>) -> io::Result<Result<u16, String>> {
+    let mut kind = [0; 1];
+    wire.read_exact(&mut kind).await?;
+    match (kind[0], versions) {
+        (TAKEN, None) => return Ok(Ok(1)),
+        (TAKEN | REFUSED, Some(_)) => {}
+        _ => return Ok(Err("it doesn't answer as a Flotilla node does".to_owned())),
+    }
+    let mut number = [0; 2];
+    wire.read_exact(&mut number).await?;
+    let number = u16::from_le_bytes(number);
+    if kind[0] == TAKEN {
+        let is_ours = versions.is_some_and(|ours| (ours.lowest..=ours.highest).contains(&number));
+        return Ok(match is_ours {
+            true => Ok(number),
+            false => Err(format!("it wants to speak version {number} of the nodes' protocol")),
+        });
+    }
+    let mut words = vec![0; usize::from(number)];
+    wire.read_exact(&mut words).await?;
+    Ok(Err(String::from_utf8_lossy(&words).into_owned()))
 }
 
 async fn connect<M: Machine + 'static>(core: &CoreLoop<M>, link: &Link) -> io::Result<Rc<Socket>> {
@@ -198,15 +246,19 @@ pub(super) async fn accept<M: Machine + 'static>(
                 core.incoming.borrow_mut().insert(number, Rc::clone(&socket));
                 glommio::spawn_local(async move {
                     let wire = Wire::new(socket);
+                    let caller = from.map_or_else(|_| "somebody".to_owned(), |from| from.to_string());
                     match answer(&core, &options, &wire).await {
                         Ok(()) => {}
-                        Err(Refusal::Link(reason)) => {
+                        Err(Refusal::Broken(reason)) => {
                             tracing::warn!(%reason, "a link from a peer was closed")
                         }
+                        Err(Refusal::Greeting(reason)) => {
+                            core.complaints.no_link(&format!("{caller}, at the peers' port"), &reason);
+                            wire.outlet.end();
+                        }
                         Err(Refusal::Tls(reason)) => {
-                            let from = from.map_or_else(|_| "somebody".to_owned(), |from| from.to_string());
                             core.vitals.tls_failures.count();
-                            core.complaints.no_tls(&format!("{from}, at the peers' port"), &reason);
+                            core.complaints.no_tls(&format!("{caller}, at the peers' port"), &reason);
                             wire.outlet.end();
                         }
                     }
@@ -231,16 +283,12 @@ pub(super) fn cut_all<M: Machine + 'static>(core: &CoreLoop<M>) {
 
 /// Why a link was closed.
 enum Refusal {
-    /// Who called isn't who it must be, or sends what can't be.
-    Link(String),
+    /// What came over it can't be.
+    Broken(String),
+    /// Who called isn't who it must be, or speaks what this node doesn't.
+    Greeting(String),
     /// There was no TLS with it, or its certificate isn't its own.
     Tls(String),
-}
-
-impl From<String> for Refusal {
-    fn from(reason: String) -> Self {
-        Self::Link(reason)
-    }
 }
 
 /// Serves a peer, after a handshake where TLS is spoken.
@@ -254,12 +302,21 @@ async fn answer<M: Machine + 'static>(
         let session = Tls::answer(&tls.server).map_err(|error| Refusal::Tls(error.to_string()))?;
         wire.secure(session).await.map_err(Refusal::Tls)?;
     }
-    let from = greeted(core, options, wire).await?;
-    if let Some(tls) = &cover.peers {
-        check_host(tls, from.node, wire).map_err(Refusal::Tls)?;
-        wire.outlet.send(&[WELCOME]);
+    let (hello, versions) = greeted(options, wire).await.map_err(Refusal::Greeting)?;
+    let outcome = taken(core, options, &hello, versions).map_err(Refusal::Greeting).and_then(|version| {
+        let checked = cover.peers.as_ref().map_or(Ok(()), |tls| check_host(tls, hello.from.node, wire));
+        checked.map(|()| version).map_err(Refusal::Tls)
+    });
+    if versions.is_some() {
+        let told = outcome.as_ref().map(|version| *version).map_err(|refusal| match refusal {
+            Refusal::Broken(why) | Refusal::Greeting(why) | Refusal::Tls(why) => why.as_str(),
+        });
+        wire.outlet.send(&greeting::answer(told));
+    } else if outcome.is_ok() && cover.peers.is_some() {
+        wire.outlet.send(&[TAKEN]);
     }
-    Ok(serve(core, from, wire).await?)
+    outcome?;
+    serve(core, hello.from, wire).await.map_err(Refusal::Broken)
 }
 
 /// A certificate that an authority has signed is a node's only if it is for that node's host.
@@ -275,15 +332,29 @@ fn check_host(tls: &PeerTls, node: NodeId, wire: &Wire) -> Result<(), String> {
     ))
 }
 
-/// Who calls.
-async fn greeted<M: Machine + 'static>(
+/// Who calls, and which versions it speaks: none, if it doesn't say so, as the first didn't.
+async fn greeted(options: &NodeOptions, wire: &Wire) -> Result<(Hello, Option<Versions>), String> {
+    let no_greeting = |error: io::Error| format!("no greeting: {error}");
+    let mut hello = [0; HELLO_BYTES];
+    wire.read_exact(&mut hello).await.map_err(no_greeting)?;
+    let decoded = Hello::decode(&hello).filter(|(_, says_so)| options.versions.says_so() || !says_so);
+    let (hello, says_so) =
+        decoded.ok_or("what connected isn't a Flotilla node, or one of a newer version")?;
+    if !says_so {
+        return Ok((hello, None));
+    }
+    let mut versions = [0; VERSIONS_BYTES];
+    wire.read_exact(&mut versions).await.map_err(no_greeting)?;
+    Ok((hello, Some(greeting::versions(versions))))
+}
+
+/// The version that is spoken with whoever greets so, or why it is turned away.
+fn taken<M: Machine + 'static>(
     core: &CoreLoop<M>,
     options: &NodeOptions,
-    wire: &Wire,
-) -> Result<PeerId, String> {
-    let mut hello = [0; HELLO_BYTES];
-    wire.read_exact(&mut hello).await.map_err(|error| format!("no greeting: {error}"))?;
-    let hello = Hello::decode(&hello).ok_or("what connected isn't a Flotilla node")?;
+    hello: &Hello,
+    versions: Option<Versions>,
+) -> Result<u16, String> {
     if hello.cluster != options.cluster {
         return Err(format!(
             "node {} belongs to another cluster: check both configurations",
@@ -297,7 +368,8 @@ async fn greeted<M: Machine + 'static>(
             hello.from.node.0, hello.to.core.0, hello.to.node.0, me.core.0, me.node.0
         ));
     }
-    Ok(hello.from)
+    let theirs = versions.unwrap_or(Versions { lowest: 1, highest: 1 });
+    greeting::agree(hello.from.node, theirs, options.versions)
 }
 
 async fn serve<M: Machine + 'static>(
@@ -361,17 +433,4 @@ fn make_room<M: Machine + 'static>(
         buffer.resize(filled * 2, 0);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_greeting_survives_its_bytes() {
-        let peer = |node, core| PeerId { node: NodeId(node), core: CoreId(core) };
-        let hello = Hello { cluster: 7, incarnation: 9, from: peer(1, 2), to: peer(3, 4) };
-        assert_eq!(Hello::decode(&hello.encode()), Some(hello));
-        assert_eq!(Hello::decode(&[b'x'; HELLO_BYTES]), None);
-    }
 }

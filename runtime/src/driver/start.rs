@@ -3,6 +3,7 @@
 use super::core_loop::{CoreLoop, Hands};
 use super::guardian::{keep_awake, watch};
 use super::poller::{Listener, Poller};
+use super::pulse::{Beats, Pulse};
 use super::{
     CoreOptions, Limits, NodeError, NodeOptions, Placement, TlsOptions, admin, clients, disk, peers,
 };
@@ -47,6 +48,7 @@ pub struct NodeHandle {
     /// How often there were other settings.
     reloads: Arc<AtomicU64>,
     newest: Arc<Mutex<Option<Arc<Reload>>>>,
+    beats: Beats,
 }
 
 impl fmt::Debug for NodeHandle {
@@ -70,6 +72,11 @@ impl NodeHandle {
     pub fn reload(&self, reload: Reload) {
         *self.newest.lock().expect("nobody panics holding it") = Some(Arc::new(reload));
         self.reloads.fetch_add(1, Ordering::Release);
+    }
+
+    /// Tells, each time that it is asked, which cores haven't turned since the time before.
+    pub fn pulse(&self) -> Pulse {
+        Pulse::new(&self.beats)
     }
 }
 
@@ -98,6 +105,11 @@ impl NodeShared {
     /// The newest of them.
     pub(super) fn newest(&self) -> Option<Arc<Reload>> {
         self.stop.newest.lock().expect("nobody panics holding it").clone()
+    }
+
+    /// That core has come round.
+    pub(super) fn beat(&self, core: CoreId) {
+        self.stop.beats.beat(core.0);
     }
 
     pub(super) fn register(&self, waker: Waker) {
@@ -149,6 +161,7 @@ pub fn run<M: Machine + 'static>(
 ) -> Result<(), NodeError> {
     die_of_panics();
     super::memory::keep_what_is_freed();
+    stop.beats.begin(options.cores.len());
     let shared = Arc::new(NodeShared { stop, over: AtomicBool::new(false), wakers: Mutex::default() });
     let (reports, inbox) = mpsc::channel();
     let mut options = options;
@@ -170,14 +183,23 @@ pub fn run<M: Machine + 'static>(
             }
             drop(farewell);
         });
-        threads.push(thread.map_err(|error| placement_error(&error, number))?);
+        threads.push(thread.map_err(|error| no_executor(&error, number))?);
     }
     drop(reports);
     let watchdog = watch(&shared).map_err(|error| NodeError::NotStarted {
         core: 0,
         reason: format!("no thread for the watchdog: {error}"),
     })?;
-    supervise(count, &inbox, ready)?;
+    if let Err(error) = supervise(count, &inbox, ready) {
+        return Err(match error {
+            // Its thread has ended, and knows why.
+            NodeError::Died { core } => match threads.swap_remove(usize::from(core)).join() {
+                Err(why) => no_executor(&why, core),
+                Ok(()) => NodeError::Died { core },
+            },
+            error => error,
+        });
+    }
     shared.over.store(true, Ordering::Relaxed);
     for thread in threads {
         // A panic was reported as `Gone` before.
@@ -250,8 +272,16 @@ fn builder(options: &NodeOptions, core: u16) -> Result<LocalExecutorBuilder, Nod
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1)))
 }
 
-fn placement_error(error: &glommio::GlommioError<()>, core: u16) -> NodeError {
-    NodeError::NotStarted { core, reason: format!("io_uring: {error}; is memlock (ulimit -l) too small?") }
+/// A core that has no executor lacks descriptors, locked memory or io_uring as a whole.
+fn no_executor(error: &glommio::GlommioError<()>, core: u16) -> NodeError {
+    let said = error.to_string();
+    let cure = match said.contains("Too many open files") {
+        true => "raise the limit of open files (ulimit -n, LimitNOFILE= of the unit)",
+        false => {
+            "raise the limit of locked memory (ulimit -l, LimitMEMLOCK= of the unit), allow io_uring (sysctl kernel.io_uring_disabled); see `flotilla doctor`"
+        }
+    };
+    NodeError::NotStarted { core, reason: format!("io_uring: {said}: {cure}") }
 }
 
 async fn run_core<M: Machine + 'static>(
@@ -266,9 +296,9 @@ async fn run_core<M: Machine + 'static>(
     keep_awake(&shared).await;
     // Registers membarrier with the kernel: the first park is slow.
     glommio::timer::sleep(Duration::from_micros(100)).await;
-    let (disk, files) = disk::Disk::open(core.folder, options.sync).await?;
-    let clock = super::core_loop::Clock::start();
     let vitals = Vitals::new();
+    let (disk, files) = disk::Disk::open(core.folder, options.sync, Rc::clone(&vitals)).await?;
+    let clock = super::core_loop::Clock::start();
     let boot = CoreBoot {
         core: CoreId(number),
         files,
@@ -287,6 +317,7 @@ async fn run_core<M: Machine + 'static>(
     let admin = admin.map(|admin| Listener::new(admin, &poller)).transpose().map_err(no_descriptor)?;
     let hands = Hands { endpoint, disk, poller, vitals };
     let core_loop = CoreLoop::new(machine, CoreId(number), hands, &options, clock, reports.clone());
+    let beats = shared.stop.beats.clone();
     let the_loop = glommio::spawn_local(CoreLoop::run(Rc::clone(&core_loop), shared));
     let mut tasks = vec![
         glommio::spawn_local(clients::accept(Rc::clone(&core_loop), clients)),
@@ -309,6 +340,7 @@ async fn run_core<M: Machine + 'static>(
     clients::cut_all(&core_loop).await;
     core_loop.close_disk().await;
     the_loop.cancel().await;
+    beats.end(number);
     let _ = reports.send(Report::Drained(number));
     Ok(())
 }

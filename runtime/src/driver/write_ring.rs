@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 /// Entries of the ring. More operations than that take more than one system call a turn.
 const ENTRIES: u32 = 256;
@@ -38,7 +39,7 @@ pub(super) enum Durable {
 /// What was asked for.
 #[derive(Debug)]
 enum Asked {
-    Write { number: u64, bytes: usize, result: Option<io::Result<()>> },
+    Write { number: u64, bytes: usize, durable: Durable, result: Option<io::Result<()>> },
     Sync,
 }
 
@@ -46,6 +47,7 @@ enum Asked {
 #[derive(Debug)]
 struct Operation<F> {
     op: OpId,
+    began: Instant,
     offset: u64,
     asked: Asked,
     /// Completions to come.
@@ -64,6 +66,9 @@ pub(super) struct Finished<F> {
     pub(super) result: Result<(), (&'static str, io::Error)>,
     /// The number of the write, if it was one.
     pub(super) write: Option<u64>,
+    /// It made something durable.
+    pub(super) is_sync: bool,
+    pub(super) took: Duration,
 }
 
 /// The ring. `F` is an open file.
@@ -124,9 +129,10 @@ impl<F: AsRawFd> WriteRing<F> {
         let write = opcode::Write::new(fd, block.as_ptr(), length).offset(offset);
         let write = if durable == Durable::Alone { write.rw_flags(RWF_DSYNC) } else { write };
         let linked = durable == Durable::WithAllBefore;
-        let asked = Asked::Write { number, bytes, result: None };
+        let asked = Asked::Write { number, bytes, durable, result: None };
         let left = if linked { 2 } else { 1 };
-        let token = self.remember(Operation { op, offset, asked, left, file, _block: Some(block) });
+        let began = Instant::now();
+        let token = self.remember(Operation { op, began, offset, asked, left, file, _block: Some(block) });
         let write = write.build().user_data(token << 1);
         if linked {
             self.queue(&[write.flags(Flags::IO_LINK), sync_entry(fd.0, token)]);
@@ -138,16 +144,19 @@ impl<F: AsRawFd> WriteRing<F> {
     /// Begins an fdatasync, with the next [`Self::submit`]. It covers what was written before.
     pub(super) fn sync(&self, op: OpId, file: Rc<F>) {
         let fd = file.as_raw_fd();
-        let token =
-            self.remember(Operation { op, offset: 0, asked: Asked::Sync, left: 1, file, _block: None });
+        let token = self.remember_sync(op, file);
         self.queue(&[sync_entry(fd, token)]);
     }
 
     /// Does nothing, and says so.
     pub(super) fn nothing(&self, op: OpId, file: Rc<F>) {
-        let token =
-            self.remember(Operation { op, offset: 0, asked: Asked::Sync, left: 1, file, _block: None });
+        let token = self.remember_sync(op, file);
         self.queue(&[opcode::Nop::new().build().user_data(token << 1 | 1)]);
+    }
+
+    fn remember_sync(&self, op: OpId, file: Rc<F>) -> u64 {
+        let (began, asked) = (Instant::now(), Asked::Sync);
+        self.remember(Operation { op, began, offset: 0, asked, left: 1, file, _block: None })
     }
 
     fn remember(&self, operation: Operation<F>) -> u64 {
@@ -205,17 +214,19 @@ impl<F: AsRawFd> WriteRing<F> {
         if operation.left > 0 {
             return None;
         }
-        let Operation { op, offset, asked, file, .. } = operations.remove(&token).expect("seen just above");
+        let Operation { op, began, offset, asked, file, .. } =
+            operations.remove(&token).expect("seen just above");
         let synced = || if is_sync { outcome(result, 0).map_err(|error| ("sync", error)) } else { Ok(()) };
-        let (write, result) = match asked {
+        let (write, result, is_sync) = match asked {
             // After a failed write its sync is cancelled: the write's error is the one that matters.
-            Asked::Write { number, result, .. } => {
+            Asked::Write { number, durable, result, .. } => {
                 let written = result.expect("a write is completed before the sync that is linked to it");
-                (Some(number), written.map_err(|error| ("write", error)).and_then(|()| synced()))
+                let result = written.map_err(|error| ("write", error)).and_then(|()| synced());
+                (Some(number), result, durable != Durable::No)
             }
-            Asked::Sync => (None, synced()),
+            Asked::Sync => (None, synced(), true),
         };
-        Some(Finished { op, offset, file, write, result })
+        Some(Finished { op, offset, file, write, result, is_sync, took: began.elapsed() })
     }
 }
 

@@ -101,6 +101,7 @@ pub fn render(node: &NodeReport) -> String {
     commands(&mut page, &node.cores);
     cores(&mut page, &node.cores);
     log(&mut page, &node.cores);
+    snapshots(&mut page, &node.cores);
     raft(&mut page, node);
     data(&mut page, node);
     others(&mut page, &node.cores);
@@ -114,6 +115,9 @@ fn about_the_node(page: &mut Page, node: &NodeReport) {
     page.sample("flotilla_node_info", &[("cluster", &node.cluster), ("node", &node.node)], 1);
     let uptime = seconds(node.uptime_nanos());
     page.single("flotilla_uptime_seconds", GAUGE, "Since the node was started.", uptime);
+    let behind = node.cores.iter().map(|core| core.clock_behind_ms).max().unwrap_or(0);
+    let help = "How far the node's clock is behind the latest time in the log.";
+    page.single("flotilla_clock_behind_seconds", GAUGE, help, seconds(behind * 1_000_000));
     let ready = u8::from(node.why_not_ready().is_empty());
     page.single("flotilla_ready", GAUGE, "1 if the node serves, as /readyz says.", ready);
     page.family("flotilla_core_up", GAUGE, "1 if the core answered, 0 if it didn't in time.");
@@ -194,7 +198,7 @@ fn commands(page: &mut Page, cores: &[CoreReport]) {
             ("flotilla_writes_refused_total", COUNTER, REFUSED, |it| it.writes_refused),
         ],
     );
-    let help = "What a write waits for, of one at a time in each group.";
+    let help = "What a write waits for, and what is done for it.";
     page.family("flotilla_stage_seconds", HISTOGRAM, help);
     for (place, stage) in STAGES.iter().enumerate() {
         let times = summed(cores.iter().map(|core| &core.stages[place]));
@@ -231,6 +235,27 @@ fn log(page: &mut Page, cores: &[CoreReport]) {
     );
     page.family("flotilla_log_sync_seconds", HISTOGRAM, "How long a group commit took: writes and sync.");
     page.histogram("flotilla_log_sync_seconds", &[], &summed(cores.iter().map(|core| &core.commit_times)));
+}
+
+fn snapshots(page: &mut Page, cores: &[CoreReport]) {
+    const GIVEN_UP: &str = "Snapshots begun and given up, for an error of the disk or no room on it.";
+    page.families(
+        cores,
+        &[
+            ("flotilla_snapshots_total", COUNTER, "Snapshots taken of groups.", |it| it.snapshots.taken),
+            ("flotilla_snapshots_given_up_total", COUNTER, GIVEN_UP, |it| it.snapshots.given_up),
+            ("flotilla_snapshot_written_bytes_total", COUNTER, "Bytes of snapshots taken.", |it| {
+                it.snapshots.bytes
+            }),
+            ("flotilla_snapshot_last_bytes", GAUGE, "Bytes of the last of them.", |it| {
+                it.snapshots.last_bytes
+            }),
+        ],
+    );
+    let help = "From the begin of the last of them until it was durable under its name.";
+    page.by_core(("flotilla_snapshot_last_seconds", GAUGE, help), cores, |it| {
+        seconds(it.snapshots.last_nanos)
+    });
 }
 
 fn raft(page: &mut Page, node: &NodeReport) {
@@ -329,6 +354,17 @@ fn others(page: &mut Page, cores: &[CoreReport]) {
     for (peer, it) in cores.iter().flat_map(|core| &core.links) {
         let sum = links.entry(*peer).or_default();
         *sum = [sum[0] + it.up, sum[1] + it.all];
+    }
+    let help = "The lowest version of the nodes' protocol that is spoken with the node.";
+    page.family("flotilla_peer_protocol_version", GAUGE, help);
+    let mut versions: BTreeMap<u32, u16> = BTreeMap::new();
+    for (peer, version) in
+        cores.iter().flat_map(|core| &core.links).filter_map(|(peer, it)| Some((peer, it.version?)))
+    {
+        versions.entry(*peer).and_modify(|lowest| *lowest = version.min(*lowest)).or_insert(version);
+    }
+    for (peer, version) in versions {
+        page.sample("flotilla_peer_protocol_version", &[("peer", &peer)], version);
     }
     for (place, name, help) in [
         (0, "flotilla_peer_links_up", "Links to the node's cores that stand."),

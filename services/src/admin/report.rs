@@ -6,9 +6,8 @@ use flotilla_runtime::vitals::ProcessFigures;
 use flotilla_storage::log::LogCounters;
 use std::collections::BTreeMap;
 
-/// The steps of a write whose time is taken, in their order. One write at a time of each group is followed through them, so these
-/// are samples, at the grain of the core's turns.
-pub const STAGES: [&str; 4] = ["queue", "disk", "network", "quorum"];
+/// The steps of a write whose time is taken, in their order: see `docs/metrics.md`.
+pub const STAGES: [&str; 8] = ["queue", "build", "write", "sync", "disk", "network", "quorum", "apply"];
 
 /// Nanoseconds as operators are told of them.
 #[allow(clippy::cast_precision_loss, reason = "exact up to a hundred days, and near enough beyond")]
@@ -102,6 +101,23 @@ pub struct Links {
     pub up: u64,
     /// That should.
     pub all: u64,
+    /// The lowest version of the nodes' protocol that is spoken over those that stand.
+    pub version: Option<u16>,
+}
+
+/// Snapshots that a core has taken of its groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotReport {
+    /// So far.
+    pub taken: u64,
+    /// Begun and given up, since the disk had an error or no room.
+    pub given_up: u64,
+    /// Bytes of those that were taken.
+    pub bytes: u64,
+    /// Of the last one.
+    pub last_bytes: u64,
+    /// From its begin until it had its name.
+    pub last_nanos: u64,
 }
 
 /// One core.
@@ -111,6 +127,8 @@ pub struct CoreReport {
     pub core: u16,
     /// How long it has been up.
     pub uptime_nanos: u64,
+    /// How far the node's clock is behind the time in the log.
+    pub clock_behind_ms: u64,
     /// It finishes what was begun, and takes nothing new.
     pub is_draining: bool,
     /// Clients.
@@ -157,6 +175,8 @@ pub struct CoreReport {
     pub applied: u64,
     /// Leaderships that began and ended here.
     pub leader_changes: u64,
+    /// Snapshots.
+    pub snapshots: SnapshotReport,
     /// Its replicas, the controller's last.
     pub groups: Vec<GroupReport>,
     /// Links to every other node.

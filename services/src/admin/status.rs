@@ -64,6 +64,9 @@ pub struct NodeStatus {
     pub links_up: u64,
     /// That should.
     pub links: u64,
+    /// The lowest version of the nodes' protocol that is spoken over them; none if none stands.
+    #[serde(default)]
+    pub protocol: Option<u16>,
 }
 
 /// Times, as they were counted since the start: how often something took at most `bounds_seconds[i]` and more than the bound
@@ -191,6 +194,12 @@ pub struct MigrationStatus {
     pub keys: u64,
     /// Bytes of those.
     pub bytes: u64,
+    /// Bytes that have come to a replica of the destination here; none if there is no such replica, or nothing has come.
+    #[serde(default)]
+    pub done_bytes: Option<u64>,
+    /// Bytes that the shard has in a replica of its source here.
+    #[serde(default)]
+    pub all_bytes: Option<u64>,
 }
 
 /// How a shard stands, in a word.
@@ -254,7 +263,9 @@ fn nodes(report: &NodeReport) -> Vec<NodeStatus> {
         let links = report.cores.iter().filter_map(|core| core.links.get(&node.id));
         let (links_up, links) = links.fold((0, 0), |(up, all), it| (up + it.up, all + it.all));
         let (host, me) = (node.host.clone(), node.id == report.node);
-        NodeStatus { node: node.id, host, port: node.port, cores: node.cores, me, links_up, links }
+        let versions = report.cores.iter().filter_map(|core| core.links.get(&node.id)?.version);
+        let (port, cores, protocol) = (node.port, node.cores, versions.min());
+        NodeStatus { node: node.id, host, port, cores, me, links_up, links, protocol }
     };
     report.nodes.iter().map(status).collect()
 }
@@ -286,15 +297,28 @@ fn migrations(report: &NodeReport) -> Vec<MigrationStatus> {
             };
             let state = word_of(standing).to_owned();
             let is_source = from == group.number;
-            found
-                .insert((number, is_source), MigrationStatus { shard: number, from, to, state, keys, bytes });
+            let (done_bytes, all_bytes, shard) = (None, None, number);
+            let it = MigrationStatus { shard, from, to, state, keys, bytes, done_bytes, all_bytes };
+            found.insert((number, is_source), it);
         }
     }
     for (shard, from, to) in report.misplaced() {
         if !found.contains_key(&(shard, true)) && !found.contains_key(&(shard, false)) {
-            let state = "waiting".to_owned();
-            found.insert((shard, true), MigrationStatus { shard, from, to, state, keys: 0, bytes: 0 });
+            let (state, keys, bytes) = ("waiting".to_owned(), 0, 0);
+            let it =
+                MigrationStatus { shard, from, to, state, keys, bytes, done_bytes: None, all_bytes: None };
+            found.insert((shard, true), it);
         }
+    }
+    let bytes_in = |group: u32, shard: u16, is_arriving: bool| {
+        let replicas = report.groups().filter(|(_, it)| it.number == group);
+        let mut shards = replicas.flat_map(|(_, it)| &it.shards).filter(|it| it.number == shard);
+        let is_it = |it: &&ShardReport| is_arriving == matches!(it.standing, Standing::Arriving(_));
+        shards.find(is_it).map(|it| it.bytes)
+    };
+    for it in found.values_mut() {
+        it.done_bytes = bytes_in(it.to, it.shard, true);
+        it.all_bytes = bytes_in(it.from, it.shard, false);
     }
     found.into_values().collect()
 }

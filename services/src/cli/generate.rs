@@ -14,6 +14,8 @@ pub(super) enum Command {
         /// For which.
         shell: Shell,
     },
+    /// Print every key of a node's file, with what it is if nobody says, as a table in Markdown.
+    Keys,
     /// Write a man page for every command into a folder.
     Man {
         /// Made, if it isn't there.
@@ -26,14 +28,22 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Flotilla::command(), "flotilla", &mut text);
-            // A pipe that is closed early is no failure.
-            let _ = std::io::stdout().write_all(&text);
+            print(&text);
+            Ok(())
+        }
+        Command::Keys => {
+            print(crate::config::table_of_keys().as_bytes());
             Ok(())
         }
         Command::Man { folder } => pages(folder).map_err(|error| {
             Failure::Failed(format!("can't write man pages to {}: {error}", folder.display()))
         }),
     }
+}
+
+fn print(text: &[u8]) {
+    // A pipe that is closed early is no failure.
+    let _ = std::io::stdout().write_all(text);
 }
 
 fn pages(folder: &Path) -> std::io::Result<()> {

@@ -18,6 +18,7 @@ mod mr;
 mod progress;
 mod reload;
 mod serve;
+mod systemd;
 mod top;
 mod wal;
 mod words;

@@ -1,6 +1,6 @@
 //! SIGHUP: a node reads its file again.
 
-use crate::config::Config;
+use crate::config::{Config, Overrides};
 use crate::node;
 use flotilla_runtime::driver::NodeHandle;
 use std::path::PathBuf;
@@ -22,6 +22,8 @@ pub(super) fn filter_of(config: &Config) -> EnvFilter {
 /// What a node runs with, and how it is told otherwise.
 pub(super) struct Reloader {
     pub(super) path: PathBuf,
+    /// What goes before the file, now as then.
+    pub(super) overrides: Overrides,
     pub(super) current: Config,
     pub(super) node: NodeHandle,
     pub(super) set_filter: SetFilter,
@@ -41,7 +43,7 @@ impl Reloader {
     }
 
     fn read(&self) -> Result<(Config, String), String> {
-        let new = Config::read(&self.path).map_err(|error| error.to_string())?;
+        let new = Config::load(&self.path, &self.overrides).map_err(|error| error.to_string())?;
         let changes = self.current.changes(&new, &self.path).map_err(|error| error.to_string())?;
         let reload = node::reload(&new).map_err(|error| format!("{}: {error}", self.path.display()))?;
         self.node.reload(reload);

@@ -1,11 +1,11 @@
 //! `flotilla serve`: one node.
 
-use super::Failure;
 use super::reload::{self, Reloader, SetFilter};
-use crate::config::Config;
+use super::{Failure, systemd};
+use crate::config::{Config, ConfigError, Overrides};
 use crate::node::{self, ServeError};
 use clap::Args;
-use flotilla_runtime::driver::NodeHandle;
+use flotilla_runtime::driver::{NodeHandle, Versions};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -15,9 +15,15 @@ pub(super) struct Options {
     /// The node's configuration (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// A setting that goes before the file and the environment, as log.sync=dsync; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
     /// End when the process that started this one ends (for local clusters).
     #[arg(long)]
     die_with_parent: bool,
+    /// Speak these versions of the nodes' protocol in place of this release's: for tests of an upgrade.
+    #[arg(long, hide = true, value_name = "LOWEST-HIGHEST", value_parser = versions)]
+    peer_versions: Option<Versions>,
     /// Write the log as JSON lines.
     #[arg(long)]
     log_json: bool,
@@ -30,12 +36,14 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
             .map_err(|error| Failure::Failed(format!("can't tie this process to its parent: {error}")))?;
     }
     let set_filter = start_logging(options.log_json);
-    let config = Config::read(&options.config).map_err(|error| Failure::Usage(error.to_string()))?;
+    let wrong = |error: ConfigError| Failure::Usage(error.to_string());
+    let overrides = Overrides::gather(std::env::vars_os(), &options.settings).map_err(wrong)?;
+    let config = Config::load(&options.config, &overrides).map_err(wrong)?;
     open_as_many_files_as_allowed();
     let stop = NodeHandle::new();
     set_filter(reload::filter_of(&config));
     let path = options.config.clone();
-    listen_to_signals(Reloader { path, current: config.clone(), node: stop.clone(), set_filter })?;
+    listen_to_signals(Reloader { path, overrides, current: config.clone(), node: stop.clone(), set_filter })?;
     let line = format!(
         "ready node {} of cluster {:?} on {}:{} ({} core{})",
         config.node,
@@ -45,16 +53,27 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         config.me().cores,
         if config.me().cores == 1 { "" } else { "s" },
     );
+    let watched = stop.clone();
     let announce = move || {
-        // Under systemd (`Type=notify`); elsewhere nobody asked.
-        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        systemd::ready();
+        systemd::watch(&watched);
         // Nobody listening is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };
-    node::serve(&config, stop, announce).map_err(|error| match error {
+    let versions = options.peer_versions.unwrap_or(Versions::SPOKEN);
+    node::serve(&config, versions, stop, announce).map_err(|error| match error {
         ServeError::Tls(_) => Failure::Usage(format!("{}: {error}", options.config.display())),
         error => Failure::failed(error),
     })
+}
+
+fn versions(text: &str) -> Result<Versions, String> {
+    let (lowest, highest) = text.split_once('-').ok_or("say LOWEST-HIGHEST, as 1-2")?;
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} isn't a version"));
+    match (number(lowest)?, number(highest)?) {
+        (lowest, highest) if 0 < lowest && lowest <= highest => Ok(Versions { lowest, highest }),
+        _ => Err("from 1 on, the lowest first".to_owned()),
+    }
 }
 
 /// Every client is a descriptor; what a shell gives by default (1024) is for programs that might use `select`.
@@ -95,6 +114,7 @@ fn listen_to_signals(mut reloader: Reloader) -> Result<(), Failure> {
             if signal == SIGHUP {
                 reloader.reload();
             } else {
+                systemd::stopping();
                 reloader.node.stop();
             }
         }

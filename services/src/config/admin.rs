@@ -1,6 +1,7 @@
 //! Where operators ask the node over HTTP.
 
 use super::{Config, ConfigError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The admin port's distance from the client port of core 0, if nobody says otherwise.
@@ -9,10 +10,11 @@ const DISTANCE: u16 = 20_000;
 const OFF: &str = "off";
 
 /// The admin port's settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminSettings {
-    /// Host and port, or `off`; none: the loopback interface, at the client port of core 0 plus 20000.
+    /// Where operators ask over HTTP ([metrics.md](metrics.md)): one address for the node, or `"off"`. The usual one is the
+    /// loopback interface only, at the client port of core 0 plus 20000; where that is above 65535 there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
 }
@@ -91,6 +93,6 @@ mod tests {
             assert!(said.contains("admin.listen") && said.contains("127.0.0.1:27000"), "{bad}: {said}");
         }
         let said = error(&GOOD.replace("[[nodes]]", "[admin]\nport = 9\n[[nodes]]"));
-        assert!(said.contains("unknown field `port`"), "{said}");
+        assert!(said.contains("there is no key `port` here; there is `listen`"), "{said}");
     }
 }

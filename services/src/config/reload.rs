@@ -51,7 +51,9 @@ fn compare(path: &str, one: Option<&Value>, other: Option<&Value>, keys: &mut Ve
     }
 }
 
-fn is_reloadable(key: &str) -> bool {
+pub(super) fn is_reloadable(key: &str) -> bool {
+    // A list is taken over as a whole.
+    let key = key.split("[]").next().unwrap_or(key);
     RELOADABLE.iter().any(|known| key == *known || (known.ends_with('.') && key.starts_with(known)))
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Config, ConfigError};
 use crate::acl::{DEFAULT_USER, PasswordHash, User, check_name};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 
 /// Rules of a user in the words of `ACL SETUSER`, with spaces between them. `Debug` doesn't show them: there may be hashes of
 /// passwords among them.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(transparent)]
 pub struct Rules(String);
 
@@ -31,15 +32,16 @@ impl fmt::Debug for Rules {
 }
 
 /// A user that is there from the start.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserEntry {
-    /// Its name.
+    /// A user; `default` is whom connections are at first.
     pub name: String,
-    /// The hash of its password.
+    /// The SHA-256 of its password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub password_sha256: Option<PasswordHash>,
-    /// What it may do. Without any it is off, and may do nothing.
+    /// What it may do, in the words of `ACL SETUSER` ([rules](security.md#users)); without `on` it can't log in.
     #[serde(default)]
     pub rules: Rules,
 }
@@ -67,7 +69,7 @@ impl UserEntry {
 }
 
 /// What is said to clients that connect without TLS, or with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Demand {
     /// It isn't spoken.
@@ -80,25 +82,25 @@ pub enum Demand {
 }
 
 /// Certificates, and who must have one.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSettings {
-    /// The node's certificate, followed by those between it and the authority's (PEM).
+    /// PEM file: the node's certificate, followed by those between it and the authority's.
     pub cert: PathBuf,
-    /// Its private key (PEM).
+    /// PEM file: the certificate's private key.
     pub key: PathBuf,
-    /// The certificates of the authorities that others' are signed by (PEM).
+    /// PEM file: the authorities that others' certificates are signed by.
     pub ca: PathBuf,
-    /// Whether clients speak TLS; on the same ports.
+    /// TLS with clients, on the same ports: `"off"`, `"optional"`, or `"required"`.
     #[serde(default)]
     pub clients: Demand,
-    /// Whether clients have certificates.
+    /// Whether clients show certificates: `"off"`, `"optional"`, or `"required"`.
     #[serde(default)]
     pub client_certificates: Demand,
-    /// Whether nodes speak TLS with each other, both with certificates.
+    /// Mutual TLS between nodes; the same in every node's file.
     #[serde(default)]
     pub peers: bool,
-    /// Whether a node's certificate must be for its host, as `nodes` has it; else any that an authority has signed will do.
+    /// A node's certificate must be for its `nodes[].host`; else any that an authority has signed will do.
     #[serde(default = "yes")]
     pub peer_hosts: bool,
 }
@@ -217,7 +219,10 @@ mod tests {
         let files = "cert = \"a\"\nkey = \"b\"\nca = \"c\"";
         assert_eq!(with(&format!("[tls]\n{files}\nclients = \"optional\"\npeers = true")), "accepted");
         assert!(with("[tls]\ncert = \"a\"\nkey = \"b\"").contains("missing field `ca`"));
-        assert!(with(&format!("[tls]\n{files}\nclients = \"yes\"")).contains("unknown variant"));
+        assert!(
+            with(&format!("[tls]\n{files}\nclients = \"yes\""))
+                .contains("isn't among the values here; there are `off`")
+        );
         let said = with(&format!("[tls]\n{files}\nclient_certificates = \"required\""));
         assert!(said.contains("set tls.clients"), "{said}");
     }

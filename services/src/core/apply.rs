@@ -198,6 +198,7 @@ mod tests {
             self.now.monotonic += 10 * MILLISECOND;
             let mut out = Effects::default();
             self.core.step(self.now, Event::Tick, &mut out);
+            self.core.apply(self.now, &mut out);
             self.core.flush(self.now, &mut out);
             for effect in out.drain().collect::<Vec<_>>() {
                 match effect {
@@ -249,5 +250,34 @@ mod tests {
         let set = crate::command::lookup(b"SET").unwrap().code;
         lone.log(SCHEMA_COMMAND_V1, |writer| entry::write(writer, 1, set, &[b"SET", b"key", b"value"]));
         assert_eq!((lone.halted, lone.core.groups[0].applied), (None, before + 1));
+    }
+
+    #[test]
+    fn a_clock_behind_the_log_s_is_measured() {
+        let mut lone = Lone::leading();
+        let (set, ahead) = (crate::command::lookup(b"SET").unwrap().code, lone.now.unix_ms + 37_000);
+        assert_eq!(lone.core.clock_behind_ms(lone.now), 0);
+        lone.log(SCHEMA_COMMAND_V1, |writer| entry::write(writer, ahead, set, &[b"SET", b"key", b"value"]));
+        assert_eq!(lone.core.clock_behind_ms(lone.now), 37_000);
+        lone.now.unix_ms += 40_000;
+        assert_eq!(lone.core.clock_behind_ms(lone.now), 0);
+    }
+
+    #[test]
+    fn what_a_turn_did_is_timed_by_whoever_called_it() {
+        let mut lone = Lone::leading();
+        let count = |lone: &Lone, stage: &str| {
+            let place = crate::admin::report::STAGES.iter().position(|it| *it == stage).unwrap();
+            lone.core.stage_times()[place].count()
+        };
+        lone.turn();
+        let before = ["build", "apply"].map(|stage| count(&lone, stage));
+        lone.core.vitals.applied_nanos.set(5000);
+        let set = crate::command::lookup(b"SET").unwrap().code;
+        lone.log(SCHEMA_COMMAND_V1, |writer| entry::write(writer, 1, set, &[b"SET", b"key", b"value"]));
+        assert_eq!(count(&lone, "apply"), before[1] + 1, "one entry was applied, in one turn");
+        assert!(count(&lone, "build") > before[0]);
+        let place = crate::admin::report::STAGES.iter().position(|it| *it == "apply").unwrap();
+        assert!(lone.core.stage_times()[place].sum_nanos() >= 5000);
     }
 }

@@ -41,6 +41,7 @@ mod admission;
 mod apply;
 mod backup;
 mod client;
+mod clocks;
 mod connections;
 mod control;
 mod follower_read;
@@ -72,6 +73,7 @@ pub use remote::Message;
 pub use routes::Located;
 
 use crate::acl::Acl;
+use crate::admin::report::SnapshotReport;
 use crate::command::slowlog::{Setting, Slowlog};
 use crate::config::Config;
 use crate::controller::Configuration;
@@ -157,6 +159,7 @@ pub struct Core {
     /// What the driver counts.
     vitals: Rc<Vitals>,
     tally: Tally,
+    clocks: clocks::Clocks,
     stages: Stages,
     /// What operators ask.
     questions: Questions,
@@ -175,6 +178,8 @@ struct Tally {
     applied: u64,
     /// Leaderships that began and ended.
     leader_changes: u64,
+    /// Snapshots that were taken.
+    snapshots: SnapshotReport,
 }
 
 impl Core {
@@ -259,6 +264,7 @@ impl Core {
             is_out_of_room: false,
             vitals,
             tally: Tally::default(),
+            clocks: clocks::Clocks::default(),
             stages: Stages::default(),
             questions: Questions::default(),
             slowlog: Slowlog::default(),
@@ -323,7 +329,7 @@ impl Core {
                     tracing::warn!(
                         core,
                         reason,
-                        "no further log segment: writes are refused until there is room"
+                        "no further log segment: writes are refused until there is room; free some on the disk that has `data`"
                     );
                 }
                 None => tracing::info!(core, "there is room for the log again: writes are taken"),
@@ -401,6 +407,7 @@ impl Machine for Core {
             Event::Tick => {
                 self.multi.tick(now.monotonic, out);
                 self.tick_groups(now, out);
+                self.compare_clocks(now);
                 self.tick_snapshots(now, out);
                 self.graveyard.tick(now.monotonic);
                 self.tick_backups(now, out);
@@ -437,15 +444,24 @@ impl Machine for Core {
         }
     }
 
-    fn flush(&mut self, now: Now, out: &mut Effects<Message>) {
+    fn apply(&mut self, now: Now, out: &mut Effects<Message>) {
+        self.time_last_turn();
         self.connections.time_is(now);
         self.snapshot_mail(now, out);
+        let applied = self.tally.applied;
         self.settle(now, out);
+        self.stages.has_applied = self.tally.applied > applied;
+    }
+
+    fn flush(&mut self, now: Now, out: &mut Effects<Message>) {
+        self.connections.time_is(now);
         self.spread_routes(out);
         self.spread_configuration(out);
         self.spread_settings(out);
         self.migrate(now, out);
+        let frames = self.multi.wal().counters().frames;
         self.multi.flush(now.monotonic, out);
+        self.stages.has_built = self.multi.wal().counters().frames > frames;
         self.follow_on(now);
         self.tell_of_room();
         self.remote.flush(out);

@@ -131,6 +131,7 @@ impl Core {
         let counts = connections.counts();
         CoreReport {
             core: self.id.0,
+            clock_behind_ms: self.clock_behind_ms(now),
             uptime_nanos: now.monotonic.saturating_sub(self.started),
             is_draining: self.draining.is_some(),
             connections: connections.len() as u64,
@@ -145,7 +146,7 @@ impl Core {
             waiting: connections.waiting() as u64,
             command_times: counts.times,
             writes_refused: self.groups.iter().map(|group| group.admission.refused_total).sum(),
-            stages: self.stages.times,
+            stages: self.stage_times(),
             turns: *vitals.turns.borrow(),
             log: wal.counters(),
             commit_times: *self.multi.commit_times(),
@@ -155,6 +156,7 @@ impl Core {
             proposals: self.tally.proposals,
             applied: self.tally.applied,
             leader_changes: self.tally.leader_changes,
+            snapshots: self.tally.snapshots,
             groups,
             links: self.links(),
             peer_out: [
@@ -177,8 +179,10 @@ impl Core {
         let others = self.config.nodes.iter().filter(|node| node.id != self.config.node);
         let links = |node: &crate::config::NodeEntry| {
             let peers = (0..node.cores).map(|core| PeerId { node: NodeId(node.id), core: CoreId(core) });
-            let up = peers.filter(|peer| self.remote.is_up(*peer)).count();
-            (node.id, Links { up: up as u64, all: u64::from(node.cores) })
+            let up: Vec<PeerId> = peers.filter(|peer| self.remote.is_up(*peer)).collect();
+            let versions = self.vitals.peer_versions.borrow();
+            let version = up.iter().filter_map(|peer| versions.get(peer).copied()).min();
+            (node.id, Links { up: up.len() as u64, all: u64::from(node.cores), version })
         };
         others.map(links).collect()
     }

@@ -2,9 +2,14 @@
 //!
 //! ```text
 //!   proposed ──queue──▶ in a frame that the disk has ──disk──────▶ durable here
+//!             (build)                                  (write, sync)
 //!                                                    ──network───▶ durable on the first other node that says so
-//!                                                    ──quorum────▶ committed
+//!                                                    ──quorum────▶ committed ──apply──▶ answered
 //! ```
+//!
+//! Those in parentheses, and `apply`, are work rather than waiting, and no machine has a clock: the driver takes the time of its own
+//! operations (`write`, `sync`) and of the machine's two calls at the end of a turn, and the machine, which alone knows whether a frame was
+//! built or an entry applied in them, counts the time at the beginning of the next.
 //!
 //! The next write of a group is followed when the last one that was is committed, and durable here, so it costs a write one comparison, and
 //! there are as many samples as rounds. Instants are those of the core's turns; one that is before the last counts as none passed. Nothing is
@@ -23,9 +28,13 @@ const FOLLOWED_MAX: usize = 16;
 const FOLLOWED_FOR_MAX: Nanos = 10 * SECOND;
 
 const QUEUE: usize = 0;
-const DISK: usize = 1;
-const NETWORK: usize = 2;
-const QUORUM: usize = 3;
+const BUILD: usize = 1;
+const WRITE: usize = 2;
+const SYNC: usize = 3;
+const DISK: usize = 4;
+const NETWORK: usize = 5;
+const QUORUM: usize = 6;
+const APPLY: usize = 7;
 
 /// A write that is followed.
 #[derive(Debug)]
@@ -44,10 +53,33 @@ struct Followed {
 #[derive(Debug, Default)]
 pub(crate) struct Stages {
     followed: Vec<Followed>,
-    pub(super) times: [Histogram; STAGES.len()],
+    times: [Histogram; STAGES.len()],
+    /// In the turn before, entries were applied, and frames built.
+    pub(super) has_applied: bool,
+    /// See above.
+    pub(super) has_built: bool,
 }
 
 impl Core {
+    /// A turn ends: how long did the parts of the one before take in which something was done?
+    pub(super) fn time_last_turn(&mut self) {
+        let Stages { times, has_applied, has_built, .. } = &mut self.stages;
+        if std::mem::take(has_applied) {
+            times[APPLY].record(self.vitals.applied_nanos.get());
+        }
+        if std::mem::take(has_built) {
+            times[BUILD].record(self.vitals.flushed_nanos.get());
+        }
+    }
+
+    /// By [`STAGES`].
+    pub(super) fn stage_times(&self) -> [Histogram; STAGES.len()] {
+        let mut times = self.stages.times;
+        times[WRITE] = *self.vitals.segment_writes.borrow();
+        times[SYNC] = *self.vitals.segment_syncs.borrow();
+        times
+    }
+
     /// A write of a client was proposed.
     pub(super) fn follow(&mut self, now: Now, place: usize, proposal: Proposal) {
         if self.groups[place].is_followed || self.stages.followed.len() == FOLLOWED_MAX {

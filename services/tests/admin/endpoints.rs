@@ -95,6 +95,9 @@ fn a_node_without_a_quorum_is_alive_and_not_ready() {
     assert_eq!(get(admin, "/healthz").status, 200);
     let left = status(&cluster, 1);
     assert!(!left.ready && !left.reasons.is_empty());
+    let said = |node: u32| cluster.words(1).contains(&format!("no link between nodes with=node {node} at "));
+    until(|| said(2) || said(3), |it| *it);
+    assert!(cluster.words(1).contains("can't be reached: Connection refused"), "{}", cluster.words(1));
     until(|| status(&cluster, 1), |it| it.nodes.iter().all(|node| node.links_up == 0));
 }
 

@@ -1,6 +1,6 @@
 //! MapReduce jobs, as the nodes that have their log see them.
 
-use super::common::start;
+use super::common::{TestCluster, start};
 use super::http::{status, until};
 use flotilla_services::mapreduce::Partitioner;
 use flotilla_services::mapreduce::coordinator::Fact;
@@ -29,6 +29,13 @@ fn spec(number: u32) -> JobSpec {
         skip_bad_records: false,
         backups: true,
     }
+}
+
+/// A job in the cluster's log of jobs.
+pub(crate) fn submit(cluster: &TestCluster, number: u32) {
+    let mut log = FactLog::new(cluster.nodes.addresses(), "a test");
+    let term = log.begin_term().unwrap().unwrap();
+    assert!(log.append(term, &Fact::Submitted { spec: Box::new(spec(number)) }).unwrap());
 }
 
 #[test]

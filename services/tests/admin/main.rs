@@ -13,3 +13,4 @@ mod metrics;
 mod page;
 mod slowlog;
 mod top;
+mod watchdog;

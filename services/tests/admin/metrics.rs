@@ -62,7 +62,7 @@ fn numbers_are_true_and_every_one_is_explained() {
     assert!(sum(&first, "flotilla_command_errors_total", &[("error", "ERR")]) >= 3.0);
     assert!(sum(&first, "flotilla_raft_applied_entries_total", &[]) >= 300.0);
     assert!(sum(&first, "flotilla_data_bytes", &[]) >= 300.0 * 10.0);
-    for stage in ["queue", "disk", "network", "quorum"] {
+    for stage in ["queue", "build", "sync", "disk", "network", "quorum", "apply"] {
         assert!(everywhere("flotilla_stage_seconds_count", &[("stage", stage)]) >= 1.0, "{stage}");
     }
     for name in [

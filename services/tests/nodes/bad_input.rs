@@ -117,7 +117,10 @@ const GOOD: &str = "cluster = \"c\"\nnode = 1\ndata = \"$DIR/data\"\n[[nodes]]\n
 fn configurations_are_refused_in_one_line_with_status_2() {
     let good = GOOD.replacen("port = 0", "port = 6001", 1).replace("peer_port = 0", "peer_port = 16001");
     for (config, parts) in [
-        (good.replace("node = 1", "nodee = 1"), ["$DIR/node.toml, line 2", "unknown field `nodee`"]),
+        (
+            good.replace("node = 1", "nodee = 1"),
+            ["$DIR/node.toml, line 2", "there is no key `nodee`: did you mean `node`?"],
+        ),
         (good.replace("node = 1", "node = 7"), ["node = 7", "isn't the id of any"]),
         (good.replace("port = 6001", "port = 99999"), ["$DIR/node.toml, line", "99999"]),
         (good.replace("127.0.0.1", ""), ["$DIR/node.toml", "host"]),
@@ -126,6 +129,17 @@ fn configurations_are_refused_in_one_line_with_status_2() {
         let (status, line) = refusal(&config);
         assert!(status == 2 && parts.iter().all(|part| line.contains(part)), "status {status}: {line}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    std::fs::write(&path, good.replace("$DIR", folder.path().to_str().unwrap())).unwrap();
+    let mut serve = Command::new(program());
+    serve.args(["serve", "--die-with-parent", "--config"]).arg(&path);
+    let told = run(serve.env("FLOTILLA_LOG_SYNK", "dsync"));
+    let words = "flotilla: the environment's FLOTILLA_LOG_SYNK: there is no such setting: did you mean `FLOTILLA_LOG_SYNC`?\n";
+    assert_eq!((told.status.code(), text(&told.stderr).as_str()), (Some(2), words));
+    let told = run(serve.env_remove("FLOTILLA_LOG_SYNK").args(["--set", "groups=many"]));
+    let words = "flotilla: --set groups: \"many\" isn't a whole number\n";
+    assert_eq!((told.status.code(), text(&told.stderr).as_str()), (Some(2), words));
     let missing = run(Command::new(program()).args(["serve", "--config", "/no/such/file.toml"]));
     assert_eq!(missing.status.code(), Some(2));
     assert!(text(&missing.stderr).contains("/no/such/file.toml"), "{}", text(&missing.stderr));
@@ -148,6 +162,20 @@ fn ports_and_folders_that_are_taken_are_refused_in_one_line_with_status_1() {
     );
 
     drop(cluster);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    std::fs::write(&path, elsewhere.replace("$DIR", folder.path().to_str().unwrap())).unwrap();
+    let mut short = Command::new("sh");
+    short.args(["-c", "ulimit -n 12; exec \"$0\" serve --die-with-parent --config \"$1\""]);
+    let told = run(short.arg(program()).arg(&path));
+    let line = text(&told.stderr).lines().last().unwrap_or_default().to_owned();
+    assert_eq!(told.status.code(), Some(1), "{line}");
+    assert!(line.contains("core 0 can't start") && line.contains("raise the limit of open files"), "{line}");
+
+    let foreign = elsewhere.replace("host = \"127.0.0.1\"", "host = \"192.0.2.1\"");
+    let (status, line) = serve(&foreign);
+    assert!(status == 1 && line.contains("none of this machine's addresses"), "{status}: {line}");
+
     let unwritable = elsewhere.replace("$DIR/data", "/proc/flotilla");
     let (status, line) = serve(&unwritable);
     assert!(status == 1 && line.contains("can't create the data folder /proc/flotilla"), "{status}: {line}");

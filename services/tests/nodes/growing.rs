@@ -2,6 +2,8 @@
 
 use crate::common::history::{Call, Histories, judge};
 use crate::common::{PATIENCE, TestCluster, output, program, run, start, text};
+use crate::http::{get, status, until};
+use flotilla_services::admin::status::Status;
 use flotilla_services::hands::{Stopwatch, pause};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
@@ -199,21 +201,68 @@ fn what_was_cut_off_goes_on() {
     assert_kept(&cluster);
 }
 
+/// The version of their protocol that a node speaks with another, once it stands.
+fn wait_for_protocol(cluster: &TestCluster, from: u32, to: u32, version: u16) {
+    let protocol = |it: &Status| it.nodes.iter().find(|node| node.node == to).unwrap().protocol;
+    until(|| status(cluster, from), |it| protocol(it) == Some(version));
+}
+
+/// As for an upgrade: the nodes that haven't been restarted yet are of the release before, which speaks another version.
 #[test]
 fn nodes_are_restarted_one_after_the_other_and_no_call_fails() {
-    let mut cluster = start(|options| (options.cores, options.groups, options.spare_groups) = (2, 4, 1));
+    let mut cluster = start(|options| {
+        (options.cores, options.groups, options.spare_groups) = (2, 4, 1);
+        options.flags = vec!["--peer-versions=1-1".to_owned()];
+    });
     let before = wait_for_even_leaders(&cluster, &[1, 2, 3]);
     let histories = Histories::start(&cluster, 4);
     histories.wait_for_more(100);
     for node in 1..=3 {
         stop(&mut cluster, node);
         histories.wait_for_more(100);
+        cluster.nodes.set_flags(node, &[]);
         cluster.nodes.restart(node).unwrap();
         cluster.nodes.wait_until_founded(PATIENCE).unwrap();
+        for other in (1..=3).filter(|other| *other != node) {
+            let version = if other < node { 2 } else { 1 };
+            wait_for_protocol(&cluster, node, other, version);
+            wait_for_protocol(&cluster, other, node, version);
+        }
     }
     assert_eq!(wait_for_even_leaders(&cluster, &[1, 2, 3]), before, "they go back to where they were");
     let (calls, longest) = histories.stop();
     eprintln!("{calls} calls, the longest took {longest:?}");
+}
+
+/// Whoever is ahead by more than a release is told so, as are the others, and they go on without it.
+#[test]
+fn a_node_of_a_version_that_nobody_else_speaks_is_turned_away_with_the_reason() {
+    let mut cluster = start(|_| {});
+    cluster.set("before", "x");
+    stop(&mut cluster, 3);
+    cluster.nodes.set_flags(3, &["--peer-versions=3-4"]);
+    cluster.nodes.restart(3).unwrap();
+    let told = |node: u32, words: &str| {
+        let line = |said: String| said.lines().find(|line| line.contains(words)).map(str::to_owned);
+        until(|| line(cluster.words(node)), Option::is_some).unwrap()
+    };
+    let why = told(1, "node 3 speaks versions 3 to 4 of the nodes' protocol and this one versions 1 to 2");
+    assert!(
+        why.contains("no link between nodes") && why.contains("upgraded by one release at a time"),
+        "{why}"
+    );
+    // It hears the same of itself, and has turned the others away.
+    told(3, "node 3 speaks versions 3 to 4 of the nodes' protocol and this one versions 1 to 2");
+    told(3, "speaks versions 1 to 2 of the nodes' protocol and this one versions 3 to 4");
+    let answer = until(|| get(cluster.nodes.admin(3), "/readyz"), |it| it.status == 503);
+    assert!(answer.text.contains("no leader that is known here"), "{answer:?}");
+    cluster.set("during", "x");
+    stop(&mut cluster, 3);
+    cluster.nodes.set_flags(3, &[]);
+    cluster.nodes.restart(3).unwrap();
+    cluster.nodes.wait_until_founded(PATIENCE).unwrap();
+    wait_for_protocol(&cluster, 3, 1, 2);
+    assert_eq!(cluster.get("during").as_deref(), Some("x"));
 }
 
 #[test]

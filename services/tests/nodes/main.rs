@@ -15,6 +15,8 @@ mod doctor;
 mod golden;
 mod growing;
 mod handover;
+#[path = "../admin/http.rs"]
+mod http;
 mod limits;
 mod links;
 mod members;

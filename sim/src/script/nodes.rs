@@ -198,6 +198,7 @@ impl Script {
         let this = &mut self.nodes[node];
         this.flush_due = false;
         let core = this.core.as_mut().expect("only the living are flushed");
+        core.apply(now, &mut this.effects);
         core.flush(now, &mut this.effects);
         self.checks.look(seat(node), &core.inspect())?;
         let effects: Vec<Effect<Message>> = this.effects.drain().collect();

@@ -66,6 +66,7 @@ impl World {
         let now = this.clock(self.now);
         this.flush_due = false;
         let core = this.core.as_mut().expect("only the living are flushed");
+        core.apply(now, &mut this.effects);
         core.flush(now, &mut this.effects);
         let inspection = core.inspect();
         self.checks.look(this.seat, &inspection)?;

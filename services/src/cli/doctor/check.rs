@@ -113,6 +113,11 @@ impl Kernel {
         read(&self.path(path))
     }
 
+    /// Whether there is such a file.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
     /// What is in a folder, in order.
     pub(super) fn list(&self, path: &str) -> Vec<PathBuf> {
         let Ok(entries) = std::fs::read_dir(self.path(path)) else { return Vec::new() };

@@ -27,6 +27,7 @@ pub(super) fn checks(kernel: &Kernel, needs: &Needs) -> Vec<Check> {
         huge_pages(kernel),
         swap(kernel),
         clock(kernel),
+        calendar(kernel),
         backlog(kernel),
     ]
 }
@@ -138,6 +139,27 @@ fn clock(kernel: &Kernel) -> Check {
     check.cure("boot with clocksource=tsc, if the machine's is stable")
 }
 
+/// Whoever keeps clocks right says so in one of these files.
+const TIME_KEEPERS: &[(&str, &str)] = &[
+    ("/run/systemd/timesync/synchronized", "systemd-timesyncd"),
+    ("/run/chrony/chronyd.pid", "chrony"),
+    ("/run/chronyd.pid", "chrony"),
+    ("/run/ntpd.pid", "ntpd"),
+];
+
+/// Keys expire by the leaders' clocks, and certificates are valid by everybody's.
+fn calendar(kernel: &Kernel) -> Check {
+    const NAME: &str = "time";
+    match TIME_KEEPERS.iter().find(|(file, _)| kernel.has(file)) {
+        Some((_, keeper)) => Check::ok(NAME, format!("kept by {keeper}")),
+        None => {
+            let why = "keys expire by the leaders' clocks, and a lease rests on how fast they go";
+            Check::warn(NAME, "nobody seems to keep the clock right", why)
+                .cure("apt-get install chrony, on every node")
+        }
+    }
+}
+
 fn backlog(kernel: &Kernel) -> Check {
     const NAME: &str = "backlog";
     const FILE: &str = "/proc/sys/net/core/somaxconn";
@@ -218,6 +240,9 @@ mod tests {
         assert_eq!(verdict(&clock(&kernel)), (Verdict::Warn, true));
         let (_keep, kernel) = kernel_of(&[(&current, "hpet"), (&available, "hpet acpi_pm")]);
         assert_eq!(verdict(&clock(&kernel)), (Verdict::Warn, false));
+        assert_eq!(verdict(&calendar(&kernel)), (Verdict::Warn, false));
+        let (_keep, kernel) = kernel_of(&[("/run/chrony/chronyd.pid", "77")]);
+        assert_eq!(verdict(&calendar(&kernel)), (Verdict::Ok, false));
         let (_keep, kernel) = kernel_of(&[("/proc/sys/net/core/somaxconn", "128")]);
         assert_eq!(verdict(&backlog(&kernel)), (Verdict::Warn, true));
     }

@@ -10,7 +10,7 @@ mod host;
 mod peers;
 
 use super::Failure;
-use crate::config::{Config, Limits, LogSettings, RaftSettings, Sync};
+use crate::config::{Config, Limits, LogSettings, Overrides, RaftSettings, Sync};
 use check::{Check, Kernel, Verdict};
 use clap::Args;
 use std::path::PathBuf;
@@ -84,7 +84,11 @@ impl Needs {
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let config = match &options.config {
-        Some(path) => Some(Config::read(path).map_err(|error| Failure::Usage(error.to_string()))?),
+        Some(path) => {
+            let overrides = Overrides::gather(std::env::vars_os(), &[]);
+            let config = overrides.and_then(|overrides| Config::load(path, &overrides));
+            Some(config.map_err(|error| Failure::Usage(error.to_string()))?)
+        }
         None => None,
     };
     let mut needs = config.as_ref().map_or_else(Needs::default, Needs::of);

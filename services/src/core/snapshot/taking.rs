@@ -4,12 +4,13 @@ use super::{Core, EndMark, RETRY_AFTER, SnapshotFile, Step};
 use crate::core::remote::Message;
 use crate::migration::MetaV2;
 use flotilla_runtime::planted::{Bug, planted};
-use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Now};
+use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Nanos, Now};
 use flotilla_storage::snapshot::{PART_HEADER_BYTES, PartHeader, PartKind, encode};
 
 /// A snapshot file being written from our own state.
 pub(super) struct Taking {
     pub(super) number: u64,
+    began: Nanos,
     /// What the whole is good for: the index of the first shard's part.
     index: u64,
     term: u64,
@@ -60,6 +61,7 @@ impl Core {
         out.push(Effect::CreateFile { op, file: FileId { kind: FileKind::Unfinished, number }, bytes: 0 });
         self.snapshots.groups[place].taking = Some(Taking {
             number,
+            began: now.monotonic,
             index: 0,
             term: 0,
             shard: 0,
@@ -128,12 +130,16 @@ impl Core {
             self.give_up_taking(place, out);
             self.discard(number, step, out);
             self.snapshots.groups[place].not_before = now.monotonic + RETRY_AFTER;
+            self.tally.snapshots.given_up += 1;
             return;
         }
-        let Taking { number, index, term, offset: bytes, is_over, .. } = *taking;
+        let Taking { number, began, index, term, offset: bytes, is_over, .. } = *taking;
         match step {
             Step::Rename => {
                 self.snapshots.groups[place].taking = None;
+                let tally = &mut self.tally.snapshots;
+                (tally.taken, tally.bytes) = (tally.taken + 1, tally.bytes + bytes);
+                (tally.last_bytes, tally.last_nanos) = (bytes, now.monotonic.saturating_sub(began));
                 self.mark(place, SnapshotFile { number, index, term, bytes });
             }
             _ if is_over => {
