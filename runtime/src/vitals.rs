@@ -143,6 +143,8 @@ pub struct Vitals {
     pub mesh_full: Counter,
     /// Cores that slept and were woken by us.
     pub mesh_rings: Counter,
+    /// Tasks that held the core for more than 5 ms.
+    pub stalls: Counter,
     /// How long the core worked between two waits.
     pub turns: RefCell<Histogram>,
     /// What the kernel says of the process: newest where the question came in, zeros elsewhere.

@@ -13,14 +13,15 @@
 use super::core_loop::CoreLoop;
 use super::outlet::Outlet;
 use super::poller::{Listener, Socket};
+use super::start::NodeShared;
 use super::wire::{HANDSHAKE_MAX, PeerTls, Tls, Wire};
 use super::{NodeOptions, PeerAddress};
 use crate::machine::{CoreId, Event, Machine, NodeId, PeerId};
+use crate::sync::Arc;
 use crate::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 const MAGIC: [u8; 4] = *b"FLP1";
@@ -107,9 +108,9 @@ impl Hello {
 pub(super) async fn keep_up<M: Machine + 'static>(
     core: Rc<CoreLoop<M>>,
     link: Rc<Link>,
-    options: Arc<NodeOptions>,
+    shared: Arc<NodeShared>,
 ) {
-    let peer = link.to.peer;
+    let (peer, options) = (link.to.peer, shared.options());
     let from = PeerId { node: options.node, core: core.id };
     let hello = Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer }.encode();
     loop {
@@ -120,7 +121,7 @@ pub(super) async fn keep_up<M: Machine + 'static>(
                 core.vitals.tls_failures.count();
                 core.complaints.no_tls(&with, &reason);
                 wire.outlet.cut();
-                glommio::timer::sleep(RETRY_TLS).await;
+                core.poller.sleep(RETRY_TLS).await;
                 continue;
             }
             let outlet = Rc::clone(&wire.outlet);
@@ -140,7 +141,7 @@ pub(super) async fn keep_up<M: Machine + 'static>(
             );
             core.step(Event::PeerDown { peer });
         }
-        glommio::timer::sleep(RETRY).await;
+        core.poller.sleep(RETRY).await;
     }
 }
 
@@ -161,7 +162,7 @@ async fn greet<M: Machine + 'static>(
     wire.outlet.send(hello);
     let mut welcome = [0; 1];
     let late = async {
-        glommio::timer::sleep(HANDSHAKE_MAX).await;
+        core.poller.sleep(HANDSHAKE_MAX).await;
         Err(io::ErrorKind::TimedOut.into())
     };
     let taken: io::Result<()> = futures_lite::future::or(wire.read_exact(&mut welcome), late).await;
@@ -177,7 +178,7 @@ async fn greet<M: Machine + 'static>(
 
 async fn connect<M: Machine + 'static>(core: &CoreLoop<M>, link: &Link) -> io::Result<Rc<Socket>> {
     let too_long = async {
-        glommio::timer::sleep(CONNECT_TIMEOUT).await;
+        core.poller.sleep(CONNECT_TIMEOUT).await;
         Err(io::ErrorKind::TimedOut.into())
     };
     futures_lite::future::or(Socket::connect(link.to.address, &core.poller), too_long).await
@@ -187,36 +188,39 @@ async fn connect<M: Machine + 'static>(core: &CoreLoop<M>, link: &Link) -> io::R
 pub(super) async fn accept<M: Machine + 'static>(
     core: Rc<CoreLoop<M>>,
     listener: Listener,
-    options: Arc<NodeOptions>,
+    shared: Arc<NodeShared>,
 ) {
     for number in 0.. {
         match listener.accept().await {
             Ok(stream) => {
-                let (core, options) = (Rc::clone(&core), Arc::clone(&options));
+                let (core, shared) = (Rc::clone(&core), Arc::clone(&shared));
                 let from = stream.peer_addr();
                 let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
                 core.incoming.borrow_mut().insert(number, Rc::clone(&socket));
-                glommio::spawn_local(async move {
-                    let wire = Wire::new(socket);
-                    match answer(&core, &options, &wire).await {
-                        Ok(()) => {}
-                        Err(Refusal::Link(reason)) => {
-                            tracing::warn!(%reason, "a link from a peer was closed")
+                let tasks = Rc::clone(&core.tasks);
+                tasks
+                    .spawn("peer", async move {
+                        let wire = Wire::new(socket);
+                        match answer(&core, shared.options(), &wire).await {
+                            Ok(()) => {}
+                            Err(Refusal::Link(reason)) => {
+                                tracing::warn!(%reason, "a link from a peer was closed")
+                            }
+                            Err(Refusal::Tls(reason)) => {
+                                let from =
+                                    from.map_or_else(|_| "somebody".to_owned(), |from| from.to_string());
+                                core.vitals.tls_failures.count();
+                                core.complaints.no_tls(&format!("{from}, at the peers' port"), &reason);
+                                wire.outlet.end();
+                            }
                         }
-                        Err(Refusal::Tls(reason)) => {
-                            let from = from.map_or_else(|_| "somebody".to_owned(), |from| from.to_string());
-                            core.vitals.tls_failures.count();
-                            core.complaints.no_tls(&format!("{from}, at the peers' port"), &reason);
-                            wire.outlet.end();
-                        }
-                    }
-                    core.incoming.borrow_mut().remove(&number);
-                })
-                .detach();
+                        core.incoming.borrow_mut().remove(&number);
+                    })
+                    .detach();
             }
             Err(error) => {
                 tracing::warn!(%error, "can't accept a peer");
-                glommio::timer::sleep(RETRY).await;
+                core.poller.sleep(RETRY).await;
             }
         }
     }

@@ -141,6 +141,8 @@ pub struct CoreReport {
     pub stages: [Histogram; STAGES.len()],
     /// Turns.
     pub turns: Histogram,
+    /// Tasks that held the core for more than 5 ms.
+    pub stalls: u64,
     /// The log.
     pub log: LogCounters,
     /// Group commits.
