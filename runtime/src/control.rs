@@ -205,11 +205,11 @@ mod loom_models {
         });
     }
 
-    /// Two cores, one word with settings, then the stop. Each hears both, and never a number without its settings. Three
+    /// Two cores, one word with settings, then the stop. Each hears both, and never a number without its settings. Two
     /// preemptions.
     #[test]
     fn loom_two_cores_hear_every_word() {
-        explore("two_cores_hear_every_word", Some(3), || {
+        explore("two_cores_hear_every_word", Some(2), || {
             let control = Arc::new(Control::new());
             let cores = [0, 1].map(|_| {
                 let control = Arc::clone(&control);

@@ -199,7 +199,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
     fn tick_if_due(&self) {
         let (deadline, now) = (self.machine.borrow().deadline(), self.clock.monotonic());
         self.woke_at.set(now);
-        self.tasks.stalls.turn_begins();
+        self.tasks.stalls.turn_begins(now);
         if self.poller.timers().fire(now) {
             self.poller.stir();
         }

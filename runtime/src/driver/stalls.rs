@@ -4,6 +4,7 @@
 //! the clock when they are done; what took more than 5 ms is counted, and told at most once a second. Time in which the
 //! kernel gave the CPU to others, or the disk had the core wait, isn't the task's fault: then it is told at the level `debug`.
 
+use crate::machine::{MILLISECOND, Nanos};
 use crate::vitals::Vitals;
 use rustix::time::{ClockId, clock_gettime};
 use std::cell::Cell;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Longer than that nobody may hold a core.
 const LONGEST: Duration = Duration::from_millis(5);
+/// The thread's CPU time isn't read more often.
+const GRAIN: Nanos = MILLISECOND;
 /// Between two that are told of.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -19,8 +22,10 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub(super) struct Stalls {
     core: u16,
     vitals: Rc<Vitals>,
-    /// The thread's CPU time when the turn began.
+    /// The thread's CPU time when the turn began, or at most [`GRAIN`] before.
     cpu: Cell<Duration>,
+    /// When that was read.
+    read_at: Cell<Nanos>,
     told: Cell<Option<Instant>>,
     not_told: Cell<u64>,
 }
@@ -28,13 +33,17 @@ pub(super) struct Stalls {
 impl Stalls {
     pub(super) fn new(core: u16, vitals: Rc<Vitals>) -> Self {
         let (told, not_told) = (Cell::new(None), Cell::new(0));
-        Self { core, vitals, cpu: Cell::new(cpu_time()), told, not_told }
+        Self { core, vitals, cpu: Cell::new(cpu_time()), read_at: Cell::new(0), told, not_told }
     }
 
     /// A turn begins.
     #[inline]
-    pub(super) fn turn_begins(&self) {
-        self.cpu.set(cpu_time());
+    pub(super) fn turn_begins(&self, now: Nanos) {
+        // A system call: not for each of ten thousand turns a second.
+        if now.saturating_sub(self.read_at.get()) >= GRAIN {
+            self.read_at.set(now);
+            self.cpu.set(cpu_time());
+        }
     }
 
     /// Something named so is done, which was begun then.

@@ -8,7 +8,6 @@ use super::stalls::Stalls;
 use crate::sync::{Arc, AtomicBool, Ordering};
 use glommio::{Task, TaskQueueHandle};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -17,15 +16,40 @@ use std::time::Instant;
 
 /// See the module.
 pub(super) struct Tasks {
-    /// Who is alive, by a number, and how it is woken for its end.
-    alive: RefCell<BTreeMap<u64, (&'static str, Option<Waker>)>>,
-    last: Cell<u64>,
+    alive: RefCell<Alive>,
     ending: Cell<Ending>,
     /// The class of what gets the time that the others leave.
     bulk: TaskQueueHandle,
     /// A task of it was made runnable since the last [`Self::take_bulk`]. glommio alone decides when it runs.
     bulk_is_runnable: Arc<AtomicBool>,
     pub(super) stalls: Stalls,
+}
+
+/// Who is alive, each in a place of its own: its name, and how it is woken for its end.
+#[derive(Default)]
+struct Alive {
+    places: Vec<Option<(&'static str, Option<Waker>)>>,
+    free: Vec<usize>,
+}
+
+impl Alive {
+    fn add(&mut self, name: &'static str) -> usize {
+        let place = self.free.pop().unwrap_or(self.places.len());
+        if place == self.places.len() {
+            self.places.push(None);
+        }
+        self.places[place] = Some((name, None));
+        place
+    }
+
+    fn remove(&mut self, place: usize) -> Option<(&'static str, Option<Waker>)> {
+        self.free.push(place);
+        self.places[place].take()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &(&'static str, Option<Waker>)> {
+        self.places.iter().flatten()
+    }
 }
 
 /// Who is to end.
@@ -57,18 +81,18 @@ impl Wake for BulkWaker {
 /// A task's entry, until it is dropped.
 struct Entry {
     tasks: Rc<Tasks>,
-    number: u64,
+    place: usize,
     name: &'static str,
     /// From here on it ends.
     ends: Ending,
+    /// The tasks know how to wake it: a task's waker is always the same.
+    is_known: Cell<bool>,
 }
 
 impl Entry {
     fn new(tasks: &Rc<Tasks>, name: &'static str, ends: Ending) -> Self {
-        let number = tasks.last.get() + 1;
-        tasks.last.set(number);
-        tasks.alive.borrow_mut().insert(number, (name, None));
-        Self { tasks: Rc::clone(tasks), number, name, ends }
+        let place = tasks.alive.borrow_mut().add(name);
+        Self { tasks: Rc::clone(tasks), place, name, ends, is_known: Cell::new(false) }
     }
 
     /// Polls what the task does, unless it is to end.
@@ -83,11 +107,9 @@ impl Entry {
         let begun = Instant::now();
         let polled = poll(cx).map(Some);
         self.tasks.stalls.look(self.name, begun);
-        if polled.is_pending() {
-            let mut alive = self.tasks.alive.borrow_mut();
-            if let Some((_, waker @ None)) = alive.get_mut(&self.number) {
-                *waker = Some(cx.waker().clone());
-            }
+        if polled.is_pending() && !self.is_known.replace(true) {
+            let waker = cx.waker().clone();
+            self.tasks.alive.borrow_mut().places[self.place] = Some((self.name, Some(waker)));
         }
         polled
     }
@@ -95,7 +117,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let entry = self.tasks.alive.borrow_mut().remove(&self.number);
+        let entry = self.tasks.alive.borrow_mut().remove(self.place);
         drop(entry);
     }
 }
@@ -105,7 +127,6 @@ impl Tasks {
     pub(super) fn new(bulk: TaskQueueHandle, stalls: Stalls) -> Rc<Self> {
         Rc::new(Self {
             alive: RefCell::default(),
-            last: Cell::new(0),
             ending: Cell::new(Ending::Nobody),
             bulk,
             bulk_is_runnable: Arc::new(AtomicBool::new(false)),
@@ -175,14 +196,13 @@ impl Tasks {
 
     fn end(&self, ending: Ending) {
         self.ending.set(ending);
-        let wakers: Vec<Waker> =
-            self.alive.borrow().values().filter_map(|(_, waker)| waker.clone()).collect();
+        let wakers: Vec<Waker> = self.alive.borrow().all().filter_map(|(_, waker)| waker.clone()).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// The names of those that haven't ended.
     pub(super) fn alive(&self) -> Vec<&'static str> {
-        self.alive.borrow().values().map(|(name, _)| *name).collect()
+        self.alive.borrow().all().map(|(name, _)| *name).collect()
     }
 }
 
@@ -193,4 +213,71 @@ async fn run(entry: Entry, task: impl Future<Output = ()>) {
 
 fn bulk_waker(task: &Waker, is_runnable: &Arc<AtomicBool>) -> Waker {
     Waker::from(Arc::new(BulkWaker { task: task.clone(), is_runnable: Arc::clone(is_runnable) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vitals::Vitals;
+    use futures_lite::future::{pending, yield_now};
+    use glommio::{LocalExecutorBuilder, Placement};
+
+    fn on_an_executor(test: impl AsyncFnOnce(Rc<Tasks>) + Send + 'static) {
+        let executor = LocalExecutorBuilder::new(Placement::Unbound);
+        let run = move || async move {
+            test(Tasks::new(TaskQueueHandle::default(), Stalls::new(0, Vitals::new()))).await;
+        };
+        executor.spawn(run).unwrap().join().unwrap();
+    }
+
+    /// Tells when it is dropped.
+    struct Held(Rc<Cell<u32>>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn tasks_that_wait_are_ended_where_they_wait_doors_first() {
+        on_an_executor(async |tasks| {
+            let dropped = Rc::new(Cell::new(0));
+            let forever = || {
+                let held = Held(Rc::clone(&dropped));
+                async move {
+                    let _held = held;
+                    pending::<()>().await;
+                }
+            };
+            tasks.spawn_door("a door", forever());
+            tasks.spawn("a guest", forever()).detach();
+            tasks.spawn_bulk("a sleeper", forever());
+            tasks.spawn("quick", async {}).detach();
+            while tasks.take_bulk() {
+                yield_now().await;
+            }
+            assert_eq!(tasks.alive(), ["a door", "a guest", "a sleeper"]);
+            tasks.close_doors();
+            yield_now().await;
+            assert_eq!((tasks.alive(), dropped.get()), (vec!["a guest", "a sleeper"], 1));
+            tasks.spawn("another", forever()).detach();
+            assert_eq!(tasks.alive().len(), 3);
+            tasks.end_all();
+            assert!(tasks.is_bulk_runnable(), "the loop is told to let it run");
+            yield_now().await;
+            assert_eq!((tasks.alive().len(), dropped.get()), (0, 4));
+        });
+    }
+
+    #[test]
+    fn places_are_used_again() {
+        on_an_executor(async |tasks| {
+            for _ in 0..100 {
+                tasks.spawn("quick", async {}).await;
+                tasks.spawn("slower", yield_now()).await;
+            }
+            assert_eq!(tasks.alive.borrow().places.len(), 1);
+        });
+    }
 }
