@@ -6,6 +6,8 @@
 //! | [`wal`] | the `wal` command: the log beside the disk and raft-engine |
 //! | [`raft`] | the `raft` command: agreement beside raft-rs and openraft, many groups, a leader's death |
 //! | [`mapreduce`] | the `mapreduce` command: whole jobs beside GNU tools, DuckDB, PySpark |
+//! | [`mesh`] | the `mesh` command: from core to core, beside rings and channels |
+//! | [`runtime`] | the `runtime` command: a core beside tokio and monoio |
 //! | [`reshard`] | the `reshard` command: a shard that moves between groups, and what its clients see |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
@@ -29,11 +31,13 @@ mod kv;
 mod login;
 mod machine;
 mod mapreduce;
+mod mesh;
 mod raft;
 mod recorder;
 mod report;
 mod reshard;
 mod resp;
+mod runtime;
 mod target;
 mod timer;
 mod wal;
@@ -62,10 +66,14 @@ enum Command {
     Raft(raft::RaftArgs),
     #[command(name = "mapreduce")]
     MapReduce(mapreduce::MapReduceArgs),
+    Mesh(mesh::MeshArgs),
+    Runtime(runtime::RuntimeArgs),
     /// What a shard on its way to another group costs
     Reshard(reshard::ReshardArgs),
     #[command(hide = true)]
     RaftNode(raft::processes::NodeArgs),
+    #[command(hide = true)]
+    EchoServer(runtime::EchoArgs),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +83,9 @@ fn main() -> ExitCode {
         Command::Raft(args) => raft::run(&args),
         Command::MapReduce(args) => mapreduce::run(&args),
         Command::Reshard(args) => reshard::run(&args),
+        Command::Mesh(args) => mesh::run(&args),
+        Command::Runtime(args) => runtime::run(&args),
+        Command::EchoServer(args) => runtime::serve(&args),
         Command::RaftNode(args) => raft::processes::node(&args),
     };
     match outcome {
