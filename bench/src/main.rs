@@ -8,6 +8,8 @@
 //! | [`wal`] | the `wal` command: the log beside the disk and raft-engine |
 //! | [`raft`] | the `raft` command: agreement beside raft-rs and openraft, many groups, a leader's death |
 //! | [`mapreduce`] | the `mapreduce` command: whole jobs beside GNU tools, DuckDB, PySpark |
+//! | [`mesh`] | the `mesh` command: from core to core, beside rings and channels |
+//! | [`runtime`] | the `runtime` command: a core beside tokio and monoio |
 //! | [`reshard`] | the `reshard` command: a shard that moves between groups, and what its clients see |
 //! | [`soak`] | the `soak` command: a long load while nodes are killed and stopped, with every read checked |
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
@@ -36,12 +38,14 @@ mod kv;
 mod login;
 mod machine;
 mod mapreduce;
+mod mesh;
 mod publish;
 mod raft;
 mod recorder;
 mod report;
 mod reshard;
 mod resp;
+mod runtime;
 mod soak;
 mod target;
 mod timer;
@@ -74,6 +78,8 @@ enum Command {
     Compare(Box<compare::args::CompareArgs>),
     Report(publish::ReportArgs),
     Soak(soak::SoakArgs),
+    Mesh(mesh::MeshArgs),
+    Runtime(runtime::RuntimeArgs),
     /// What a shard on its way to another group costs
     Reshard(reshard::ReshardArgs),
     /// Each hot path once, for bench/instructions.sh
@@ -81,6 +87,8 @@ enum Command {
     Instructions,
     #[command(hide = true)]
     RaftNode(raft::processes::NodeArgs),
+    #[command(hide = true)]
+    EchoServer(runtime::EchoArgs),
 }
 
 fn main() -> ExitCode {
@@ -94,6 +102,9 @@ fn main() -> ExitCode {
         Command::MapReduce(args) => mapreduce::run(&args),
         Command::Reshard(args) => reshard::run(&args),
         Command::Instructions => instructions::run(),
+        Command::Mesh(args) => mesh::run(&args),
+        Command::Runtime(args) => runtime::run(&args),
+        Command::EchoServer(args) => runtime::serve(&args),
         Command::RaftNode(args) => raft::processes::node(&args),
     };
     match outcome {

@@ -12,9 +12,13 @@
 //! | [`mod@mesh`] | how the cores of one node talk |
 //! | `ring` | what the mesh is woven of: one producer, one consumer, no lock |
 //! | `doorbell` | wakes who sleeps, costs who is awake nothing |
-//! | `sync` | the primitives of those three: real ones, or loom's |
+//! | `control` | what else the threads of a node share: words to all cores, and where each core is |
+//! | `sync` | the primitives of those four: real ones, or loom's |
+//! | [`wheel`] | timers: armed and cancelled in a few instructions |
 
 pub mod block;
+#[cfg_attr(loom, allow(dead_code, reason = "its only user is the driver, which loom doesn't see"))]
+mod control;
 mod doorbell;
 #[cfg(not(loom))]
 pub mod driver;
@@ -29,6 +33,7 @@ mod testing;
 #[cfg(not(loom))]
 pub mod tls;
 pub mod vitals;
+pub mod wheel;
 
 pub use block::{BlockPool, BlockWriter, Slice};
 pub use machine::{

@@ -1,9 +1,9 @@
 //! The one place that knows whether threads are real or explored.
 //!
-//! The ring, the doorbell and the mesh take their primitives from here: the standard library's, or, built with
-//! `--cfg loom`, those of loom, which runs every interleaving that a memory model allows. Nothing else may
-//! live here, and those three modules must never reach around it: what they took from `std::sync` directly,
-//! loom would not see.
+//! The ring, the doorbell, the mesh and the node's control take their primitives from here: the standard library's, or,
+//! built with `--cfg loom`, those of loom, which runs every interleaving that a memory model allows. Nothing else may
+//! live here, and no module of this crate may reach around it: what it took from `std::sync` directly, loom would not
+//! see (`sim/tests/house.rs` looks for that).
 
 #[cfg(not(loom))]
 pub(crate) use real::*;

@@ -156,6 +156,8 @@ pub struct Vitals {
     pub segment_writes: RefCell<Histogram>,
     /// The same for syncs of segments, and for writes that are durable by themselves.
     pub segment_syncs: RefCell<Histogram>,
+    /// Tasks that held the core for more than 5 ms.
+    pub stalls: Counter,
     /// How long the core worked between two waits.
     pub turns: RefCell<Histogram>,
     /// What the kernel says of the process: newest where the question came in, zeros elsewhere.

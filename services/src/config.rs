@@ -222,7 +222,7 @@ pub struct Config {
     /// hands it on, for clients that know no cluster, at the cost of a hop.
     #[serde(default)]
     pub redirect: Redirect,
-    /// The CPU of each core; empty: wherever the kernel puts them.
+    /// The CPU of each core, each its own; empty: wherever the kernel puts them ([runtime.md](runtime.md#where-cores-run)).
     #[serde(default)]
     pub cpus: Vec<usize>,
     /// For how many microseconds a busy core looks for what comes next before it sleeps, giving its CPU to others between two

@@ -95,6 +95,27 @@ fn unsafe_code_lives_in_five_files_and_says_why() {
     }
 }
 
+/// What two threads can touch goes through one shim, so that loom sees it. Files that only tests have are their own affair.
+#[test]
+fn the_runtime_s_shared_state_goes_through_the_shim() {
+    for (path, text) in sources("runtime/src") {
+        let is_exempt =
+            path.ends_with("/sync.rs") || path.ends_with("/testing.rs") || path.ends_with("/tests.rs");
+        for word in [
+            "sync::atomic",
+            "sync::Mutex",
+            "sync::RwLock",
+            "sync::Condvar",
+            "sync::{Arc, Mutex",
+            "UnsafeCell<",
+        ] {
+            let mut lines = code(&text).filter(|line| line.contains(word) && !line.contains("crate::sync"));
+            let found = lines.next().filter(|_| !is_exempt && path != "runtime/src/ring.rs");
+            assert!(found.is_none(), "{path} reaches around the shim: {}", found.unwrap_or_default());
+        }
+    }
+}
+
 #[test]
 fn the_brain_has_no_hands() {
     let hands =

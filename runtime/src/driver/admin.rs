@@ -67,7 +67,7 @@ impl Questions {
 pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener: Listener) {
     for number in 0.. {
         let Ok(stream) = listener.accept().await else {
-            glommio::timer::sleep(Duration::from_millis(50)).await;
+            core.poller.sleep(Duration::from_millis(50)).await;
             continue;
         };
         let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
@@ -84,7 +84,7 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
             outlet.cut();
             owner.questions.sockets.borrow_mut().remove(&number);
         };
-        core.disk().spawn_bulk(task).detach();
+        core.tasks.spawn_bulk("question", task);
     }
 }
 
@@ -97,7 +97,7 @@ pub(super) fn cut_all<M: Machine + 'static>(core: &CoreLoop<M>) {
 
 async fn serve<M: Machine + 'static>(core: &Rc<CoreLoop<M>>, socket: &Rc<Socket>, outlet: &Rc<Outlet>) {
     let late = async {
-        glommio::timer::sleep(HEAD_WITHIN).await;
+        core.poller.sleep(HEAD_WITHIN).await;
         Err(Page::words(408, "the request took too long"))
     };
     let (page, is_head) = match futures_lite::future::or(head(socket), late).await {
@@ -109,7 +109,7 @@ async fn serve<M: Machine + 'static>(core: &Rc<CoreLoop<M>>, socket: &Rc<Socket>
     outlet.end();
     let clock = std::time::Instant::now();
     while outlet.waiting() > 0 && clock.elapsed() < READ_WITHIN {
-        glommio::timer::sleep(LOOK_EVERY).await;
+        core.poller.sleep(LOOK_EVERY).await;
     }
     // What the other side still says is read: else the kernel would take the answer back.
     let to_its_end = async {
@@ -117,7 +117,7 @@ async fn serve<M: Machine + 'static>(core: &Rc<CoreLoop<M>>, socket: &Rc<Socket>
         while socket.read(&mut nothing).await.is_ok_and(|count| count > 0) {}
     };
     let linger = async {
-        glommio::timer::sleep(LINGER).await;
+        core.poller.sleep(LINGER).await;
     };
     futures_lite::future::or(to_its_end, linger).await;
 }
@@ -173,7 +173,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Request>, Page> {
 }
 
 async fn answer<M: Machine + 'static>(core: &Rc<CoreLoop<M>>, path: &str) -> Page {
-    let figures = glommio::executor().spawn_blocking(process_figures).await;
+    let figures = core.disk().elsewhere(process_figures).await;
     core.vitals.process.set(figures);
     let questions = &core.questions;
     let question = QuestionId(questions.last.get() + 1);
@@ -187,7 +187,7 @@ async fn answer<M: Machine + 'static>(core: &Rc<CoreLoop<M>>, path: &str) -> Pag
         waiting.answer.borrow_mut().take()
     };
     let late = async {
-        glommio::timer::sleep(ANSWER_WITHIN).await;
+        core.poller.sleep(ANSWER_WITHIN).await;
         None
     };
     let answer = futures_lite::future::or(arrived, late).await;
@@ -195,7 +195,7 @@ async fn answer<M: Machine + 'static>(core: &Rc<CoreLoop<M>>, path: &str) -> Pag
     match answer {
         None => Page::words(503, "the node's first core doesn't answer"),
         Some(Answer { status, content_type, render }) => {
-            Page { status, content_type, text: glommio::executor().spawn_blocking(render).await }
+            Page { status, content_type, text: core.disk().elsewhere(render).await }
         }
     }
 }

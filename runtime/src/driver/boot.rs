@@ -4,10 +4,10 @@
 
 use super::disk::PIECE_BYTES;
 use crate::block::{BlockPool, Slice, round_up};
+use crate::sync::Mutex;
 use rustix::fs::{Mode, OFlags, open};
 use std::io;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::PoisonError;
 
 /// Reads of a file at once: enough for a disk to be busy.

@@ -75,11 +75,13 @@ impl Client {
         self.outlet.end();
         self.resume();
         let client = Rc::clone(self);
-        glommio::spawn_local(async move {
-            glommio::timer::sleep(LINGER).await;
-            client.outlet.cut();
-        })
-        .detach();
+        self.poller
+            .tasks()
+            .spawn("a client's end", async move {
+                client.poller.sleep(LINGER).await;
+                client.outlet.cut();
+            })
+            .detach();
     }
 
     pub(super) fn resume(&self) {
@@ -100,7 +102,7 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
             Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "can't accept a client; out of file descriptors?");
-                glommio::timer::sleep(Duration::from_millis(50)).await;
+                core.poller.sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
@@ -126,7 +128,7 @@ pub(super) async fn accept<M: Machine + 'static>(core: Rc<CoreLoop<M>>, listener
             closing: Cell::new(false),
         });
         core.clients.borrow_mut().insert(conn, Rc::clone(&client));
-        glommio::spawn_local(serve(Rc::clone(&core), (conn, from), client, wire)).detach();
+        core.tasks.spawn("client", serve(Rc::clone(&core), (conn, from), client, wire)).detach();
     }
 }
 
@@ -167,7 +169,7 @@ async fn begin(tls: &ClientTls, wire: &Wire) -> Result<Vec<u8>, String> {
             // One that speaks no TLS may take its time.
             std::future::pending::<()>().await;
         }
-        glommio::timer::sleep(HANDSHAKE_MAX).await;
+        wire.socket.poller().sleep(HANDSHAKE_MAX).await;
         Err(io::ErrorKind::TimedOut.into())
     };
     let count = futures_lite::future::or(read, late).await.map_err(|error| error.to_string())?;
@@ -264,6 +266,6 @@ pub(super) async fn cut_all<M: Machine + 'static>(core: &Rc<CoreLoop<M>>) {
                 client.cut();
             }
         }
-        glommio::timer::sleep(Duration::from_millis(5)).await;
+        core.poller.sleep(Duration::from_millis(5)).await;
     }
 }

@@ -3,58 +3,34 @@
 use super::admin::Questions;
 use super::busy_poll::BusyPoll;
 use super::clients::{Buffers, Client};
+use super::clock::Clock;
 use super::complaints::Complaints;
 use super::disk::{Disk, Write};
+use super::guardian::Watch;
 use super::peers::Link;
 use super::poller::{Poller, Socket};
+use super::settling::{self, Settling, Work};
 use super::start::{NodeShared, Report};
+use super::tasks::Tasks;
 use super::{Limits, NodeOptions, TlsOptions};
 use crate::machine::{ConnId, CoreId, Effect, Effects, Event, Machine, Nanos, Now, PeerId};
 use crate::mesh::{Endpoint, SendError};
+use crate::sync::Arc;
 use crate::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// A turn with at most so many events is calm: nobody else waits for the core.
 const CALM_EVENTS_MAX: u32 = 2;
 /// Mesh messages taken in one go.
 const MESH_BATCH: usize = 256;
-/// How often glommio looks at its own rings, whatever happens: the grain of its timers.
-const SETTLE_PERIOD: Duration = Duration::from_millis(10);
-/// The same while it has operations under way, at least and at most.
-const BUSY_SETTLE_PERIOD: [Duration; 2] = [Duration::from_micros(200), Duration::from_millis(1)];
 /// Passes of the executor that it may take until nobody is runnable. More: somebody computes.
 const SETTLE_PASSES_MAX: u32 = 16;
-
-/// Reads both clocks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(Instant);
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(super) fn now(self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { monotonic: self.monotonic(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(0) }
-    }
-
-    fn monotonic(self) -> Nanos {
-        self.at(Instant::now())
-    }
-
-    fn at(self, now: Instant) -> Nanos {
-        // Starts at one second, so that "long ago" can be said.
-        let since = now.saturating_duration_since(self.0).as_nanos();
-        1_000_000_000 + u64::try_from(since).unwrap_or(u64::MAX)
-    }
-}
 
 /// A flag that a task waits for.
 #[derive(Debug, Default)]
@@ -91,6 +67,9 @@ pub(super) struct Hands<M: Machine> {
     pub(super) disk: Disk,
     pub(super) poller: Rc<Poller>,
     pub(super) vitals: Rc<Vitals>,
+    pub(super) tasks: Rc<Tasks>,
+    /// Where the guardian looks after the core.
+    pub(super) watch: Watch,
 }
 
 /// One core: its machine and everything that the machine can't do itself.
@@ -119,12 +98,14 @@ pub(super) struct CoreLoop<M: Machine> {
     pub(super) vitals: Rc<Vitals>,
     pub(super) poller: Rc<Poller>,
     disk: Disk,
-    settled: Cell<Instant>,
+    settling: Settling,
     busy_poll: BusyPoll,
+    pub(super) tasks: Rc<Tasks>,
+    watch: Watch,
     limits: Cell<Limits>,
     tls: RefCell<Rc<TlsOptions>>,
     /// How often there were other settings.
-    reloads: Cell<u64>,
+    reloads: Cell<usize>,
     pub(super) complaints: Complaints,
     pub(super) id: CoreId,
     clock: Clock,
@@ -144,7 +125,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
         clock: Clock,
         reports: mpsc::Sender<Report>,
     ) -> Rc<Self> {
-        let Hands { endpoint, disk, poller, vitals } = hands;
+        let Hands { endpoint, disk, poller, vitals, tasks, watch } = hands;
         let links = options.peers.iter().map(|address| (address.peer, Link::new(*address))).collect();
         Rc::new(Self {
             machine: RefCell::new(machine),
@@ -165,8 +146,10 @@ impl<M: Machine + 'static> CoreLoop<M> {
             vitals,
             poller,
             disk,
-            settled: Cell::new(Instant::now()),
+            settling: Settling::new(),
             busy_poll: BusyPoll::new(options.busy_poll),
+            tasks,
+            watch,
             limits: Cell::new(options.limits),
             tls: RefCell::new(Rc::new(options.tls.clone())),
             reloads: Cell::new(0),
@@ -202,11 +185,11 @@ impl<M: Machine + 'static> CoreLoop<M> {
 
     /// Takes over other settings, if there are any.
     fn take_over_settings(&self, shared: &NodeShared) {
-        let reloads = shared.reloads();
+        let reloads = shared.control().reloads();
         if self.reloads.replace(reloads) == reloads {
             return;
         }
-        if let Some(newest) = shared.newest() {
+        if let Some(newest) = shared.control().newest() {
             self.limits.set(newest.limits);
             self.tls.replace(Rc::new(newest.tls.clone()));
             self.step(Event::Reloaded { settings: &*newest.settings });
@@ -216,6 +199,10 @@ impl<M: Machine + 'static> CoreLoop<M> {
     fn tick_if_due(&self) {
         let (deadline, now) = (self.machine.borrow().deadline(), self.clock.monotonic());
         self.woke_at.set(now);
+        self.tasks.stalls.turn_begins(now);
+        if self.poller.timers().fire(now) {
+            self.poller.stir();
+        }
         if deadline.is_some_and(|deadline| deadline <= now) {
             self.step(Event::Tick);
         }
@@ -280,21 +267,26 @@ impl<M: Machine + 'static> CoreLoop<M> {
     /// The core's loop: whoever is runnable runs, then the turn is flushed, then the core waits. Cancelled at the end.
     pub(super) async fn run(core: Rc<Self>, shared: Arc<NodeShared>) {
         let mut told = false;
+        shared.control().attend(core.poller.bell());
         loop {
             while core.poller.take_stirred() {
+                core.watch.hand_over();
                 futures_lite::future::yield_now().await;
+                core.watch.regain();
             }
+            let begun = Instant::now();
             core.receive_from_mesh();
             core.disk.finished(|op, result| core.step(Event::Disk { op, result }));
             if core.flush_due.replace(false) {
                 core.flush();
+                core.tasks.stalls.look("flush", begun);
                 continue;
             }
-            if core.is_settling_due() {
-                shared.beat(core.id);
+            if core.settling.is_due(core.work()) {
                 core.settle().await;
                 continue;
             }
+            shared.beat(core.id);
             core.disk.ring().submit();
             let is_due = core.begin_round();
             let now = Instant::now();
@@ -302,7 +294,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
             core.wait(now, if is_due { Duration::ZERO } else { core.patience(now) });
             core.tick_if_due();
             core.take_over_settings(&shared);
-            if shared.is_stopping() && !told {
+            if shared.control().is_stopping() && !told {
                 told = true;
                 core.step(Event::Shutdown);
             }
@@ -330,9 +322,16 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 rustix::thread::sched_yield();
             }
         }
-        came = came || self.poller.wait(patience.saturating_sub(since.elapsed()));
+        if !came {
+            if !patience.is_zero() {
+                self.watch.will_wait();
+            }
+            came = self.poller.wait(patience.saturating_sub(since.elapsed()));
+        }
         if !patience.is_zero() {
-            self.busy_poll.waited(since.elapsed(), came);
+            let waited = since.elapsed();
+            self.watch.waited(waited);
+            self.busy_poll.waited(waited, came);
         }
     }
 
@@ -341,35 +340,42 @@ impl<M: Machine + 'static> CoreLoop<M> {
         if self.drain_backlog_or_wait() || self.messages_wait() {
             return Duration::ZERO;
         }
-        let glommio = (self.settled.get() + self.settle_period()[1]).saturating_duration_since(now);
-        let deadline = self.machine.borrow().deadline();
-        let left = deadline.map(|deadline| deadline.saturating_sub(self.clock.at(now)));
+        let glommio = self.settling.patience(self.work(), now);
+        let deadlines = [self.machine.borrow().deadline(), self.poller.timers().next()];
+        let earliest = deadlines.into_iter().flatten().min();
+        let left = earliest.map(|deadline| deadline.saturating_sub(self.clock.at(now)));
         left.map_or(glommio, |left| glommio.min(Duration::from_nanos(left)))
     }
 
-    fn settle_period(&self) -> [Duration; 2] {
-        let busy = self.disk.is_busy() || self.over.get();
-        if busy { BUSY_SETTLE_PERIOD } else { [SETTLE_PERIOD; 2] }
-    }
-
-    fn is_settling_due(&self) -> bool {
-        self.settled.get().elapsed() >= self.settle_period()[0]
+    /// What glommio has to do.
+    fn work(&self) -> Work {
+        if self.disk.is_busy() || self.over.get() {
+            Work::Operations
+        } else if self.tasks.is_bulk_runnable() {
+            Work::Patient
+        } else {
+            Work::Nothing
+        }
     }
 
     /// Lets glommio submit and reap what the other tasks do, until nobody but this task is runnable. It can't tell: so
     /// two passes in a row must have run nobody else, since in the first they may stand behind this task.
     async fn settle(&self) {
+        let work = self.work();
+        self.tasks.take_bulk();
         let mut quiet = 0;
         for _ in 0..SETTLE_PASSES_MAX {
-            // The shortest way through glommio's own polling.
-            glommio::timer::sleep(Duration::from_micros(1)).await;
+            self.watch.hand_over();
+            settling::pass().await;
+            self.watch.regain();
             let others = glommio::executor().executor_stats().tasks_executed() > 1;
             quiet = if others { 0 } else { quiet + 1 };
             if quiet == 2 {
-                break;
+                return self.settling.is_done(work);
             }
         }
-        self.settled.set(Instant::now());
+        self.tasks.put_back_bulk();
+        self.settling.is_done(work);
     }
 
     fn flush(self: &Rc<Self>) {

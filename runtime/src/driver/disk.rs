@@ -7,12 +7,13 @@ use super::SyncMode;
 use super::boot::read_whole;
 use super::core_loop::CoreLoop;
 use super::fd::{self, Durably};
+use super::tasks::Tasks;
 use super::write_ring::{Durable, Finished, WriteRing};
 use crate::block::{BLOCK_BYTES, BlockPool, Slice};
 use crate::machine::{DiskError, DiskReply, Effect, Event, FileId, FileKind, Machine, OpId};
 use crate::vitals::Vitals;
+use glommio::GlommioError;
 use glommio::io::{Directory, DmaFile, OpenOptions};
-use glommio::{GlommioError, Latency, Shares, TaskQueueHandle};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -35,8 +36,6 @@ const LONE_BYTES_MAX: usize = BLOCK_BYTES;
 const ON_THE_SPOT_MAX: Duration = Duration::from_micros(700);
 /// ...or it waits so many times that before it tries again: at most a tenth of its time is lost.
 const PENALTY: u32 = 10;
-/// Of the CPU, against 1000 for everything else.
-const BULK_SHARES: usize = 50;
 
 /// An open file, and which of its writes are under way.
 pub(super) struct OpenFile {
@@ -59,13 +58,29 @@ pub(super) struct Disk {
     folder: PathBuf,
     sync: SyncMode,
     files: RefCell<BTreeMap<FileId, Rc<OpenFile>>>,
-    bulk: TaskQueueHandle,
+    tasks: Rc<Tasks>,
     ring: WriteRing<OpenFile>,
     /// Operations of glommio's that are under way.
-    operations: Cell<u32>,
+    operations: Rc<Cell<u32>>,
     /// No write on the spot before this instant: the last one took long.
     on_the_spot_from: Cell<Option<Instant>>,
     vitals: Rc<Vitals>,
+}
+
+/// An operation of glommio's, until it is dropped: as long as there is one, glommio gets its passes.
+struct Operation(Rc<Cell<u32>>);
+
+impl Operation {
+    fn begin(under_way: &Rc<Cell<u32>>) -> Self {
+        under_way.set(under_way.get() + 1);
+        Self(Rc::clone(under_way))
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// A durable write that a machine asked for.
@@ -97,18 +112,17 @@ impl Disk {
     pub(super) async fn open(
         folder: PathBuf,
         sync: SyncMode,
+        tasks: Rc<Tasks>,
         vitals: Rc<Vitals>,
     ) -> Result<(Self, Vec<(FileId, Slice)>), String> {
-        let bulk =
-            glommio::executor().create_task_queue(Shares::Static(BULK_SHARES), Latency::NotImportant, "bulk");
         let disk = Self {
             folder,
             sync,
             files: RefCell::default(),
-            bulk,
+            tasks,
             ring: WriteRing::new()
                 .map_err(|error| format!("io_uring: {error}; is memlock (ulimit -l) too small?"))?,
-            operations: Cell::new(0),
+            operations: Rc::default(),
             on_the_spot_from: Cell::new(None),
             vitals,
         };
@@ -254,12 +268,14 @@ impl Disk {
         core: Rc<CoreLoop<M>>,
         work: impl AsyncFnOnce(&Self) -> Result<DiskReply, Failure> + 'static,
     ) {
-        self.operations.set(self.operations.get() + 1);
-        glommio::spawn_local(async move {
-            let result = work(core.disk()).await;
-            core.disk_done(op, file, offset, result);
-        })
-        .detach();
+        let operation = Operation::begin(&self.operations);
+        self.tasks
+            .spawn("disk", async move {
+                let result = work(core.disk()).await;
+                drop(operation);
+                core.disk_done(op, file, offset, result);
+            })
+            .detach();
     }
 
     /// Whether glommio has anything to do.
@@ -342,18 +358,18 @@ impl Disk {
         if let Some(open) = open {
             return then(self, &open);
         }
-        self.operations.set(self.operations.get() + 1);
-        glommio::spawn_local(async move {
-            let disk = core.disk();
-            match disk.open_file(file).await {
-                Ok(open) => {
-                    disk.operations.set(disk.operations.get() - 1);
-                    then(disk, &open);
+        let operation = Operation::begin(&self.operations);
+        self.tasks
+            .spawn("opening a file", async move {
+                let disk = core.disk();
+                let opened = disk.open_file(file).await;
+                drop(operation);
+                match opened {
+                    Ok(open) => then(disk, &open),
+                    Err(failure) => core.disk_done(op, file, offset, Err(failure)),
                 }
-                Err(failure) => core.disk_done(op, file, offset, Err(failure)),
-            }
-        })
-        .detach();
+            })
+            .detach();
     }
 
     /// Hands over which writes and syncs are over.
@@ -394,18 +410,19 @@ impl Disk {
         Ok(DiskReply::Read(block.slice(0, read.len())))
     }
 
-    /// A task that gets what time the others leave.
-    pub(super) fn spawn_bulk<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> glommio::Task<T> {
-        glommio::spawn_local_into(task, self.bulk).expect("the queue lives as long as the executor")
+    /// Has glommio's helper thread compute something.
+    pub(super) async fn elsewhere<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let _operation = Operation::begin(&self.operations);
+        glommio::executor().spawn_blocking(work).await
     }
 
     fn begin_create<M: Machine + 'static>(&self, op: OpId, file: FileId, bytes: u64, core: Rc<CoreLoop<M>>) {
-        let task = async move {
+        let operation = Operation::begin(&self.operations);
+        self.tasks.spawn_bulk("a new file", async move {
             let result = core.disk().create(file, bytes).await;
+            drop(operation);
             core.disk_done(op, file, 0, result);
-        };
-        self.operations.set(self.operations.get() + 1);
-        glommio::spawn_local_into(task, self.bulk).expect("the queue lives as long as the executor").detach();
+        });
     }
 
     /// A new file, written once so that later writes change no metadata.
@@ -474,9 +491,7 @@ impl Disk {
 
 impl<M: Machine + 'static> CoreLoop<M> {
     fn disk_done(&self, op: OpId, file: FileId, offset: u64, result: Result<DiskReply, Failure>) {
-        let disk = self.disk();
-        disk.operations.set(disk.operations.get() - 1);
-        let result = disk.outcome(file, offset, result);
+        let result = self.disk().outcome(file, offset, result);
         self.step(Event::Disk { op, result });
     }
 }

@@ -1,8 +1,11 @@
 //! What the disk can do by itself: the floor under every durable write, measured in the same run.
 
 use super::disk::{PIECE_BYTES, fill};
+use super::stalls::Stalls;
+use super::tasks::Tasks;
 use crate::block::{BLOCK_BYTES, BlockPool};
 use crate::machine::Nanos;
+use crate::vitals::Vitals;
 use glommio::io::{DmaFile, OpenOptions};
 use glommio::{LocalExecutorBuilder, Placement};
 use rustix::fs::{Mode, OFlags, fdatasync, open};
@@ -38,6 +41,23 @@ pub fn measure_dsync(folder: &Path, go_on: impl FnMut(usize) -> bool) -> io::Res
 /// What the system says: `EPERM` where it is forbidden, `ENOSYS` where there is none, `ENOMEM` if too little memory may be locked.
 pub fn try_ring() -> io::Result<()> {
     io_uring::IoUring::new(256).map(drop)
+}
+
+/// Spawns so many local tasks and awaits each, as a core does with its own: what they took together.
+///
+/// # Errors
+/// What the system says of an executor.
+pub fn measure_spawn(count: u32) -> io::Result<Nanos> {
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).spawn(async move || {
+        let bulk = glommio::TaskQueueHandle::default();
+        let tasks = Tasks::new(bulk, Stalls::new(0, Vitals::new()));
+        let begun = Instant::now();
+        for _ in 0..count {
+            tasks.spawn("nothing", async {}).await;
+        }
+        u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    });
+    executor.map_err(io::Error::from)?.join().map_err(io::Error::from)
 }
 
 fn on_probe<T>(

@@ -10,7 +10,7 @@
 //! Each source is a task that calls [`Machine::step`](crate::Machine::step). The core's loop waits for all of their sockets at once, lets
 //! every task run that has something, and then flushes: a turn takes in all that is there, and answers once. That is
 //! the whole batching. The loop never lets glommio wait for sockets, which takes it many system calls; it gives glommio
-//! its passes while that has operations under way, and a hundred times a second.
+//! its passes while that has something to do.
 //!
 //! | file | what |
 //! |---|---|
@@ -22,11 +22,15 @@
 //! | `disk.rs` | the files of a core's folder |
 //! | `write_ring.rs` | writes and syncs, through an io_uring of our own |
 //! | `boot.rs` | reading them all before the machine is built |
+//! | `tasks.rs`, `stalls.rs` | everything that runs on a core: named, counted, and told of when it holds the core |
+//! | `timers.rs`, `clock.rs` | the time of a core |
+//! | `settling.rs` | when glommio gets its passes |
 //! | `busy_poll.rs` | whether it looks before it sleeps |
 //! | `poller.rs` | what a core waits for: its sockets in one epoll set |
 //! | `outlet.rs` | a socket that is written to without waiting |
 //! | `wire.rs` | a connection, plain or under TLS |
 //! | `complaints.rs` | warnings that others can provoke |
+//! | `placement.rs` | on which CPUs the cores run, and whether they can |
 //! | `guardian.rs` | the cure for glommio's lost wake-ups |
 //! | `pulse.rs` | whether all cores turn |
 //! | `memory.rs` | what the allocator is told |
@@ -39,6 +43,7 @@ mod admin;
 mod boot;
 mod busy_poll;
 mod clients;
+mod clock;
 mod complaints;
 mod core_loop;
 mod disk;
@@ -49,9 +54,14 @@ mod guardian;
 mod memory;
 mod outlet;
 mod peers;
+mod placement;
 mod poller;
 mod pulse;
+mod settling;
+mod stalls;
 mod start;
+mod tasks;
+mod timers;
 mod wire;
 mod write_ring;
 
@@ -209,13 +219,15 @@ pub enum NodeError {
         core: u16,
     },
     /// A CPU that isn't there.
-    #[error("can't run core {core} on CPU {cpu}: {reason}; `cpus` must name CPUs that this process may use")]
+    #[error(
+        "can't run core {core} on CPU {cpu}: {reason}; `cpus` must name a CPU of its own for each core, among those that this process may use"
+    )]
     Placement {
         /// Which core.
         core: u16,
         /// Which CPU.
         cpu: usize,
-        /// What the system said.
+        /// What is wrong with that.
         reason: String,
     },
 }

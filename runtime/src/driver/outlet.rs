@@ -112,16 +112,19 @@ impl Outlet {
         self.writing.set(true);
         let outlet = Rc::clone(self);
         // It waits before it looks at the rest, which the caller has put there by then.
-        glommio::spawn_local(async move {
-            if outlet.write_rest().await.is_err() {
-                outlet.cut();
-            }
-            outlet.writing.set(false);
-            if outlet.ending.get() {
-                outlet.end();
-            }
-        })
-        .detach();
+        self.socket
+            .poller()
+            .tasks()
+            .spawn("replies that wait", async move {
+                if outlet.write_rest().await.is_err() {
+                    outlet.cut();
+                }
+                outlet.writing.set(false);
+                if outlet.ending.get() {
+                    outlet.end();
+                }
+            })
+            .detach();
     }
 
     async fn write_rest(&self) -> io::Result<()> {

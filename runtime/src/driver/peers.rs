@@ -14,14 +14,15 @@ use super::core_loop::CoreLoop;
 use super::greeting::{self, HELLO_BYTES, Hello, REFUSED, TAKEN, VERSIONS_BYTES, Versions};
 use super::outlet::Outlet;
 use super::poller::{Listener, Socket};
+use super::start::NodeShared;
 use super::wire::{HANDSHAKE_MAX, PeerTls, Tls, Wire};
 use super::{NodeOptions, PeerAddress};
 use crate::machine::{Event, Machine, NodeId, PeerId};
+use crate::sync::Arc;
 use crate::vitals::Vitals;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const FRAME_HEADER_BYTES: usize = 8;
@@ -75,9 +76,9 @@ impl Link {
 pub(super) async fn keep_up<M: Machine + 'static>(
     core: Rc<CoreLoop<M>>,
     link: Rc<Link>,
-    options: Arc<NodeOptions>,
+    shared: Arc<NodeShared>,
 ) {
-    let peer = link.to.peer;
+    let (peer, options) = (link.to.peer, shared.options());
     let from = PeerId { node: options.node, core: core.id };
     let hello = Hello { cluster: options.cluster, incarnation: options.incarnation, from, to: peer };
     let who = format!("node {} at {}", peer.node.0, link.to.address);
@@ -94,7 +95,7 @@ pub(super) async fn keep_up<M: Machine + 'static>(
                     core.complaints
                         .no_link(&who, &format!("{} can't be reached: {error}: {cure}", link.to.address));
                 }
-                glommio::timer::sleep(RETRY).await;
+                core.poller.sleep(RETRY).await;
                 continue;
             }
         };
@@ -115,16 +116,16 @@ pub(super) async fn keep_up<M: Machine + 'static>(
             Err(NotGreeted::Refused(reason)) => {
                 core.complaints.no_link(&who, &reason);
                 wire.outlet.cut();
-                glommio::timer::sleep(RETRY_REFUSED).await;
+                core.poller.sleep(RETRY_REFUSED).await;
             }
             Err(NotGreeted::NoTls(reason)) => {
                 core.vitals.tls_failures.count();
                 core.complaints.no_tls(&who, &reason);
                 wire.outlet.cut();
-                glommio::timer::sleep(RETRY_REFUSED).await;
+                core.poller.sleep(RETRY_REFUSED).await;
             }
         }
-        glommio::timer::sleep(RETRY).await;
+        core.poller.sleep(RETRY).await;
     }
 }
 
@@ -180,7 +181,7 @@ async fn greet<M: Machine + 'static>(
         return Ok(1);
     }
     let late = async {
-        glommio::timer::sleep(HANDSHAKE_MAX).await;
+        core.poller.sleep(HANDSHAKE_MAX).await;
         Err(io::ErrorKind::TimedOut.into())
     };
     match (futures_lite::future::or(answer_to(wire, versions), late).await, is_covered) {
@@ -225,7 +226,7 @@ async fn answer_to(wire: &Wire, versions: Option<Versions>) -> io::Result<Result
 
 async fn connect<M: Machine + 'static>(core: &CoreLoop<M>, link: &Link) -> io::Result<Rc<Socket>> {
     let too_long = async {
-        glommio::timer::sleep(CONNECT_TIMEOUT).await;
+        core.poller.sleep(CONNECT_TIMEOUT).await;
         Err(io::ErrorKind::TimedOut.into())
     };
     futures_lite::future::or(Socket::connect(link.to.address, &core.poller), too_long).await
@@ -235,19 +236,20 @@ async fn connect<M: Machine + 'static>(core: &CoreLoop<M>, link: &Link) -> io::R
 pub(super) async fn accept<M: Machine + 'static>(
     core: Rc<CoreLoop<M>>,
     listener: Listener,
-    options: Arc<NodeOptions>,
+    shared: Arc<NodeShared>,
 ) {
     for number in 0.. {
         match listener.accept().await {
             Ok(stream) => {
-                let (core, options) = (Rc::clone(&core), Arc::clone(&options));
+                let (core, shared) = (Rc::clone(&core), Arc::clone(&shared));
                 let from = stream.peer_addr();
                 let Ok(socket) = Socket::new(stream, &core.poller) else { continue };
                 core.incoming.borrow_mut().insert(number, Rc::clone(&socket));
-                glommio::spawn_local(async move {
+                let tasks = Rc::clone(&core.tasks);
+                let task = async move {
                     let wire = Wire::new(socket);
                     let caller = from.map_or_else(|_| "somebody".to_owned(), |from| from.to_string());
-                    match answer(&core, &options, &wire).await {
+                    match answer(&core, shared.options(), &wire).await {
                         Ok(()) => {}
                         Err(Refusal::Broken(reason)) => {
                             tracing::warn!(%reason, "a link from a peer was closed")
@@ -263,12 +265,12 @@ pub(super) async fn accept<M: Machine + 'static>(
                         }
                     }
                     core.incoming.borrow_mut().remove(&number);
-                })
-                .detach();
+                };
+                tasks.spawn("peer", task).detach();
             }
             Err(error) => {
                 tracing::warn!(%error, "can't accept a peer");
-                glommio::timer::sleep(RETRY).await;
+                core.poller.sleep(RETRY).await;
             }
         }
     }

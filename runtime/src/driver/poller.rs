@@ -7,6 +7,9 @@
 //! The tasks that read are ordinary tasks of the executor. [`Poller::wait`] makes those whose descriptor is ready
 //! runnable; it is called by the core's loop alone, which lets them run before it waits again.
 
+use super::tasks::Tasks;
+use super::timers::{Sleep, Timers};
+use crate::sync::Arc;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
@@ -19,7 +22,6 @@ use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -110,6 +112,8 @@ pub(super) struct Poller {
     last_token: Cell<u64>,
     events: RefCell<Vec<Event>>,
     stirred: Cell<bool>,
+    timers: Rc<Timers>,
+    tasks: Rc<Tasks>,
 }
 
 impl fmt::Debug for Poller {
@@ -119,11 +123,11 @@ impl fmt::Debug for Poller {
 }
 
 impl Poller {
-    /// An empty set.
+    /// An empty set, with the core's timers and tasks.
     ///
     /// # Errors
     /// If the process has no descriptor left.
-    pub(super) fn new() -> io::Result<Rc<Self>> {
+    pub(super) fn new(timers: Rc<Timers>, tasks: Rc<Tasks>) -> io::Result<Rc<Self>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let bell = Arc::new(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
         epoll::add(&epoll, &bell.0, EventData::new_u64(BELL), EventFlags::IN)?;
@@ -135,12 +139,29 @@ impl Poller {
             events: RefCell::new(Vec::with_capacity(EVENTS_MAX)),
             // The tasks that are there before the first wait are to run.
             stirred: Cell::new(true),
+            timers,
+            tasks,
         }))
     }
 
     /// What other threads ring.
     pub(super) fn bell(&self) -> Waker {
         Waker::from(Arc::clone(&self.bell))
+    }
+
+    /// The core's timers.
+    pub(super) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    /// The core's tasks.
+    pub(super) fn tasks(&self) -> &Rc<Tasks> {
+        &self.tasks
+    }
+
+    /// Waits for at least so long.
+    pub(super) fn sleep(&self, time: Duration) -> Sleep {
+        self.timers.sleep(time)
     }
 
     /// Tells the core's loop that a task was made runnable: let it run before you wait.
@@ -305,6 +326,11 @@ impl Socket {
         Source::until(&self.source.writable, &self.source.writer).await;
     }
 
+    /// What watches it.
+    pub(super) fn poller(&self) -> &Rc<Poller> {
+        &self.poller
+    }
+
     /// Shuts down one direction or both.
     pub(super) fn shutdown(&self, how: Shutdown) {
         // It fails only if the connection is gone already.
@@ -363,6 +389,12 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_millis(999);
 
+    fn poller() -> Rc<Poller> {
+        let stalls = super::super::stalls::Stalls::new(0, crate::Vitals::new());
+        let tasks = Tasks::new(glommio::TaskQueueHandle::default(), stalls);
+        Poller::new(Timers::new(super::super::clock::Clock::start()), tasks).unwrap()
+    }
+
     fn pair(poller: &Rc<Poller>) -> (TcpStream, Rc<Socket>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -383,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_short_read_asks_nothing_twice_and_misses_nothing() {
-        let poller = Poller::new().unwrap();
+        let poller = poller();
         let (mut far, near) = pair(&poller);
         let mut buffer = [0; 8];
         for text in [&b"one"[..], b"two", b"eightlong"] {
@@ -405,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_full_socket_says_when_it_takes_more() {
-        let poller = Poller::new().unwrap();
+        let poller = poller();
         let (mut far, near) = pair(&poller);
         let bytes = vec![7; 1 << 20];
         let mut sent = 0;
@@ -427,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_made_or_refused() {
-        let poller = Poller::new().unwrap();
+        let poller = poller();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let listener = Listener::new(listener, &poller).unwrap();
@@ -443,7 +475,7 @@ mod tests {
 
     #[test]
     fn a_ring_before_the_wait_is_not_lost() {
-        let poller = Poller::new().unwrap();
+        let poller = poller();
         let bell = poller.bell();
         std::thread::spawn(move || bell.wake()).join().unwrap();
         let start = std::time::Instant::now();

@@ -1,29 +1,34 @@
 //! Whether all cores turn, for whoever restarts a node that doesn't.
 //!
-//! A core counts each time that it comes round to look at glommio's rings, a hundred times a second at least. It is a number of its own
-//! that it writes and never reads; who compares two readings of it knows whether it turned between them.
+//! A core counts each time that it is about to wait, four times a second at least. It is a number of its own, which nobody else writes;
+//! who compares two readings of it knows whether it turned between them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use crate::sync::{Arc, AtomicUsize, Ordering};
+use std::sync::OnceLock;
 
 /// What a core that has ended as it should has counted to.
-const ENDED: u64 = u64::MAX;
+const ENDED: usize = usize::MAX;
+
+/// A core's number, in a cache line that no other core writes to.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Beat(AtomicUsize);
 
 /// How often each core has come round. None, as long as the node hasn't been started.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Beats(Arc<OnceLock<Vec<AtomicU64>>>);
+pub(super) struct Beats(Arc<OnceLock<Vec<Beat>>>);
 
 impl Beats {
     /// For so many cores.
     pub(super) fn begin(&self, cores: usize) {
-        self.0.get_or_init(|| (0..cores).map(|_| AtomicU64::new(0)).collect());
+        self.0.get_or_init(|| (0..cores).map(|_| Beat(AtomicUsize::new(0))).collect());
     }
 
     /// That core has come round.
     pub(super) fn beat(&self, core: u16) {
         if let Some(beats) = self.of(core) {
             // Nobody else writes it.
-            beats.store(beats.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            beats.store(beats.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         }
     }
 
@@ -34,12 +39,12 @@ impl Beats {
         }
     }
 
-    fn of(&self, core: u16) -> Option<&AtomicU64> {
-        self.0.get()?.get(usize::from(core))
+    fn of(&self, core: u16) -> Option<&AtomicUsize> {
+        self.0.get()?.get(usize::from(core)).map(|beat| &beat.0)
     }
 
-    fn read(&self) -> Vec<u64> {
-        self.0.get().into_iter().flatten().map(|beats| beats.load(Ordering::Relaxed)).collect()
+    fn read(&self) -> Vec<usize> {
+        self.0.get().into_iter().flatten().map(|beat| beat.0.load(Ordering::Relaxed)).collect()
     }
 }
 
@@ -47,7 +52,7 @@ impl Beats {
 #[derive(Debug)]
 pub struct Pulse {
     beats: Beats,
-    before: Vec<u64>,
+    before: Vec<usize>,
 }
 
 impl Pulse {

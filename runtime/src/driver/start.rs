@@ -1,26 +1,30 @@
 //! Starting and ending a node's cores.
 
+use super::clock::Clock;
 use super::core_loop::{CoreLoop, Hands};
-use super::guardian::{keep_awake, watch};
+use super::guardian::{Guardian, Watch};
 use super::poller::{Listener, Poller};
 use super::pulse::{Beats, Pulse};
+use super::stalls::Stalls;
+use super::tasks::Tasks;
+use super::timers::Timers;
 use super::{
-    CoreOptions, Limits, NodeError, NodeOptions, Placement, TlsOptions, admin, clients, disk, peers,
+    CoreOptions, Limits, NodeError, NodeOptions, TlsOptions, admin, clients, disk, peers, placement,
 };
 use crate::block::BlockPool;
+use crate::control::Control;
 use crate::machine::{CoreBoot, CoreId, Machine};
 use crate::mesh::{Endpoint, mesh};
+use crate::sync::Arc;
 use crate::vitals::Vitals;
-use glommio::{LocalExecutorBuilder, PoolPlacement};
+use glommio::{Latency, LocalExecutorBuilder, PoolPlacement, Shares};
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once, mpsc};
-use std::task::Waker;
-use std::time::Duration;
+use std::sync::{Once, mpsc};
+use std::time::{Duration, Instant};
 
 /// Slots of a mesh ring.
 const MESH_SLOTS: usize = 4096;
@@ -30,6 +34,12 @@ pub(super) const THREAD_NAME: &str = "flotilla-core";
 /// fires before an executor has run its first task, as it may under load, glommio parks for good with that task
 /// runnable. Longer than any start takes, then.
 const PREEMPT: Duration = Duration::from_millis(500);
+/// Of the CPU, against 1000 for everything else, for what has time.
+const BULK_SHARES: usize = 50;
+/// When a machine has drained, what its core has begun may take so long to end.
+const END_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks at whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Settings that a node takes over while it runs.
 pub struct Reload {
@@ -41,19 +51,22 @@ pub struct Reload {
     pub settings: Arc<dyn Any + Send + Sync>,
 }
 
-/// Asks a node to stop, or to take over other settings.
-#[derive(Clone, Default)]
+/// Asks a node to stop, or to take over other settings, from any thread. A handle is for one node.
+#[derive(Clone)]
 pub struct NodeHandle {
-    asked: Arc<AtomicBool>,
-    /// How often there were other settings.
-    reloads: Arc<AtomicU64>,
-    newest: Arc<Mutex<Option<Arc<Reload>>>>,
+    control: Arc<Control<Reload>>,
     beats: Beats,
+}
+
+impl Default for NodeHandle {
+    fn default() -> Self {
+        Self { control: Arc::new(Control::new()), beats: Beats::default() }
+    }
 }
 
 impl fmt::Debug for NodeHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeHandle").field("asked", &self.asked).finish_non_exhaustive()
+        f.debug_struct("NodeHandle").field("is_stopping", &self.control.is_stopping()).finish_non_exhaustive()
     }
 }
 
@@ -65,13 +78,12 @@ impl NodeHandle {
 
     /// Asks for a drain.
     pub fn stop(&self) {
-        self.asked.store(true, Ordering::Relaxed);
+        self.control.stop();
     }
 
-    /// Every core takes these over, within some ten milliseconds.
+    /// Every core takes these over.
     pub fn reload(&self, reload: Reload) {
-        *self.newest.lock().expect("nobody panics holding it") = Some(Arc::new(reload));
-        self.reloads.fetch_add(1, Ordering::Release);
+        self.control.reload(reload);
     }
 
     /// Tells, each time that it is asked, which cores haven't turned since the time before.
@@ -80,50 +92,24 @@ impl NodeHandle {
     }
 }
 
-/// What the cores of a node share besides the mesh: nothing that is touched while they work.
-#[derive(Debug)]
+/// What the cores of a node share besides the mesh: nothing that is written while they work.
 pub(super) struct NodeShared {
-    stop: NodeHandle,
-    over: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
+    handle: NodeHandle,
+    options: NodeOptions,
 }
 
 impl NodeShared {
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stop.asked.load(Ordering::Relaxed)
-    }
-
-    /// How often there were other settings.
-    pub(super) fn reloads(&self) -> u64 {
-        self.stop.reloads.load(Ordering::Acquire)
-    }
-
-    /// The newest of them.
-    pub(super) fn newest(&self) -> Option<Arc<Reload>> {
-        self.stop.newest.lock().expect("nobody panics holding it").clone()
+    pub(super) fn control(&self) -> &Control<Reload> {
+        &self.handle.control
     }
 
     /// That core has come round.
     pub(super) fn beat(&self, core: CoreId) {
-        self.stop.beats.beat(core.0);
+        self.handle.beats.beat(core.0);
     }
 
-    pub(super) fn register(&self, waker: Waker) {
-        self.wakers.lock().expect("nobody panics holding it").push(waker);
-    }
-
-    pub(super) fn wake_all(&self) {
-        for waker in &*self.wakers.lock().expect("nobody panics holding it") {
-            waker.wake_by_ref();
-        }
-    }
-
-    fn forget_wakers(&self) {
-        self.wakers.lock().expect("nobody panics holding it").clear();
+    pub(super) fn options(&self) -> &NodeOptions {
+        &self.options
     }
 }
 
@@ -161,24 +147,30 @@ pub fn run<M: Machine + 'static>(
 ) -> Result<(), NodeError> {
     die_of_panics();
     super::memory::keep_what_is_freed();
-    stop.beats.begin(options.cores.len());
-    let shared = Arc::new(NodeShared { stop, over: AtomicBool::new(false), wakers: Mutex::default() });
     let (reports, inbox) = mpsc::channel();
     let mut options = options;
     let cores = std::mem::take(&mut options.cores);
     let mut admin = options.admin.take();
     let count = cores.len();
-    let options = Arc::new(options);
+    let places = placement::place(&options.placement, count)?;
+    placement::tell(&places);
+    stop.beats.begin(count);
+    let shared = Arc::new(NodeShared { handle: stop, options });
+    // Before any core, so that none is forgotten at its start.
+    let (guardian, watches) = Guardian::start(count).map_err(|error| NodeError::NotStarted {
+        core: 0,
+        reason: format!("no thread for the watchdog: {error}"),
+    })?;
     let endpoints = mesh::<M::Message>(count, MESH_SLOTS);
     let mut threads = Vec::new();
-    for ((number, core), endpoint) in (0_u16..).zip(cores).zip(endpoints) {
-        let (options, shared, build) = (Arc::clone(&options), Arc::clone(&shared), build.clone());
+    for (((number, core), endpoint), watch) in (0_u16..).zip(cores).zip(endpoints).zip(watches) {
+        let (of_core, build) = (Arc::clone(&shared), build.clone());
         let farewell = Farewell(number, reports.clone());
-        let builder = builder(&options, number)?;
+        let builder = builder(&shared.options, places[usize::from(number)]);
         let ports = (core, admin.take());
         let thread = builder.spawn(move || async move {
             let reports = farewell.1.clone();
-            if let Err(reason) = run_core(number, ports, endpoint, options, shared, build, &reports).await {
+            if let Err(reason) = run_core(number, ports, (endpoint, watch), of_core, build, &reports).await {
                 let _ = reports.send(Report::NotStarted(number, reason));
             }
             drop(farewell);
@@ -186,10 +178,6 @@ pub fn run<M: Machine + 'static>(
         threads.push(thread.map_err(|error| no_executor(&error, number))?);
     }
     drop(reports);
-    let watchdog = watch(&shared).map_err(|error| NodeError::NotStarted {
-        core: 0,
-        reason: format!("no thread for the watchdog: {error}"),
-    })?;
     if let Err(error) = supervise(count, &inbox, ready) {
         return Err(match error {
             // Its thread has ended, and knows why.
@@ -200,13 +188,12 @@ pub fn run<M: Machine + 'static>(
             error => error,
         });
     }
-    shared.over.store(true, Ordering::Relaxed);
     for thread in threads {
         // A panic was reported as `Gone` before.
         let _ = thread.join();
     }
-    let _ = watchdog.join();
-    shared.forget_wakers();
+    guardian.end();
+    shared.control().dismiss();
     Ok(())
 }
 
@@ -250,26 +237,14 @@ fn supervise(count: usize, inbox: &mpsc::Receiver<Report>, ready: impl FnOnce())
     Ok(())
 }
 
-fn builder(options: &NodeOptions, core: u16) -> Result<LocalExecutorBuilder, NodeError> {
-    let placement = match &options.placement {
-        Placement::Floating => glommio::Placement::Unbound,
-        Placement::Pinned(cpus) => glommio::Placement::Fixed(cpus[usize::from(core)]),
-    };
-    if let Placement::Pinned(cpus) = &options.placement {
-        let cpu = cpus[usize::from(core)];
-        let allowed = rustix::thread::sched_getaffinity(None);
-        let usable = allowed.is_ok_and(|set| cpu < rustix::thread::CpuSet::MAX_CPU && set.is_set(cpu));
-        if !usable {
-            let reason = "this process may not run there, or there is no such CPU".to_owned();
-            return Err(NodeError::Placement { core, cpu, reason });
-        }
-    }
-    Ok(LocalExecutorBuilder::new(placement)
+fn builder(options: &NodeOptions, cpu: Option<usize>) -> LocalExecutorBuilder {
+    let placement = cpu.map_or(glommio::Placement::Unbound, glommio::Placement::Fixed);
+    LocalExecutorBuilder::new(placement)
         .name(THREAD_NAME)
         .io_memory(options.io_memory_bytes)
         .ring_depth(512)
         .preempt_timer(PREEMPT)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1)))
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }
 
 /// A core that has no executor lacks descriptors, locked memory or io_uring as a whole.
@@ -287,18 +262,21 @@ fn no_executor(error: &glommio::GlommioError<()>, core: u16) -> NodeError {
 async fn run_core<M: Machine + 'static>(
     number: u16,
     (core, admin): (CoreOptions, Option<TcpListener>),
-    endpoint: Endpoint<M::Message>,
-    options: Arc<NodeOptions>,
+    (endpoint, watch): (Endpoint<M::Message>, Watch),
     shared: Arc<NodeShared>,
     build: impl Fn(CoreBoot) -> Result<M, String>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), String> {
-    keep_awake(&shared).await;
+    watch.keep_awake().await;
     // Registers membarrier with the kernel: the first park is slow.
     glommio::timer::sleep(Duration::from_micros(100)).await;
-    let vitals = Vitals::new();
-    let (disk, files) = disk::Disk::open(core.folder, options.sync, Rc::clone(&vitals)).await?;
-    let clock = super::core_loop::Clock::start();
+    let options = &shared.options;
+    let (clock, vitals) = (Clock::start(), Vitals::new());
+    let bulk =
+        glommio::executor().create_task_queue(Shares::Static(BULK_SHARES), Latency::NotImportant, "bulk");
+    let tasks = Tasks::new(bulk, Stalls::new(number, Rc::clone(&vitals)));
+    let disk = disk::Disk::open(core.folder, options.sync, Rc::clone(&tasks), Rc::clone(&vitals));
+    let (disk, files) = disk.await?;
     let boot = CoreBoot {
         core: CoreId(number),
         files,
@@ -307,40 +285,67 @@ async fn run_core<M: Machine + 'static>(
         now: clock.now(),
         vitals: Rc::clone(&vitals),
     };
+    watch.beat();
     let machine = build(boot)?;
+    watch.beat();
     let no_descriptor =
         |error| format!("can't watch its sockets: {error}; raise the limit of open files (ulimit -n)");
-    let poller = Poller::new().map_err(no_descriptor)?;
+    let poller = Poller::new(Timers::new(clock), Rc::clone(&tasks)).map_err(no_descriptor)?;
     poller.watch(disk.ring()).map_err(no_descriptor)?;
     let clients = Listener::new(core.clients, &poller).map_err(no_descriptor)?;
     let peers = Listener::new(core.peers, &poller).map_err(no_descriptor)?;
     let admin = admin.map(|admin| Listener::new(admin, &poller)).transpose().map_err(no_descriptor)?;
-    let hands = Hands { endpoint, disk, poller, vitals };
-    let core_loop = CoreLoop::new(machine, CoreId(number), hands, &options, clock, reports.clone());
-    let beats = shared.stop.beats.clone();
-    let the_loop = glommio::spawn_local(CoreLoop::run(Rc::clone(&core_loop), shared));
-    let mut tasks = vec![
-        glommio::spawn_local(clients::accept(Rc::clone(&core_loop), clients)),
-        glommio::spawn_local(peers::accept(Rc::clone(&core_loop), peers, Arc::clone(&options))),
-    ];
-    if let Some(admin) = admin {
-        tasks.push(core_loop.disk().spawn_bulk(admin::accept(Rc::clone(&core_loop), admin)));
-    }
-    for link in core_loop.links() {
-        tasks.push(glommio::spawn_local(peers::keep_up(Rc::clone(&core_loop), link, Arc::clone(&options))));
-    }
+    let hands = Hands { endpoint, disk, poller, vitals, tasks, watch };
+    let core_loop = CoreLoop::new(machine, CoreId(number), hands, options, clock, reports.clone());
+    let the_loop = glommio::spawn_local(CoreLoop::run(Rc::clone(&core_loop), Arc::clone(&shared)));
+    open_doors(&core_loop, (clients, peers, admin), &shared);
     core_loop.first_tick();
     let _ = reports.send(Report::Ready);
     core_loop.until_over().await;
-    for task in tasks {
-        task.cancel().await;
-    }
-    peers::cut_all(&core_loop);
-    admin::cut_all(&core_loop);
-    clients::cut_all(&core_loop).await;
-    core_loop.close_disk().await;
+    end(&core_loop).await;
     the_loop.cancel().await;
-    beats.end(number);
+    shared.handle.beats.end(number);
     let _ = reports.send(Report::Drained(number));
     Ok(())
+}
+
+/// Those who let others in, and who call on them.
+fn open_doors<M: Machine + 'static>(
+    core: &Rc<CoreLoop<M>>,
+    (clients, peers, admin): (Listener, Listener, Option<Listener>),
+    shared: &Arc<NodeShared>,
+) {
+    let tasks = &core.tasks;
+    tasks.spawn_door("accepting clients", clients::accept(Rc::clone(core), clients));
+    tasks.spawn_door("accepting peers", peers::accept(Rc::clone(core), peers, Arc::clone(shared)));
+    if let Some(admin) = admin {
+        tasks.spawn_bulk("accepting operators", admin::accept(Rc::clone(core), admin));
+    }
+    for link in core.links() {
+        tasks.spawn_door("a link", peers::keep_up(Rc::clone(core), link, Arc::clone(shared)));
+    }
+}
+
+/// The machine has drained: replies go out, operations come to their end, and then every task is ended.
+async fn end<M: Machine + 'static>(core: &Rc<CoreLoop<M>>) {
+    core.tasks.close_doors();
+    core.poller.stir();
+    peers::cut_all(core);
+    admin::cut_all(core);
+    clients::cut_all(core).await;
+    let begun = Instant::now();
+    while core.disk().is_busy() && begun.elapsed() < END_WITHIN {
+        core.poller.sleep(LOOK_EVERY).await;
+    }
+    core.tasks.end_all();
+    core.poller.stir();
+    while !core.tasks.alive().is_empty() && begun.elapsed() < END_WITHIN {
+        core.poller.sleep(LOOK_EVERY).await;
+    }
+    let left = core.tasks.alive();
+    if !left.is_empty() {
+        tracing::warn!(core = core.id.0, ?left, "tasks didn't end");
+    }
+    debug_assert!(left.is_empty(), "tasks of core {} didn't end: {left:?}", core.id.0);
+    core.close_disk().await;
 }

@@ -216,7 +216,7 @@ impl Wire {
             Ok(())
         };
         let late = async {
-            glommio::timer::sleep(HANDSHAKE_MAX).await;
+            self.socket.poller().sleep(HANDSHAKE_MAX).await;
             Err(io::ErrorKind::TimedOut.into())
         };
         let shaken: io::Result<()> = futures_lite::future::or(shake, late).await;

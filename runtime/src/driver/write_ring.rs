@@ -90,8 +90,11 @@ impl<F> AsFd for WriteRing<F> {
 
 impl<F> Drop for WriteRing<F> {
     fn drop(&mut self) {
+        let operations = std::mem::take(&mut *self.operations.borrow_mut());
         // What the kernel still reads must stay where it is. Only a core that dies comes here with something under way.
-        std::mem::forget(std::mem::take(&mut *self.operations.borrow_mut()));
+        if !operations.is_empty() {
+            std::mem::forget(operations);
+        }
     }
 }
 

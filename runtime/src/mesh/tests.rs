@@ -4,7 +4,7 @@ use crate::testing::ThreadWaker;
 use proptest::prelude::*;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -282,14 +282,36 @@ fn stress(cores: usize, capacity: usize, time: Duration) {
     assert!(sent > 1000, "only {sent} messages");
 }
 
+/// As long as `FLOTILLA_STRESS_SECONDS` says, else so many.
+fn lasting(seconds: u64) -> Duration {
+    let asked = std::env::var("FLOTILLA_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(asked.unwrap_or(seconds))
+}
+
 #[test]
 fn stress_two_cores() {
-    stress(2, 8, Duration::from_secs(2));
+    stress(2, 8, lasting(2));
 }
 
 #[test]
 fn stress_four_cores() {
-    stress(4, 2, Duration::from_secs(1));
+    stress(4, 2, lasting(1));
+}
+
+/// Others want the CPUs too, so that threads are stopped anywhere, for whole time slices.
+#[test]
+fn stress_two_cores_under_heavy_load() {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let hogs = 2 * thread::available_parallelism().map_or(1, usize::from);
+    let hogs: Vec<_> = (0..hogs)
+        .map(|_| {
+            let is_over = Arc::clone(&is_over);
+            thread::spawn(move || while !is_over.load(Ordering::Relaxed) {})
+        })
+        .collect();
+    stress(2, 8, lasting(5));
+    is_over.store(true, Ordering::Relaxed);
+    hogs.into_iter().for_each(|hog| hog.join().expect("it ends"));
 }
 
 /// Request and reply: each side sleeps for every message, so every wake-up is needed.

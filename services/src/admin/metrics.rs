@@ -213,6 +213,8 @@ fn cores(page: &mut Page, cores: &[CoreReport]) {
     });
     page.family("flotilla_core_turn_seconds", HISTOGRAM, "How long cores worked between two waits.");
     page.histogram("flotilla_core_turn_seconds", &[], &summed(cores.iter().map(|core| &core.turns)));
+    let help = "Tasks that held their core for more than 5 ms.";
+    page.by_core(("flotilla_core_stalls_total", COUNTER, help), cores, |it| it.stalls);
 }
 
 fn log(page: &mut Page, cores: &[CoreReport]) {

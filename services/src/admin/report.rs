@@ -159,6 +159,8 @@ pub struct CoreReport {
     pub stages: [Histogram; STAGES.len()],
     /// Turns.
     pub turns: Histogram,
+    /// Tasks that held the core for more than 5 ms.
+    pub stalls: u64,
     /// The log.
     pub log: LogCounters,
     /// Group commits.

@@ -148,6 +148,7 @@ impl Core {
             writes_refused: self.groups.iter().map(|group| group.admission.refused_total).sum(),
             stages: self.stage_times(),
             turns: *vitals.turns.borrow(),
+            stalls: vitals.stalls.get(),
             log: wal.counters(),
             commit_times: *self.multi.commit_times(),
             segments: wal.live_segments() as u64,
