@@ -165,8 +165,10 @@ fn a_node_that_left_forgets_what_it_had_at_its_next_start_and_may_come_back() {
     }
     stop(&mut cluster, 3);
     cluster.nodes.restart(3).unwrap();
-    let info = cluster.info(3);
-    assert!(outside(&info, false) == GROUPS && info.contains("groups_repairing:0"), "{info}");
+    let clock = Stopwatch::start();
+    while outside(&cluster.info(3), false) < GROUPS || !cluster.info(3).contains("groups_repairing:0") {
+        assert!(clock.elapsed() < PATIENCE, "it hasn't forgotten its groups: {}", cluster.info(3));
+    }
     let histories = Histories::start(&cluster, 4);
     order(&cluster, 1, &["replace", "4", "3"]);
     assert_spread(&cluster, &[1, 2, 3]);
