@@ -14,7 +14,7 @@ pub(super) fn mark(what: &str) -> String {
 
 /// All results, each with its heading.
 pub(super) fn text(results: &[ResultFile]) -> String {
-    let one = |result: &ResultFile| format!("### {}\n\n{}", heading(result), of(result));
+    let one = |result: &ResultFile| format!("### {}\n\n{}", heading(result), of(result, Extent::Whole));
     results.iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
@@ -28,14 +28,23 @@ pub(super) fn fill(document: &str, results: &[ResultFile]) -> (String, usize) {
         let Some(from) = text.find(&mark).map(|at| at + mark.len()) else { continue };
         let Some(to) = text[from..].find(END).map(|at| at + from) else { continue };
         let own = results.iter().filter(|result| result.what == what);
-        let tables: Vec<String> = own.map(of).collect();
+        let tables: Vec<String> = own.map(|result| of(result, Extent::Brief)).collect();
         text.replace_range(from..to, &format!("\n{}", tables.join("\n")));
         filled += 1;
     }
     (text, filled)
 }
 
-fn of(result: &ResultFile) -> String {
+/// How much of a result is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// All of it.
+    Whole,
+    /// In a document that links to the method: without curves, ratios, and what a reply means.
+    Brief,
+}
+
+fn of(result: &ResultFile, extent: Extent) -> String {
     let mut out = String::new();
     if !result.noise.marks.is_empty() {
         out.push_str(&format!(
@@ -44,7 +53,7 @@ fn of(result: &ResultFile) -> String {
         ));
     }
     match result.cells.is_empty() {
-        false => out.push_str(&kv(result)),
+        false => out.push_str(&kv(result, extent)),
         true => {
             if let Some((head, rows)) = details(&result.detail) {
                 out.push_str(&table(&head, &rows));
@@ -76,7 +85,7 @@ fn versions(result: &ResultFile) -> String {
 }
 
 /// A row for each load, a column for each system; then a row for each system's CPU, memory and bytes written.
-fn kv(result: &ResultFile) -> String {
+fn kv(result: &ResultFile, extent: Extent) -> String {
     let targets: Vec<&String> = result.targets.iter().map(|target| &target.name).collect();
     let column = |name: &&String| {
         let nodes = result.targets.iter().find(|target| target.name == **name).map_or(0, |it| it.processes);
@@ -86,7 +95,8 @@ fn kv(result: &ResultFile) -> String {
     let head: Vec<String> = std::iter::once("load".to_owned()).chain(targets.iter().map(column)).collect();
     let mut names: Vec<&str> = Vec::new();
     for cell in &result.cells {
-        if !names.contains(&cell.name.as_str()) {
+        let is_told = extent == Extent::Whole || cell.set != "curves";
+        if is_told && !names.contains(&cell.name.as_str()) {
             names.push(&cell.name);
         }
     }
@@ -117,6 +127,9 @@ fn kv(result: &ResultFile) -> String {
                 rows.push(std::iter::once(title).chain(targets.iter().map(written)).collect());
             }
         }
+    }
+    if extent == Extent::Brief {
+        return table(&head, &rows);
     }
     let durabilities: Vec<String> =
         result.targets.iter().map(|target| format!("* {}: {}\n", target.name, target.durability)).collect();
