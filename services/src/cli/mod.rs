@@ -13,6 +13,7 @@ mod doctor;
 mod exec;
 mod generate;
 mod load;
+mod logging;
 mod login;
 mod mr;
 mod progress;

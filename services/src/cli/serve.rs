@@ -1,6 +1,6 @@
 //! `flotilla serve`: one node.
 
-use super::reload::{self, Reloader, SetFilter};
+use super::reload::{self, Reloader};
 use super::{Failure, systemd};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::node::{self, ServeError};
@@ -35,7 +35,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         rustix::process::set_parent_process_death_signal(signal)
             .map_err(|error| Failure::Failed(format!("can't tie this process to its parent: {error}")))?;
     }
-    let set_filter = start_logging(options.log_json);
+    let set_filter = super::logging::start(options.log_json);
     let wrong = |error: ConfigError| Failure::Usage(error.to_string());
     let overrides = Overrides::gather(std::env::vars_os(), &options.settings).map_err(wrong)?;
     let config = Config::load(&options.config, &overrides).map_err(wrong)?;
@@ -82,26 +82,6 @@ fn open_as_many_files_as_allowed() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     // Who may not, has what it had.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-}
-
-/// Starts to log; what is returned changes what is logged.
-fn start_logging(json: bool) -> SetFilter {
-    let filter = tracing_subscriber::EnvFilter::try_from_env(reload::LEVEL_VARIABLE)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-    // A logger that is there already is as good, and keeps its filter.
-    if json {
-        let builder = builder.json().with_filter_reloading();
-        let handle = builder.reload_handle();
-        let _ = builder.try_init();
-        Box::new(move |filter| drop(handle.reload(filter)))
-    } else {
-        let builder = builder.with_filter_reloading();
-        let handle = builder.reload_handle();
-        let _ = builder.try_init();
-        Box::new(move |filter| drop(handle.reload(filter)))
-    }
 }
 
 /// SIGTERM and SIGINT stop the node, SIGHUP lets it read its file again.
