@@ -417,7 +417,10 @@ impl Connections {
         if connection.cut_off || is_muted {
             *reply = Reply::Ready(Vec::new());
             write(&mut ReplyWriter::discard());
-            connection.release();
+            // Of a client that is cut off nothing more is answered: what is behind this would be taken for its reply.
+            if !connection.cut_off {
+                connection.release();
+            }
             return;
         }
         if place > 0 {

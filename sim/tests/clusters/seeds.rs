@@ -37,6 +37,13 @@ fn a_leader_waits_for_nobody_s_snapshot() {
     holds(&Plan { hazard: Some(Hazard::Unrest), ..Plan::new(78) });
 }
 
+/// A read and writes were on their way to a node when the link broke: the client was cut off because of the writes, and got the replies
+/// behind the read's in its place.
+#[test]
+fn a_client_that_is_cut_off_gets_nobody_else_s_reply() {
+    holds(&Plan { safety_ms: Some(2228), ..Plan::new(47) });
+}
+
 /// Without a bug a scene plays to its end.
 #[test]
 fn an_answer_of_an_earlier_term_counts_for_nothing() {
