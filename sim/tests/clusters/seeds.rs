@@ -41,7 +41,7 @@ fn a_leader_waits_for_nobody_s_snapshot() {
 /// behind the read's in its place.
 #[test]
 fn a_client_that_is_cut_off_gets_nobody_else_s_reply() {
-    holds(&Plan { safety_ms: Some(2228), ..Plan::new(47) });
+    holds(&Plan::new(47));
 }
 
 /// Without a bug a scene plays to its end.
