@@ -16,22 +16,28 @@ pub const SEEDS_MAX: u64 = 300;
 /// Seeds that have found the bugs that are hard to find. They are tried before the others, which takes most of the time away; a change
 /// of what a core sends changes what a seed means, and then the others are tried as well.
 const FOUND_BY: &[(Bug, u64)] = &[
-    (Bug::AckBeyondAgreed, 13),
+    (Bug::AckBeyondAgreed, 15),
     (Bug::CommitBeyondAgreed, 8),
-    (Bug::EpochIgnored, 193),
-    (Bug::MarkNotAwaited, 71),
-    (Bug::NoReadRound, 27),
+    (Bug::EpochIgnored, 197),
+    (Bug::HardStateNotMoved, 7),
+    (Bug::MarkNotAwaited, 66),
+    (Bug::NoPrevTermCheck, 30),
+    (Bug::NoReadRound, 49),
     (Bug::NoUpToDateCheck, 6),
+    (Bug::OlderSnapshotInstalled, 100),
     (Bug::PartsAppliedTwice, 7),
     (Bug::PersistedAfterTruncation, 21),
-    (Bug::ReadBeforeOwnTerm, 6),
-    (Bug::ReadsAsLeader, 49),
+    (Bug::ReadBeforeOwnTerm, 183),
+    (Bug::ReadsAsLeader, 8),
     (Bug::SegmentReusedEarly, 59),
-    (Bug::SyncErrorIgnored, 25),
+    (Bug::SessionsNotInSnapshots, 7),
+    (Bug::SnapshotLabelledOld, 10),
+    (Bug::SyncErrorIgnored, 81),
     (Bug::TermNotLogged, 4),
-    (Bug::TornAccepted, 14),
+    (Bug::TornAccepted, 139),
     (Bug::TornTakenForCorrupt, 8),
-    (Bug::WaiterByIndexOnly, 30),
+    (Bug::TruncatesAgreed, 6),
+    (Bug::WaiterByIndexOnly, 51),
 ];
 
 /// Bugs that nothing here finds yet, or too seldom: `prove` looks for them only when it is asked for them by name. Reads
