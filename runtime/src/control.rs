@@ -23,6 +23,7 @@ pub(crate) struct Control<S> {
     reloads: AtomicUsize,
     newest: Mutex<Option<Arc<S>>>,
     bells: Mutex<Vec<Waker>>,
+    posts: Mutex<Vec<Arc<Post>>>,
 }
 
 impl<S> Control<S> {
@@ -33,6 +34,7 @@ impl<S> Control<S> {
             reloads: AtomicUsize::new(0),
             newest: Mutex::new(None),
             bells: Mutex::new(Vec::new()),
+            posts: Mutex::new(Vec::new()),
         }
     }
 
@@ -75,6 +77,17 @@ impl<S> Control<S> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The posts of the node's cores, once there are any.
+    pub(crate) fn appoint(&self, posts: Vec<Arc<Post>>) {
+        *self.posts.lock().unwrap_or_else(PoisonError::into_inner) = posts;
+    }
+
+    /// How often each core has come round; [`ENDED`] if it won't any more. None, as long as the node hasn't been started.
+    pub(crate) fn beats(&self) -> Vec<usize> {
+        let posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
+        posts.iter().map(|post| post.beats.load(Ordering::Relaxed)).collect()
+    }
+
     fn ring(&self) {
         for bell in &*self.bells.lock().unwrap_or_else(PoisonError::into_inner) {
             bell.wake_by_ref();
@@ -82,11 +95,14 @@ impl<S> Control<S> {
     }
 }
 
+/// What a core that has ended as it should has counted to.
+pub(crate) const ENDED: usize = usize::MAX;
+
 /// Where a core is: with its own loop, or in the hands of an executor that may forget it. One thread looks after the posts of
 /// all cores.
 pub(crate) struct Post {
     is_in_hands: AtomicBool,
-    /// Counts how often it came to be there.
+    /// Counts how often the core came to be there, and how often it came round by itself. Nobody else writes it.
     beats: AtomicUsize,
     /// Wakes something of the core's executor. It is never used up.
     waker: Mutex<Option<Waker>>,
@@ -117,13 +133,18 @@ impl Post {
         self.is_in_hands.store(false, Ordering::Relaxed);
     }
 
-    /// The executor runs. Only the core itself may call this: it is no read-modify-write.
+    /// The core runs. Only the core itself may call this: it is no read-modify-write.
     #[inline]
     pub(crate) fn beat(&self) {
         self.beats.store(self.beats.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// How often the core has been handed over, if it is in the executor's hands. What is seen may be old: the next look
+    /// The core won't run any more, and needn't.
+    pub(crate) fn end(&self) {
+        self.beats.store(ENDED, Ordering::Relaxed);
+    }
+
+    /// A number that changes whenever the core runs, if it is in the executor's hands. What is seen may be old: the next look
     /// sees what has changed.
     pub(crate) fn look(&self) -> Option<usize> {
         self.is_in_hands.load(Ordering::Relaxed).then(|| self.beats.load(Ordering::Relaxed))

@@ -25,6 +25,8 @@ const BLOCK: u64 = 4096;
 /// Blocks of a core's file. When it is full a round takes in nothing more.
 const BLOCKS: u64 = 256;
 const CLIENTS: usize = 6;
+/// Fewer answers are waited for than there is room for on one core.
+const ANSWERS_MAX: u64 = BLOCKS - 50;
 /// Rounds before anything is compared: whatever is made once is there.
 const FIRST_ROUNDS: u32 = 10;
 
@@ -137,8 +139,13 @@ impl Machine for Ledger {
     }
 }
 
-/// Sends numbers, several at a time, until the node ends the connection. Returns what was answered.
-fn load(mut stream: TcpStream, numbers: impl Iterator<Item = u64>, depth: usize) -> Vec<u64> {
+/// Sends numbers, several at a time, until the node ends the connection, and tells of each answer. Returns what was answered.
+fn load(
+    mut stream: TcpStream,
+    numbers: impl Iterator<Item = u64>,
+    depth: usize,
+    tell: &mpsc::Sender<()>,
+) -> Vec<u64> {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut answered, mut numbers, mut waiting) = (Vec::new(), numbers, 0);
@@ -152,7 +159,11 @@ fn load(mut stream: TcpStream, numbers: impl Iterator<Item = u64>, depth: usize)
         let _ = stream.write_all(text.as_bytes());
         let mut line = String::new();
         match reader.read_line(&mut line) {
-            Ok(count) if count > 0 && line.ends_with('\n') => answered.push(line.trim_end().parse().unwrap()),
+            Ok(count) if count > 0 && line.ends_with('\n') => {
+                answered.push(line.trim_end().parse().unwrap());
+                // Nobody listens any more when the node is stopped.
+                let _ = tell.send(());
+            }
             Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock) => panic!("the node hangs"),
             _ => return answered,
         }
@@ -188,16 +199,18 @@ fn live(folder: &Path, round: u64, chance: &mut SplitMix64) -> usize {
     let handle = stop.clone();
     let node = std::thread::spawn(move || run(options, build, handle, move || ready.send(()).unwrap()));
     is_ready.recv_timeout(PATIENCE).unwrap();
+    let (tell, answers) = mpsc::channel();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let stream = TcpStream::connect(addresses[client % 2]).unwrap();
             let depth = 1 + chance.below(8) as usize;
             let first = round << 32 | (client as u64) << 24;
-            std::thread::spawn(move || load(stream, first.., depth))
+            let tell = tell.clone();
+            std::thread::spawn(move || load(stream, first.., depth, &tell))
         })
         .collect();
-    // A random while, which isn't waited for anything: the stop is to find the node in many states.
-    std::thread::sleep(Duration::from_micros(chance.below(15_000)));
+    // The stop is to find the node in many states: from before the first answer to when a core's file is nearly full.
+    (0..chance.below(ANSWERS_MAX)).for_each(|_| answers.recv_timeout(PATIENCE).unwrap());
     stop.stop();
     node.join().unwrap().unwrap();
     let written: Vec<u8> = (0..2).flat_map(|core| std::fs::read(segment(folder, core)).unwrap()).collect();

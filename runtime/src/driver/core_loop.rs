@@ -286,7 +286,7 @@ impl<M: Machine + 'static> CoreLoop<M> {
                 core.settle().await;
                 continue;
             }
-            shared.beat(core.id);
+            core.watch.beat();
             core.disk.ring().submit();
             let is_due = core.begin_round();
             let now = Instant::now();

@@ -51,6 +51,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// Where the core is.
+    pub(super) fn post(&self) -> Arc<Post> {
+        Arc::clone(&self.post)
+    }
+
     /// The core's loop lets the executor run: it is looked after until [`Self::regain`].
     #[inline]
     pub(super) fn hand_over(&self) {
@@ -90,7 +95,8 @@ impl Watch {
         set.expect("a timer that is open can be set");
     }
 
-    /// The executor runs, before there is a loop.
+    /// The core has come round.
+    #[inline]
     pub(super) fn beat(&self) {
         self.post.beat();
     }
@@ -107,9 +113,10 @@ impl Watch {
 }
 
 impl Drop for Watch {
-    /// Where the executor of what is woken still is.
+    /// Where the executor of what is woken still is. Nobody waits for the core any more.
     fn drop(&mut self) {
         self.post.set_waker(None);
+        self.post.end();
     }
 }
 

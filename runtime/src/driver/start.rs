@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::core_loop::{CoreLoop, Hands};
 use super::guardian::{Guardian, Watch};
 use super::poller::{Listener, Poller};
-use super::pulse::{Beats, Pulse};
+use super::pulse::Pulse;
 use super::stalls::Stalls;
 use super::tasks::Tasks;
 use super::timers::Timers;
@@ -53,20 +53,17 @@ pub struct Reload {
 
 /// Asks a node to stop, or to take over other settings, from any thread. A handle is for one node.
 #[derive(Clone)]
-pub struct NodeHandle {
-    control: Arc<Control<Reload>>,
-    beats: Beats,
-}
+pub struct NodeHandle(Arc<Control<Reload>>);
 
 impl Default for NodeHandle {
     fn default() -> Self {
-        Self { control: Arc::new(Control::new()), beats: Beats::default() }
+        Self(Arc::new(Control::new()))
     }
 }
 
 impl fmt::Debug for NodeHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeHandle").field("is_stopping", &self.control.is_stopping()).finish_non_exhaustive()
+        f.debug_struct("NodeHandle").field("is_stopping", &self.0.is_stopping()).finish_non_exhaustive()
     }
 }
 
@@ -78,17 +75,17 @@ impl NodeHandle {
 
     /// Asks for a drain.
     pub fn stop(&self) {
-        self.control.stop();
+        self.0.stop();
     }
 
     /// Every core takes these over.
     pub fn reload(&self, reload: Reload) {
-        self.control.reload(reload);
+        self.0.reload(reload);
     }
 
     /// Tells, each time that it is asked, which cores haven't turned since the time before.
     pub fn pulse(&self) -> Pulse {
-        Pulse::new(&self.beats)
+        Pulse::new(&self.0)
     }
 }
 
@@ -100,12 +97,7 @@ pub(super) struct NodeShared {
 
 impl NodeShared {
     pub(super) fn control(&self) -> &Control<Reload> {
-        &self.handle.control
-    }
-
-    /// That core has come round.
-    pub(super) fn beat(&self, core: CoreId) {
-        self.handle.beats.beat(core.0);
+        &self.handle.0
     }
 
     pub(super) fn options(&self) -> &NodeOptions {
@@ -154,13 +146,13 @@ pub fn run<M: Machine + 'static>(
     let count = cores.len();
     let places = placement::place(&options.placement, count)?;
     placement::tell(&places);
-    stop.beats.begin(count);
     let shared = Arc::new(NodeShared { handle: stop, options });
     // Before any core, so that none is forgotten at its start.
     let (guardian, watches) = Guardian::start(count).map_err(|error| NodeError::NotStarted {
         core: 0,
         reason: format!("no thread for the watchdog: {error}"),
     })?;
+    shared.control().appoint(watches.iter().map(Watch::post).collect());
     let endpoints = mesh::<M::Message>(count, MESH_SLOTS);
     let mut threads = Vec::new();
     for (((number, core), endpoint), watch) in (0_u16..).zip(cores).zip(endpoints).zip(watches) {
@@ -304,7 +296,6 @@ async fn run_core<M: Machine + 'static>(
     core_loop.until_over().await;
     end(&core_loop).await;
     the_loop.cancel().await;
-    shared.handle.beats.end(number);
     let _ = reports.send(Report::Drained(number));
     Ok(())
 }

@@ -10,11 +10,12 @@ use super::client::PackedArgs;
 use super::group::Call;
 use super::remote::{Message, Origin, Outcome};
 use super::topology::Way;
-use crate::command::lookup;
+use crate::command::{Spec, lookup};
 use crate::config::Redirect;
+use crate::entry::Args;
 use crate::slot::{Slot, slot_of_command};
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
-use flotilla_runtime::{ConnId, Effects, Nanos, Now};
+use flotilla_runtime::{ConnId, Effect, Effects, Nanos, Now};
 
 /// How long it is tried. An election takes a second or two if the first votes are split.
 const PATIENCE: Nanos = 5 * SECOND;
@@ -85,7 +86,7 @@ impl Core {
             (Redirect::Forward, Origin::Core { core, token, .. }) => {
                 let outcome = Outcome::NotHere(Some(PackedArgs::pack(call.args)));
                 let message = Message::Response { token, outcome };
-                out.push(flotilla_runtime::Effect::Mesh { to: core, message });
+                out.push(Effect::Mesh { to: core, message });
             }
             _ => self.redirect(call.origin, call.slot, out),
         }
@@ -119,27 +120,24 @@ impl Core {
         command: PackedArgs,
         out: &mut Effects<Message>,
     ) {
-        let Some(slot) = slot_of(&command) else { return self.give_it_up(asked, None) };
+        let Some((spec, slot, args)) = read(&command) else { return self.give_it_up(asked, None) };
         let number = self.routes.of(slot.shard(self.config.shards));
         let way = self.way_to(number);
         if way.is_none() || way == not_to {
+            drop(args);
             let returned = &mut self.remote.returned;
             if returned.bytes + command.bytes().len() > BYTES_MAX {
                 return self.give_it_up(asked, Some(&command));
             }
             return returned.put(now, asked, command);
         }
-        let args = PackedArgs::unpack(command.bytes()).unwrap_or_default();
-        let Some(spec) = args.first().and_then(|name| lookup(name)) else {
-            return self.give_it_up(asked, None);
-        };
         let origin = Origin::Local { conn: asked.0, sequence: asked.1 };
         self.reroute(now, &Call { origin, spec, slot: Some(slot), args: &args, in_order: true }, out);
     }
 
     /// The client may try it itself.
     pub(super) fn give_it_up(&mut self, (conn, sequence): Asked, command: Option<&PackedArgs>) {
-        let slot = command.and_then(slot_of);
+        let slot = command.and_then(read).map(|(_, slot, _)| slot);
         let is_led =
             slot.is_none_or(|slot| self.way_to(self.routes.of(slot.shard(self.config.shards))).is_some());
         let error = if is_led { TRY_AGAIN.to_owned() } else { self.moved(slot) };
@@ -175,7 +173,9 @@ impl Core {
     }
 }
 
-fn slot_of(command: &PackedArgs) -> Option<Slot> {
+/// A command with a key: what it is, where its key is, its arguments.
+fn read(command: &PackedArgs) -> Option<(&'static Spec, Slot, Args<'_>)> {
     let args = PackedArgs::unpack(command.bytes())?;
-    slot_of_command(lookup(args.first()?)?, &args).ok().flatten()
+    let spec = lookup(args.first()?)?;
+    Some((spec, slot_of_command(spec, &args).ok().flatten()?, args))
 }

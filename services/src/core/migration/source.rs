@@ -23,7 +23,7 @@ const GIVEN_UP_AFTER: Nanos = 40 * RETRY;
 const SILENCE: Nanos = 4 * RETRY;
 
 /// A shard that goes, and how far its leader has come with it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Leaving {
     to: u32,
     config: u64,
@@ -101,21 +101,7 @@ impl Copying {
 
 impl Leaving {
     fn new(to: u32, config: u64) -> Self {
-        let (is_ready, is_busy) = (false, false);
-        let is_offered = false;
-        let (said_at, heard_at) = (0, 0);
-        Self {
-            to,
-            config,
-            is_offered,
-            said_at,
-            heard_at,
-            is_ready,
-            is_busy,
-            copy: None,
-            lost: 0,
-            proposed: None,
-        }
+        Self { to, config, ..Self::default() }
     }
 }
 
