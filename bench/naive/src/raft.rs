@@ -110,7 +110,9 @@ impl State {
         let (temporary, path) = (self.folder.join(format!("{name}.new")), self.folder.join(name));
         let saved = File::create(&temporary)
             .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
-            .and_then(|()| fs::rename(&temporary, &path));
+            .and_then(|()| fs::rename(&temporary, &path))
+            // The name lasts once its folder is synced, too.
+            .and_then(|()| File::open(&self.folder)?.sync_all());
         if let Err(error) = saved {
             eprintln!("naive-kv: {}: {error}", path.display());
             std::process::exit(1);

@@ -310,15 +310,21 @@ fn migrations(report: &NodeReport) -> Vec<MigrationStatus> {
             found.insert((shard, true), it);
         }
     }
-    let bytes_in = |group: u32, shard: u16, is_arriving: bool| {
-        let replicas = report.groups().filter(|(_, it)| it.number == group);
-        let mut shards = replicas.flat_map(|(_, it)| &it.shards).filter(|it| it.number == shard);
-        let is_it = |it: &&ShardReport| is_arriving == matches!(it.standing, Standing::Arriving(_));
-        shards.find(is_it).map(|it| it.bytes)
-    };
+    // What the replicas here have of those: by group, shard, and whether it is arriving.
+    let mut bytes = BTreeMap::new();
+    for (_, group) in report.groups() {
+        for shard in group
+            .shards
+            .iter()
+            .filter(|shard| found.range((shard.number, false)..=(shard.number, true)).next().is_some())
+        {
+            let is_arriving = matches!(shard.standing, Standing::Arriving(_));
+            bytes.entry((group.number, shard.number, is_arriving)).or_insert(shard.bytes);
+        }
+    }
     for it in found.values_mut() {
-        it.done_bytes = bytes_in(it.to, it.shard, true);
-        it.all_bytes = bytes_in(it.from, it.shard, false);
+        it.done_bytes = bytes.get(&(it.to, it.shard, true)).copied();
+        it.all_bytes = bytes.get(&(it.from, it.shard, false)).copied();
     }
     found.into_values().collect()
 }

@@ -1,5 +1,7 @@
 //! The log: on standard error, as text or JSON, no more of the same than somebody would read.
 //!
+//! (Failed links and handshakes, which a stranger can provoke, are told more rarely still: `runtime/src/driver/complaints.rs`.)
+//!
 //! What others can provoke as often as they like must not fill a disk, nor hold a core up. So each line of the program that logs at
 //! `info` or above writes so many lines in a while; the rest is counted, and told with the next one. `debug` and `trace` are
 //! written whole, for who asks for them wants all of it.
@@ -99,19 +101,20 @@ impl<S: Subscriber> Filter<S> for Limited {
         let verdict = places.entry(place).or_default().one_more(at);
         // What is logged about it comes by here as well.
         drop(places);
-        let seconds = WHILE.as_secs();
-        match verdict {
-            Verdict::Written { left_out: 0 } => true,
-            Verdict::Written { left_out } => {
-                tracing::warn!(left_out, "lines like the next one weren't written");
-                true
-            }
+        let told = match verdict {
+            Verdict::Written { left_out: 0 } => return true,
+            Verdict::LeftOut => return false,
+            Verdict::Written { left_out } => format!("{left_out} lines like the next one weren't written"),
             Verdict::Last => {
-                tracing::warn!("more lines like the next one aren't written for up to {seconds} s");
-                true
+                format!("more lines like the next one aren't written for up to {} s", WHILE.as_secs())
             }
-            Verdict::LeftOut => false,
+        };
+        // Whoever wants to hear of errors only is to hear of this, too.
+        match *metadata.level() == Level::ERROR {
+            true => tracing::error!("{told}"),
+            false => tracing::warn!("{told}"),
         }
+        true
     }
 }
 

@@ -9,6 +9,9 @@ use flotilla_runtime::driver::{NodeHandle, Versions};
 use std::io::Write;
 use std::path::PathBuf;
 
+/// Descriptors of a core beside its clients': segments, snapshots, peers, rings.
+pub(super) const DESCRIPTORS_A_CORE: u64 = 200;
+
 /// Options of `flotilla serve`.
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -39,7 +42,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let wrong = |error: ConfigError| Failure::Usage(error.to_string());
     let overrides = Overrides::gather(std::env::vars_os(), &options.settings).map_err(wrong)?;
     let config = Config::load(&options.config, &overrides).map_err(wrong)?;
-    open_as_many_files_as_allowed();
+    open_as_many_files_as_allowed(config.me().cores)?;
     let stop = NodeHandle::new();
     set_filter(reload::filter_of(&config));
     let path = options.config.clone();
@@ -76,12 +79,21 @@ fn versions(text: &str) -> Result<Versions, String> {
     }
 }
 
-/// Every client is a descriptor; what a shell gives by default (1024) is for programs that might use `select`.
-fn open_as_many_files_as_allowed() {
+/// Every client is a descriptor; what a shell gives by default (1024) is for programs that might use `select`. What leaves
+/// no room for the node itself is refused, while it can be said in words.
+fn open_as_many_files_as_allowed(cores: u16) -> Result<(), Failure> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
     // Who may not, has what it had.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let (needed, limit) = (DESCRIPTORS_A_CORE * u64::from(cores), getrlimit(Resource::Nofile).current);
+    match limit {
+        Some(limit) if limit < needed => Err(Failure::failed(format!(
+            "the limit of open files is {limit}: a node of {cores} core{} needs {needed} beside its clients': raise it (ulimit -n, LimitNOFILE= of the unit)",
+            if cores == 1 { "" } else { "s" }
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// SIGTERM and SIGINT stop the node, SIGHUP lets it read its file again.

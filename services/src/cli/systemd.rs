@@ -22,13 +22,13 @@ pub(super) fn stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// From now on it is said, twice as often as asked for, that all cores turn: as long as they do.
+/// From now on it is said, four times as often as asked for, that all cores turn: as long as they do.
 pub(super) fn watch(node: &NodeHandle) {
     let mut micros = 0;
     if !sd_notify::watchdog_enabled(false, &mut micros) {
         return;
     }
-    let (period, mut pulse) = (Duration::from_micros(micros) / 2, node.pulse());
+    let (period, mut pulse) = (Duration::from_micros(micros) / 4, node.pulse());
     crate::hands::spawn(move || {
         let mut was_stuck = false;
         loop {

@@ -73,14 +73,26 @@ impl Config {
 
     fn merged(path: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
         let table: toml::Table = toml::from_str(text).map_err(|error| malformed(path, text, &error))?;
-        let with =
-            |overrides: &Overrides| Self::deserialize(toml::Value::Table(overrides.put_into(table.clone())));
+        let put = |overrides: &Overrides| overrides.put_into(table.clone());
+        put(overrides).map_err(|(key, other)| {
+            let what = format!("must be a section, [{key}]");
+            ConfigError::Invalid { path: path.to_owned(), key, value: other.to_string(), what }
+        })?;
+        let with = |overrides: &Overrides| {
+            Self::deserialize(toml::Value::Table(put(overrides).unwrap_or_else(|_| table.clone())))
+        };
         with(overrides).map_err(|error| {
             // The file by itself has no mistake but of absence, so another one came with one of these.
             let is_culprit = |one: &Overrides| with(one).err().filter(|error| !is_of_absence(error));
             match overrides.each().find_map(|one| Some((is_culprit(&one)?, one.from()))) {
                 Some((error, from)) => ConfigError::Override { from, what: in_words(error.message()) },
-                None => malformed(path, text, &error),
+                // Either the file lacks it too, or it is a part of what only these begin.
+                None => match toml::from_str::<Self>(text) {
+                    Err(own) => malformed(path, text, &own),
+                    Ok(_) => {
+                        ConfigError::Override { from: overrides.from(), what: in_words(error.message()) }
+                    }
+                },
             }
         })
     }

@@ -21,10 +21,12 @@ const OTHERS: &[&str] = &[
     "FLOTILLA_FUZZ_TIMES",
     "FLOTILLA_LOG_SEEDS",
     "FLOTILLA_MODE",
+    "FLOTILLA_SHUTDOWNS",
     "FLOTILLA_SKIP",
+    "FLOTILLA_STRESS_SECONDS",
 ];
-/// Beginnings of such. The last two are what Kubernetes tells of a service named `flotilla`.
-const OTHERS_BEGIN: &[&str] = &["FLOTILLA_REQUIRE_", "FLOTILLA_WRITE_", "FLOTILLA_SERVICE_", "FLOTILLA_PORT"];
+/// Beginnings of such.
+const OTHERS_BEGIN: &[&str] = &["FLOTILLA_REQUIRE_", "FLOTILLA_WRITE_"];
 
 /// Settings that go before those of a file.
 #[derive(Clone, Default)]
@@ -103,20 +105,20 @@ impl Overrides {
         self.0.iter().map(|it| it.from.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    /// The file's settings with these in place of theirs.
-    pub(super) fn put_into(&self, mut table: toml::Table) -> toml::Table {
+    /// The file's settings with these in place of theirs. Where the file has something else than a section: its name, and that.
+    pub(super) fn put_into(&self, mut table: toml::Table) -> Result<toml::Table, (String, Value)> {
         for it in &self.0 {
             let (section, name) = it.key.split_once('.').unwrap_or(("", &it.key));
             let place = match section {
                 "" => &mut table,
-                _ => {
-                    let section = table.entry(section).or_insert_with(|| Value::Table(toml::Table::new()));
-                    section.as_table_mut().expect("a file that has another value there was refused")
-                }
+                _ => match table.entry(section).or_insert_with(|| Value::Table(toml::Table::new())) {
+                    Value::Table(section) => section,
+                    other => return Err((section.to_owned(), other.clone())),
+                },
             };
             place.insert(name.to_owned(), it.value.clone());
         }
-        table
+        Ok(table)
     }
 
     /// An error names whatever gave the key its value.
@@ -139,7 +141,12 @@ pub(super) fn variable(key: &str) -> String {
 }
 
 fn is_other(name: &str) -> bool {
-    OTHERS.contains(&name) || OTHERS_BEGIN.iter().any(|begin| name.starts_with(begin))
+    OTHERS.contains(&name)
+        || OTHERS_BEGIN.iter().any(|begin| name.starts_with(begin))
+        // What Kubernetes tells of every service whose name begins so.
+        || name.contains("_SERVICE_")
+        || name.contains("_PORT_")
+        || name.ends_with("_PORT")
 }
 
 fn value_of(key: &Key, text: &str) -> Result<Value, String> {
@@ -246,7 +253,16 @@ mod tests {
         ] {
             assert_eq!(with(GOOD, &[], &[flag]).unwrap_err(), said);
         }
-        // A mistake in the file is the file's.
+        // What is only said there, and not whole, is missing there.
+        let said = with(GOOD, &[("FLOTILLA_TLS_CERT", "/a")], &[]).unwrap_err();
+        assert_eq!(said, "the environment's FLOTILLA_TLS_CERT: missing field `key`");
+        // A mistake in the file is the file's, whatever else it lacks.
+        let file = GOOD.replace("node = 1\n", "raft = 3\n").replace("host = ", "hose = ");
+        let said = with(&file, &[], &["raft.heartbeat_ms=5"]).unwrap_err();
+        assert!(said.starts_with("node.toml"), "{said}");
+        let file = GOOD.replace("node = 1\n", "raft = 3\n");
+        let said = with(&file, &[], &["raft.heartbeat_ms=5", "node=1"]).unwrap_err();
+        assert!(said.starts_with("node.toml"), "{said}");
         let file = GOOD.replace("[[nodes]]", "shards = \"x\"\n[[nodes]]");
         let said = with(&file, &[("FLOTILLA_GROUPS", "2")], &[]).unwrap_err();
         assert!(said.starts_with("node.toml, line 4: "), "{said}");
@@ -260,6 +276,8 @@ mod tests {
             ("FLOTILLA_REQUIRE_FUSE", "1"),
             ("FLOTILLA_PORT_7000_TCP", "tcp://10.0.0.1:7000"),
             ("FLOTILLA_SERVICE_HOST", "10.0.0.1"),
+            ("FLOTILLA_ADMIN_PORT", "tcp://10.0.0.2:27000"),
+            ("FLOTILLA_ADMIN_SERVICE_PORT_HTTP", "27000"),
             ("SHARDS", "x"),
         ];
         assert_eq!(with(GOOD, &others, &[]).unwrap(), with(GOOD, &[], &[]).unwrap());

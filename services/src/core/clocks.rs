@@ -36,7 +36,7 @@ impl Core {
             self.clocks.tell_again_at = now.monotonic + TELL_EVERY;
             tracing::warn!(
                 core = self.id.0,
-                "this node's clock is {}.{:01} s behind the time in the log: keys expire by the clock that is ahead; set the nodes' clocks by NTP \
+                "this node's clock is {}.{} s behind the time in the log: keys expire by the clock that is ahead; set the nodes' clocks by NTP \
                  (timedatectl, chronyc tracking)",
                 behind / 1000,
                 behind % 1000 / 100

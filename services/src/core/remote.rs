@@ -7,7 +7,7 @@
 
 use super::client::PackedArgs;
 use super::group::UNDECIDED_FOR_MAX;
-use super::returned::{Asked, Returned};
+use super::returned::{Asked, Returned, TRY_AGAIN};
 use super::routes::Located;
 use super::topology::Way;
 use super::{Core, channel};
@@ -110,28 +110,21 @@ pub enum Message {
     },
 }
 
-/// Where a command was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Destination {
-    Core(CoreId),
-    Peer(PeerId),
-}
-
-impl Destination {
-    fn is_peer(self) -> bool {
-        matches!(self, Self::Peer(_))
-    }
-}
-
 #[derive(Debug)]
 struct Waiting {
     conn: ConnId,
     sequence: u64,
-    to: Destination,
+    to: Way,
     spec: &'static Spec,
     since: Nanos,
     /// What was sent, if it may be sent elsewhere when it comes back.
     command: Option<PackedArgs>,
+}
+
+impl Waiting {
+    fn is_at_a_peer(&self) -> bool {
+        matches!(self.to, Way::Peer(_))
+    }
 }
 
 /// The commands that are elsewhere, and what leaves for the peers this turn.
@@ -166,14 +159,7 @@ impl Remote {
         self.last_token
     }
 
-    fn expect(
-        &mut self,
-        now: Now,
-        token: u64,
-        sent: &Outgoing<'_>,
-        to: Destination,
-        command: Option<PackedArgs>,
-    ) {
+    fn expect(&mut self, now: Now, token: u64, sent: &Outgoing<'_>, to: Way, command: Option<PackedArgs>) {
         let Outgoing { conn, sequence, spec, .. } = *sent;
         let since = now.monotonic;
         self.waiting.insert(token, Waiting { conn, sequence, to, spec, since, command });
@@ -181,7 +167,7 @@ impl Remote {
 
     /// Since when the peer that owes an answer for the longest time does.
     pub(super) fn oldest(&self) -> Option<Nanos> {
-        let mut at_peers = self.waiting.values().filter(|waiting| waiting.to.is_peer());
+        let mut at_peers = self.waiting.values().filter(|waiting| waiting.is_at_a_peer());
         at_peers.next().map(|waiting| waiting.since)
     }
 
@@ -234,7 +220,7 @@ impl Core {
         out: &mut Effects<Message>,
     ) {
         let token = self.remote.token();
-        self.remote.expect(now, token, command, Destination::Core(core), None);
+        self.remote.expect(now, token, command, Way::Core(core), None);
         let packed = PackedArgs::pack(command.args);
         out.push(Effect::Mesh {
             to: core,
@@ -258,7 +244,7 @@ impl Core {
         let token = self.remote.token();
         self.cut_off_at.get_or_insert(now.monotonic + UNDECIDED_FOR_MAX);
         self.remote.put(peer, REQUEST, command.protocol, token, packed.bytes());
-        self.remote.expect(now, token, command, Destination::Peer(peer), Some(packed));
+        self.remote.expect(now, token, command, Way::Peer(peer), Some(packed));
     }
 
     /// Writes the reply of whoever waits at `origin`.
@@ -296,7 +282,7 @@ impl Core {
             (Redirect::Forward, Origin::Peer { peer, token, protocol }) => {
                 return self.remote.put(peer, NOT_HERE, protocol, token, &[]);
             }
-            (Redirect::Forward, _) => super::returned::TRY_AGAIN.to_owned(),
+            (Redirect::Forward, _) => TRY_AGAIN.to_owned(),
         };
         self.answer(origin, out, |_, reply| reply.error(&error));
     }
@@ -410,11 +396,7 @@ impl Core {
             Outcome::Unknown => self.connections.cut_off(waiting.conn),
             Outcome::NotHere(given_back) => {
                 let Waiting { conn, sequence, to, command, .. } = waiting;
-                let from = match to {
-                    Destination::Peer(peer) => Way::Peer(peer),
-                    Destination::Core(core) => Way::Core(core),
-                };
-                self.take_back(now, (conn, sequence), Some(from), command.or(given_back), out);
+                self.take_back(now, (conn, sequence), Some(to), command.or(given_back), out);
             }
         }
     }
@@ -433,7 +415,7 @@ impl Core {
         } else {
             self.remote.up.remove(&peer);
             // Readers ask whoever leads next.
-            for (asked, command) in self.give_up(|waiting| waiting.to == Destination::Peer(peer)) {
+            for (asked, command) in self.give_up(|waiting| waiting.to == Way::Peer(peer)) {
                 self.take_back(now, asked, None, command, out);
             }
         }
@@ -442,12 +424,12 @@ impl Core {
     /// Peers that haven't answered since then won't: the answer may have been lost with the link from them to us, of
     /// whose end nobody tells us.
     pub(super) fn give_up_since(&mut self, latest: Nanos) {
-        for (asked, command) in self.give_up(|waiting| waiting.to.is_peer() && waiting.since <= latest) {
+        for (asked, command) in self.give_up(|waiting| waiting.is_at_a_peer() && waiting.since <= latest) {
             self.give_it_up(asked, command.as_ref());
         }
     }
 
-    /// No answer will come: writers are cut off. Returns the readers, who know that nothing was done.
+    /// No answer will come: writers are cut off. Returns the others, who may ask again: readers, and operators, who see what became of it.
     fn give_up(&mut self, is_lost: impl Fn(&Waiting) -> bool) -> Vec<(Asked, Option<PackedArgs>)> {
         let lost = self.remote.waiting.extract_if(.., |_, waiting| is_lost(waiting)).map(|(_, lost)| lost);
         let (writers, readers): (Vec<_>, Vec<_>) = lost.partition(|waiting| waiting.spec.is_write());

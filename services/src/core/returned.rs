@@ -123,7 +123,8 @@ impl Core {
         let Some((spec, slot, args)) = read(&command) else { return self.give_it_up(asked, None) };
         let number = self.routes.of(slot.shard(self.config.shards));
         let way = self.way_to(number);
-        if way.is_none() || way == not_to {
+        let is_shut = matches!(way, Some(Way::Peer(peer)) if !self.remote.is_up(peer));
+        if way.is_none() || way == not_to || is_shut {
             drop(args);
             let returned = &mut self.remote.returned;
             if returned.bytes + command.bytes().len() > BYTES_MAX {
@@ -160,7 +161,7 @@ impl Core {
         returned.bytes = 0;
         let commands = std::mem::take(&mut returned.commands);
         // Those that are put back find it set.
-        returned.look_at = (!commands.is_empty()).then_some(now.monotonic + INTERVAL);
+        returned.look_at = Some(now.monotonic + INTERVAL);
         returned.again_at = now.monotonic + AGAIN;
         for (asked, command) in commands {
             if self.connections.map.contains_key(&asked.0) {

@@ -55,7 +55,7 @@ fn systemd_hears_of_a_node_only_while_every_core_turns() {
     let path = cluster.folder.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut node = supervised(cluster.nodes.config(1), &path, Duration::from_secs(1));
+    let mut node = supervised(cluster.nodes.config(1), &path, Duration::from_secs(2));
     let mut words = BufReader::new(node.stderr.take().unwrap()).lines().map_while(Result::ok);
     assert_eq!(next(&socket), "READY=1");
     assert_eq!([next(&socket), next(&socket)], ["WATCHDOG=1", "WATCHDOG=1"]);

@@ -170,7 +170,7 @@ fn ports_and_folders_that_are_taken_are_refused_in_one_line_with_status_1() {
     let told = run(short.arg(program()).arg(&path));
     let line = text(&told.stderr).lines().last().unwrap_or_default().to_owned();
     assert_eq!(told.status.code(), Some(1), "{line}");
-    assert!(line.contains("core 0 can't start") && line.contains("raise the limit of open files"), "{line}");
+    assert!(line.contains("the limit of open files is 12") && line.contains("needs 200"), "{line}");
 
     let foreign = elsewhere.replace("host = \"127.0.0.1\"", "host = \"192.0.2.1\"");
     let (status, line) = serve(&foreign);

@@ -25,7 +25,11 @@ const B: CoreId = CoreId(1);
 fn main() {
     // Before any thread is pinned: others inherit that.
     LazyLock::force(&CPUS);
-    let seconds: f64 = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1.0);
+    let text = std::env::args().nth(1).unwrap_or_else(|| "1".to_owned());
+    let Some(seconds) = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds)) else {
+        eprintln!("mesh-peers: SECONDS is a number from 0 to 86400, not {text:?}");
+        std::process::exit(2);
+    };
     let time = Duration::from_secs_f64(seconds);
     let figures = [
         ("rtrb_one_way_ns", rtrb_one_way(time)),
@@ -70,7 +74,8 @@ fn until(mut done: impl FnMut() -> bool) {
 fn one_way(time: Duration, mut trip: impl FnMut()) -> f64 {
     let begun = Instant::now();
     let mut samples = Vec::new();
-    while begun.elapsed() < time {
+    // However short the time, there is a sample.
+    while samples.is_empty() || begun.elapsed() < time {
         let start = Instant::now();
         (0..TRIPS).for_each(|_| trip());
         samples.push(start.elapsed().as_nanos() as f64 / f64::from(2 * TRIPS));
@@ -212,37 +217,57 @@ fn mesh_parked_one_way(time: Duration) -> f64 {
     found
 }
 
-fn mesh_throughput(time: Duration) -> f64 {
-    let [mut a, mut b] = two();
+/// Messages a second from `send`, which sends a batch, to `sink`, which counts them and sums up their first words until the sender has gone.
+fn throughput(
+    time: Duration,
+    mut send: impl FnMut(),
+    sink: impl FnOnce() -> (u64, u64) + Send + 'static,
+) -> f64 {
     let sink = thread::spawn(move || {
         pin(1);
+        sink()
+    });
+    pin(0);
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        (0..16).for_each(|_| send());
+    }
+    drop(send);
+    let (count, sum) = sink.join().expect("it ends");
+    assert_eq!(sum, count);
+    count as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn mesh_throughput(time: Duration) -> f64 {
+    let [mut a, mut b] = two();
+    let send = move || {
+        for _ in 0..BATCH {
+            until(|| a.send(B, [1; 8]).is_ok());
+        }
+        a.publish();
+    };
+    throughput(time, send, move || {
         let (mut count, mut sum) = (0, 0);
         while !b.all_closed() {
             count += b.receive(256, |_, message| sum += message[0]) as u64;
             spin_loop();
         }
-        assert_eq!(sum, count);
-        count
-    });
-    pin(0);
-    let begun = Instant::now();
-    while begun.elapsed() < time {
-        for _ in 0..16 {
-            for _ in 0..BATCH {
-                until(|| a.send(B, [1; 8]).is_ok());
-            }
-            a.publish();
-        }
-    }
-    drop(a);
-    let count: u64 = sink.join().expect("it ends");
-    count as f64 / begun.elapsed().as_secs_f64()
+        (count, sum)
+    })
 }
 
 fn rtrb_throughput(time: Duration) -> f64 {
     let (mut to, mut at) = rtrb::RingBuffer::<Message>::new(SLOTS);
-    let sink = thread::spawn(move || {
-        pin(1);
+    let send = move || {
+        until(|| match to.write_chunk_uninit(BATCH) {
+            Ok(chunk) => {
+                chunk.fill_from_iter([[1; 8]; BATCH]);
+                true
+            }
+            Err(_) => false,
+        });
+    };
+    throughput(time, send, move || {
         let (mut count, mut sum) = (0, 0);
         while !at.is_abandoned() || !at.is_empty() {
             if let Ok(chunk) = at.read_chunk(at.slots().min(256)) {
@@ -253,49 +278,21 @@ fn rtrb_throughput(time: Duration) -> f64 {
             }
             spin_loop();
         }
-        assert_eq!(sum, count);
-        count
-    });
-    pin(0);
-    let begun = Instant::now();
-    while begun.elapsed() < time {
-        for _ in 0..16 {
-            until(|| match to.write_chunk_uninit(BATCH) {
-                Ok(chunk) => {
-                    chunk.fill_from_iter([[1; 8]; BATCH]);
-                    true
-                }
-                Err(_) => false,
-            });
-        }
-    }
-    drop(to);
-    let count: u64 = sink.join().expect("it ends");
-    count as f64 / begun.elapsed().as_secs_f64()
+        (count, sum)
+    })
 }
 
 fn crossbeam_throughput(time: Duration) -> f64 {
     let (to, at) = crossbeam_channel::bounded::<Message>(SLOTS);
-    let sink = thread::spawn(move || {
-        pin(1);
+    let send = move || (0..BATCH).for_each(|_| to.send([1; 8]).expect("it receives"));
+    throughput(time, send, move || {
         let (mut count, mut sum) = (0, 0);
         while let Ok(message) = at.recv() {
             sum += message[0];
             count += 1;
         }
-        assert_eq!(sum, count);
-        count
-    });
-    pin(0);
-    let begun = Instant::now();
-    while begun.elapsed() < time {
-        for _ in 0..16 * BATCH {
-            to.send([1; 8]).expect("it receives");
-        }
-    }
-    drop(to);
-    let count: u64 = sink.join().expect("it ends");
-    count as f64 / begun.elapsed().as_secs_f64()
+        (count, sum)
+    })
 }
 
 fn shared_channel_throughput(time: Duration) -> f64 {

@@ -2,6 +2,7 @@
 
 use super::Needs;
 use super::check::{Check, Kernel};
+use crate::cli::serve::DESCRIPTORS_A_CORE;
 use crate::cli::words::bytes;
 use flotilla_runtime::driver::floor;
 use rustix::process::{Resource, getrlimit};
@@ -9,8 +10,6 @@ use rustix::process::{Resource, getrlimit};
 /// The oldest kernel with all that a core asks io_uring for, and the one from which on it does so well.
 const OLDEST_KERNEL: (u32, u32) = (5, 8);
 const GOOD_KERNEL: (u32, u32) = (5, 15);
-/// Descriptors of a core beside its clients: segments, snapshots, peers, rings.
-const DESCRIPTORS_A_CORE: u64 = 200;
 /// Locked memory of a core: what is registered with its rings, and the rings.
 const LOCKED_BYTES_A_CORE: u64 = 4 << 20;
 /// Connections that wait to be accepted, at least.
@@ -81,11 +80,16 @@ fn locked_memory(limit: Option<u64>, cores: u16) -> Check {
 
 fn open_files(limit: Option<u64>, needs: &Needs) -> Check {
     const NAME: &str = "open-files";
-    let a_core = needs.connections as u64 + DESCRIPTORS_A_CORE;
-    let needed = u64::from(needs.cores) * a_core;
+    let cores = u64::from(needs.cores);
+    let own = cores * DESCRIPTORS_A_CORE;
+    let needed = own + cores * needs.connections as u64;
     match limit {
         None => Check::ok(NAME, "unlimited"),
         Some(limit) if limit >= needed => Check::ok(NAME, limit.to_string()),
+        Some(limit) if limit < own => {
+            Check::fail(NAME, format!("{limit}, {own} needed"), "a node doesn't start with fewer")
+                .cure(format!("LimitNOFILE={needed} in the unit, or `ulimit -n {needed}`"))
+        }
         Some(limit) => {
             let found = format!("{limit}, {needed} wanted for {} connections a core", needs.connections);
             Check::warn(NAME, found, "clients are turned away when none is left")
@@ -217,6 +221,7 @@ mod tests {
         assert_eq!(locked_memory(Some(64 << 10), 2).verdict, Verdict::Fail);
         assert_eq!(locked_memory(Some(8 << 20), 2).verdict, Verdict::Ok);
         assert_eq!(locked_memory(None, 64).verdict, Verdict::Ok);
+        assert_eq!(open_files(Some(100), &needs).verdict, Verdict::Fail);
         assert_eq!(open_files(Some(1024), &needs).verdict, Verdict::Warn);
         assert_eq!(open_files(Some(20_400), &needs).verdict, Verdict::Ok);
     }

@@ -89,8 +89,10 @@ impl Core {
     pub(in crate::core) fn reroute(&mut self, now: Now, call: &Call<'_>, out: &mut Effects<Message>) {
         let Some(slot) = call.slot else { return self.redirect(call.origin, call.slot, out) };
         let number = self.routes.of(slot.shard(self.config.shards));
-        let place = self.multi.place_of(id_of(number));
-        if let Some(place) = place.filter(|place| self.groups[*place].is_leading()) {
+        let way = self.way_to(number);
+        if way == Some(Way::Here)
+            && let Some(place) = self.multi.place_of(id_of(number))
+        {
             return self.execute_at(now, place, call, out);
         }
         let Origin::Local { conn, sequence } = call.origin else {
@@ -98,7 +100,7 @@ impl Core {
         };
         let protocol = self.connections.protocol(conn);
         let command = Outgoing { conn, sequence, protocol, spec: call.spec, args: call.args };
-        match (self.way_to(number), self.config.redirect) {
+        match (way, self.config.redirect) {
             (Some(Way::Core(core)), _) => self.send_to_core(now, core, &command, out),
             (Some(Way::Peer(peer)), Redirect::Forward) => self.send_to_peer(now, peer, &command, out),
             _ => self.give_back(now, call, out),
