@@ -5,7 +5,7 @@
 #   bench/instructions.sh write [PROGRAM]    writes the file anew; say why in CHANGELOG.md if a count grew
 #
 # PROGRAM is a flotilla-bench [default: target/sim/flotilla-bench, which the tests build]. The counts are those of one
-# profile and one compiler, which the file names: with another compiler they are told and not judged.
+# profile, one compiler and one kind of CPU, which the file names: with others they are told and not judged.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-check}
@@ -33,7 +33,7 @@ compiler=$(rustc --version | cut -d' ' -f1-2)
 profile=$(basename "$(dirname "$program")")
 {
     echo "# Instructions of each hot path for a unit of its work, by bench/instructions.sh write."
-    echo "# $compiler, profile $profile"
+    echo "# $compiler, profile $profile, $(uname -m)"
     awk '
         NR == FNR { units[$1] = $2; order[++paths] = $1; next }
         /^fn=/ { inside = /measured_hot_path/; next }

@@ -28,8 +28,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
-use crate::kv::print::{number, rate, time};
-use crate::report::{self, note, table};
+use crate::report::{self, note, number, rate, table, time};
 use args::{CompareArgs, What};
 use result::{Cell, ResultFile};
 
@@ -97,9 +96,12 @@ fn text(result: &ResultFile) -> String {
         ]
     });
     let rows: Vec<Vec<String>> = ratios.collect();
-    text.push_str(&format!("\n{}", table(&["ratio", "value", "95 %", "goal"], &rows)));
-    for title in &result.noise.unsteady {
-        text.push_str(&format!("not steady: {title}\n"));
+    text.push_str(&format!("\n{}", table(&["ratio", "value", "interval", "goal"], &rows)));
+    for cell in &result.cells {
+        let remarks = cell.remarks();
+        if !remarks.is_empty() {
+            text.push_str(&format!("with care: {}: {remarks}\n", cell.title()));
+        }
     }
     for mark in &result.noise.marks {
         text.push_str(&format!("NOISY: {mark}\n"));

@@ -4,6 +4,9 @@ use std::fs;
 
 use rustix::param::clock_ticks_per_second;
 
+/// More foreign CPU than this, of the machine's, and a number isn't worth much.
+pub(crate) const FOREIGN_MAX: f64 = 0.10;
+
 /// Readings at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct CpuReading {
@@ -41,11 +44,12 @@ impl CpuUsed {
 impl CpuReading {
     /// Reads the clocks of `servers`, of this process and of the machine.
     pub(crate) fn take(servers: &[u32]) -> Self {
+        let machine = fs::read_to_string("/proc/stat").unwrap_or_default();
         Self {
             servers: servers.iter().map(|pid| process_seconds(&pid.to_string())).collect(),
             client: process_seconds("self").unwrap_or(0.0),
-            busy: machine_seconds(BUSY).unwrap_or(0.0),
-            stolen: machine_seconds(&[STOLEN]).unwrap_or(0.0),
+            busy: parse_machine(&machine, &BUSY).unwrap_or(0.0),
+            stolen: parse_machine(&machine, &[STOLEN]).unwrap_or(0.0),
             written: servers.iter().map(|pid| written_bytes(*pid)).collect(),
             resident: servers.iter().map(|pid| resident_bytes(*pid)).collect(),
         }
@@ -92,22 +96,20 @@ fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Of the machine's times in `/proc/stat`: all but idle, waiting for I/O, and the guests', which user time has already.
-const BUSY: &[usize] = &[0, 1, 2, 5, 6, STOLEN];
+/// Of the machine's times in `/proc/stat`: all but idle, waiting for I/O, what was stolen, and the guests', which user time
+/// has already.
+const BUSY: [usize; 5] = [0, 1, 2, 5, 6];
 /// Time that the hypervisor gave to others.
 const STOLEN: usize = 7;
 
-fn machine_seconds(kinds: &[usize]) -> Option<f64> {
-    parse_machine(&fs::read_to_string("/proc/stat").ok()?, kinds)
-}
-
-/// The share of the machine's CPU time that is in use right now, over `lasting`.
+/// The share of the machine's CPU time that this process doesn't get, looked at for so long: what other programs use, and
+/// what the hypervisor gives to others.
 pub(crate) fn busy_share(lasting: std::time::Duration) -> f64 {
     let before = (std::time::Instant::now(), CpuReading::take(&[]));
     std::thread::sleep(lasting);
     let used = CpuReading::take(&[]).since(&before.1);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    used.foreign / before.0.elapsed().as_secs_f64() / cpus
+    (used.foreign + used.stolen) / before.0.elapsed().as_secs_f64() / cpus
 }
 
 fn parse_machine(stat: &str, kinds: &[usize]) -> Option<f64> {
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!(parse_process(stat), Some(400.0 / clock_ticks_per_second() as f64));
         assert_eq!(parse_process("nonsense"), None);
         let machine = "cpu  10 20 30 1000 500 1 2 3 99 0\ncpu0 1\n";
-        assert_eq!(parse_machine(machine, BUSY), Some(66.0 / clock_ticks_per_second() as f64));
+        assert_eq!(parse_machine(machine, &BUSY), Some(63.0 / clock_ticks_per_second() as f64));
         assert_eq!(parse_machine(machine, &[STOLEN]), Some(3.0 / clock_ticks_per_second() as f64));
         assert_eq!(field("rchar: 1\nwrite_bytes: 4096\n", "write_bytes:"), Some(4096));
         assert_eq!(field("VmRSS:\t  12 kB\n", "VmRSS:"), Some(12));

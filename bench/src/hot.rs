@@ -78,17 +78,22 @@ fn frame_build() -> Box<dyn FnMut()> {
             log.append(&RecordHeader { group: 1, kind, schema: 9, index, term: 1, length }, &payload);
         }
         log.release(1, index);
-        loop {
-            log.flush(0, &mut out);
-            let ops = done(&mut out, |_, _| {});
-            if ops.is_empty() {
-                return;
-            }
-            for op in ops {
-                log.disk(op, &Ok(DiskReply::Done), &mut out);
-            }
-        }
+        commit(&mut log, &mut out);
     })
+}
+
+/// Writes and syncs what the log was given, on a disk that has done everything at once.
+pub(crate) fn commit(log: &mut Log, out: &mut Effects<()>) {
+    loop {
+        log.flush(0, out);
+        let ops = done(out, |_, _| {});
+        if ops.is_empty() {
+            return;
+        }
+        for op in ops {
+            log.disk(op, &Ok(DiskReply::Done), out);
+        }
+    }
 }
 
 /// The header of a large frame: a checksum for every 4 KiB of it.

@@ -73,13 +73,7 @@ pub(crate) fn run(args: &KvArgs) -> Result<()> {
     if scenarios.iter().any(|scenario| scenario.load.operations.reads_percent > 0) {
         for target in &targets {
             note(&format!("filling {}", target.name));
-            let fill = scenario::fill(args);
-            let (recorder, _) = target.run(&fill, &interrupt)?;
-            let (done, all) = (recorder.operations(), fill.operations.keys);
-            if done < all {
-                let reason = format!("wrote {done} of {all} keys; errors: {:?}", recorder.errors);
-                return Err(failed("fill", target, &reason));
-            }
+            target.fill(&scenario::fill(args), &interrupt)?;
         }
     }
     let (outcomes, floors) = rounds(args, &targets, &scenarios, folder.path(), each, &interrupt)?;
@@ -125,13 +119,7 @@ fn targets(args: &KvArgs, folder: &Path, interrupt: &Interrupt) -> Result<Vec<Ta
     }
     let nodes = args.spawn.unwrap_or(if args.target.is_empty() { 3 } else { 0 });
     // All start at once; etcd's first election takes seconds.
-    let mut starting = Vec::new();
-    for peer in peers(args) {
-        match peer.installed() {
-            Ok(()) => starting.push(peer::start(peer, folder, &mut ports, args.etcd_connections)?),
-            Err(missing) => note(&format!("without {}: {missing}", peer.name())),
-        }
-    }
+    let starting = peer::start_installed(peers(args), folder, &mut ports, args.etcd_connections)?;
     if nodes > 0 {
         let shape =
             flotilla::Shape { program: args.flotilla.clone(), nodes, cores: args.cores, groups: args.groups };
@@ -211,10 +199,10 @@ fn rounds(
                 let (recorder, used) = target.run(&load, interrupt)?;
                 if recorder.operations() == 0 {
                     let reason = format!("no operation succeeded; errors: {:?}", recorder.errors);
-                    return Err(failed(scenario.name, target, &reason));
+                    return Err(target.failed(scenario.name, reason));
                 }
                 let result = Round::new(&recorder, used, &load);
-                note(&print::progress(round, args.rounds, scenario.name, &target.name, &result));
+                print::progress(round, args.rounds, scenario.name, &target.name, &result);
                 outcomes[row * targets.len() + column].push(&recorder, result);
             }
         }
@@ -222,11 +210,6 @@ fn rounds(
         floors.push(floor::measure(folder, each_floor, interrupt)?);
     }
     Ok((outcomes, floors))
-}
-
-fn failed(scenario: &str, target: &Target, reason: &str) -> BenchError {
-    let (scenario, target) = (scenario.to_owned(), target.name.clone());
-    BenchError::Failed { scenario, target, reason: reason.to_owned() }
 }
 
 /// `FILE`, or `FILE` with the load's and the target's names before its extension.

@@ -4,17 +4,18 @@
 //! doesn't depend on the peers.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::error::{BenchError, Result};
 use crate::figures::{Figures, Found};
 use crate::interrupt::Interrupt;
+use crate::kv::args::seconds;
 use crate::machine::Machine;
 use crate::report::{Goal, note};
+use crate::target::built::{built, printed};
 
 /// The cores' mesh, side by side with rings and channels
 ///
@@ -26,8 +27,8 @@ pub(crate) struct MeshArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Seconds of each of a round's eight measurements
-    #[arg(long, default_value_t = 0.5)]
-    seconds: f64,
+    #[arg(long, default_value = "0.5", value_parser = seconds)]
+    seconds: Duration,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -41,14 +42,14 @@ pub(crate) fn run(args: &MeshArgs) -> Result<()> {
     let from = Instant::now();
     let interrupt = Interrupt::install()?;
     let here = std::env::current_dir().map_err(BenchError::io("finding this folder"))?;
-    let (machine, program) = (Machine::of(&here), peer("mesh-peers", ": bench/peers/mesh.sh builds it")?);
+    let (machine, program) = (Machine::of(&here), built("mesh-peers", "mesh.sh")?);
     let mut figures = Figures::default();
     for round in 1..=args.rounds {
         interrupt.check()?;
         note(&format!("round {round}"));
         let mut command = Command::new(&program);
-        command.arg(args.seconds.to_string());
-        gather(&printed(command, "mesh")?, &mut figures)?;
+        command.arg(args.seconds.as_secs_f64().to_string());
+        gather(&printed(command, "figures", "mesh")?, &mut figures)?;
     }
     Found { machine, floors: (), figures, results: Vec::<()>::new(), from }
         .print(args.json, |(), _| "the mesh, and what it is compared with".to_owned())
@@ -85,27 +86,6 @@ pub(crate) fn figure(printed: &Printed, name: &str) -> Result<f64> {
         target: "its program".to_owned(),
         reason: "it printed no such figure: build it again".to_owned(),
     })
-}
-
-/// Where a peer's script puts its program: beside those of this workspace.
-pub(crate) fn peer(name: &str, hint: &str) -> Result<PathBuf> {
-    let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-    let mut places = own.ancestors().map(|folder| folder.join("peers/release").join(name));
-    let missing = || BenchError::Missing { program: name.to_owned(), hint: hint.to_owned() };
-    places.find(|place| place.exists()).ok_or_else(missing)
-}
-
-fn printed(mut command: Command, target: &str) -> Result<Printed> {
-    let output = command.output().map_err(BenchError::io(format!("running {target}")))?;
-    let failed = |reason: String| BenchError::Failed {
-        scenario: "figures".to_owned(),
-        target: target.to_owned(),
-        reason,
-    };
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
-    }
-    serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

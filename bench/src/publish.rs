@@ -69,11 +69,17 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
-/// The newest of each kind, key/value stores first. Runs of other sets of loads are of another kind.
+/// What was measured: runs of other loads, or on other systems, are of another kind.
+fn kind(result: &ResultFile) -> (&str, Vec<(&str, &str, &str)>) {
+    let cells = result.cells.iter().map(|cell| (&*cell.set, &*cell.name, &*cell.target));
+    (&result.what, cells.collect())
+}
+
+/// The newest of each kind, key/value stores first.
 fn newest(results: Vec<ResultFile>) -> Vec<ResultFile> {
     let mut kept: Vec<ResultFile> = Vec::new();
     for result in results {
-        kept.retain(|older| (&older.what, older.sets()) != (&result.what, result.sets()));
+        kept.retain(|older| kind(older) != kind(&result));
         kept.push(result);
     }
     let order = ["kv", "wal", "raft", "mapreduce"];

@@ -149,6 +149,30 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// Microseconds for people.
+pub(crate) fn time(us: f64) -> String {
+    match us {
+        us if us < 1_000.0 => format!("{us:.0} us"),
+        us if us < 100_000.0 => format!("{:.2} ms", us / 1e3),
+        us if us < 1_000_000.0 => format!("{:.0} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// Operations a second for people.
+pub(crate) fn rate(per_second: f64) -> String {
+    match per_second {
+        it if it < 1_000.0 => format!("{it:.0}"),
+        it if it < 1_000_000.0 => format!("{:.1}k", it / 1e3),
+        it => format!("{:.2}M", it / 1e6),
+    }
+}
+
+/// A number for people.
+pub(crate) fn number(value: f64) -> String {
+    if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

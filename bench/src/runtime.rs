@@ -2,14 +2,14 @@
 
 mod echo;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
+use tempfile::TempDir;
 
 use flotilla_runtime::driver::floor::measure_spawn;
 use flotilla_runtime::wheel::Wheel;
@@ -17,9 +17,14 @@ use flotilla_runtime::wheel::Wheel;
 use crate::cpu::CpuReading;
 use crate::error::{BenchError, Result};
 use crate::figures::{Figures, Found, number};
+use crate::floor::percentiles;
 use crate::interrupt::Interrupt;
+use crate::kv::args::seconds;
 use crate::machine::Machine;
+use crate::recorder::{Latencies, latencies};
 use crate::report::{self, Goal, note};
+use crate::target::built::built;
+use crate::target::process::{Process, dying_with_us};
 
 pub(crate) use echo::{EchoArgs, serve};
 
@@ -43,8 +48,8 @@ pub(crate) struct RuntimeArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Seconds of each load
-    #[arg(long, default_value_t = 2.0)]
-    seconds: f64,
+    #[arg(long, default_value = "2", value_parser = seconds)]
+    seconds: Duration,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -64,22 +69,22 @@ struct EchoResult {
 pub(crate) fn run(args: &RuntimeArgs) -> Result<()> {
     let from = Instant::now();
     let interrupt = Interrupt::install()?;
-    let here = std::env::current_dir().map_err(BenchError::io("finding this folder"))?;
-    let machine = Machine::of(&here);
-    let peers = crate::mesh::peer("echo-peers", ": bench/peers/echo.sh builds it");
+    let folder = crate::kv::folder(None)?;
+    let machine = Machine::of(folder.path());
+    let peers = built("echo-peers", "echo.sh");
     if let Err(missing) = &peers {
         note(&format!("without tokio and monoio: {missing}"));
     }
     let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-    let time = Duration::from_secs_f64(args.seconds);
+    let starter = Starter { own, folder: folder.path(), time: args.seconds, interrupt: &interrupt };
     let (mut figures, mut results) = (Figures::default(), Vec::new());
     for round in 1..=args.rounds {
         note(&format!("round {round}"));
-        let ours = echo_of("flotilla", &own, "echo-server", time, &interrupt)?;
+        let ours = starter.echo_of("flotilla", &starter.own, "echo-server")?;
         let mut theirs = Vec::new();
         for target in ["tokio-multi", "tokio-current", "monoio"] {
             if let Ok(peers) = &peers {
-                theirs.push(echo_of(target, peers, target, time, &interrupt)?);
+                theirs.push(starter.echo_of(target, peers, target)?);
             }
         }
         compare(&ours, &theirs, &mut figures);
@@ -87,7 +92,7 @@ pub(crate) fn run(args: &RuntimeArgs) -> Result<()> {
         results.extend(theirs);
         figures.ratio("spawn_and_await_ns", spawn_ns()?, Goal::AtMost(150.0));
         figures.ratio("timer_arm_and_cancel_ns", timer_ns(), Goal::AtMost(60.0));
-        figures.ratio("idle_cpu_percent", idle_percent(&own, time, &interrupt)?, Goal::AtMost(0.5));
+        figures.ratio("idle_cpu_percent", starter.idle_percent()?, Goal::AtMost(0.5));
     }
     Found { machine, floors: (), figures, results, from }.print(args.json, |(), results| shown(results))
 }
@@ -109,55 +114,61 @@ fn compare(ours: &EchoResult, theirs: &[EchoResult], figures: &mut Figures) {
     }
 }
 
-/// A server's process, until it is dropped.
+/// A server's process, until it is dropped; and then its folder, in which it works.
 struct Server {
-    child: Child,
+    process: Process,
     address: SocketAddr,
+    #[expect(dead_code, reason = "held for its Drop, after the process")]
+    folder: TempDir,
+}
+
+/// What starts servers.
+struct Starter<'a> {
+    /// This program.
+    own: PathBuf,
+    folder: &'a Path,
+    time: Duration,
+    interrupt: &'a Interrupt,
+}
+
+impl Starter<'_> {
+    /// The server of `program` that is called `word`: the first that it says is its address.
+    fn start(&self, target: &str, program: &Path, word: &str) -> Result<Server> {
+        let folder = tempfile::tempdir_in(self.folder).map_err(BenchError::io("making a folder"))?;
+        let mut command = dying_with_us(program.as_os_str());
+        command.arg(word).current_dir(folder.path());
+        let mut process = Process::start(target, command, folder.path().join("log"))?;
+        let line = process.await_line("127.0.0.1:", Instant::now() + PATIENCE, self.interrupt)?;
+        let address = line.trim().parse();
+        let address = address.map_err(|_| process.not_started(&format!("{line:?} is no address")))?;
+        Ok(Server { process, address, folder })
+    }
+
+    fn echo_of(&self, target: &'static str, program: &Path, word: &str) -> Result<EchoResult> {
+        let server = self.start(target, program, word)?;
+        let (trips, _, cpu_us_per_message) = load(&server, 1, self.time, self.interrupt)?;
+        let (_, per_second, cpu_us_per_pipelined_message) = load(&server, DEPTH, self.time, self.interrupt)?;
+        let p50_us = percentiles(&trips).p50_us;
+        Ok(EchoResult { target, p50_us, per_second, cpu_us_per_message, cpu_us_per_pipelined_message })
+    }
+
+    /// A server that nobody talks to: its CPU time in percent of one CPU.
+    fn idle_percent(&self) -> Result<f64> {
+        let server = self.start("flotilla", &self.own, "echo-server")?;
+        // A clock tick is 10 ms: it takes a while to see so little.
+        let time = (self.time * 4).max(Duration::from_secs(5));
+        let (before, begun) = (server.used(), Instant::now());
+        self.interrupt.sleep_until(begun + time)?;
+        let used = server.used().since(&before);
+        Ok(used.servers.unwrap_or(f64::NAN) * 100.0 / begun.elapsed().as_secs_f64())
+    }
 }
 
 impl Server {
-    fn start(target: &str, program: &Path, word: &str) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.arg(word).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(BenchError::io(format!("starting {target}")))?;
-        let mut line = String::new();
-        let read = child.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line));
-        match (read, line.trim().parse()) {
-            (Some(Ok(_)), Ok(address)) => Ok(Self { child, address }),
-            _ => {
-                // It is of no use.
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(BenchError::NotStarted {
-                    server: target.to_owned(),
-                    reason: "it told no address".to_owned(),
-                })
-            }
-        }
+    /// Its CPU time so far.
+    fn used(&self) -> CpuReading {
+        CpuReading::take(&[self.process.pid()])
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may be gone.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn echo_of(
-    target: &'static str,
-    program: &Path,
-    word: &str,
-    time: Duration,
-    interrupt: &Interrupt,
-) -> Result<EchoResult> {
-    let server = Server::start(target, program, word)?;
-    let (mut trips, _, cpu_us_per_message) = load(&server, 1, time, interrupt)?;
-    let (_, per_second, cpu_us_per_pipelined_message) = load(&server, DEPTH, time, interrupt)?;
-    trips.sort_unstable();
-    let p50_us = trips.get(trips.len() / 2).map_or(f64::NAN, |trip| trip.as_secs_f64() * 1e6);
-    Ok(EchoResult { target, p50_us, per_second, cpu_us_per_message, cpu_us_per_pipelined_message })
 }
 
 /// `depth` messages at a time over one connection: the round trips, messages a second, and the server's CPU time for each in
@@ -167,7 +178,7 @@ fn load(
     depth: usize,
     time: Duration,
     interrupt: &Interrupt,
-) -> Result<(Vec<Duration>, f64, f64)> {
+) -> Result<(Latencies, f64, f64)> {
     let io = || BenchError::io(format!("talking to {}", server.address));
     let mut stream = TcpStream::connect(server.address).map_err(io())?;
     stream.set_nodelay(true).map_err(io())?;
@@ -182,26 +193,16 @@ fn load(
     for _ in 0..1000 {
         trip().map_err(io())?;
     }
-    let (before, begun, mut trips) = (CpuReading::take(&[server.child.id()]), Instant::now(), Vec::new());
-    while begun.elapsed() < time {
+    let (before, begun, mut trips) = (server.used(), Instant::now(), latencies());
+    // However short the time, there is a trip.
+    while trips.is_empty() || begun.elapsed() < time {
         interrupt.check()?;
-        trips.push(trip().map_err(io())?);
+        trips.saturating_record(trip().map_err(io())?.as_nanos() as u64);
     }
-    let messages = (trips.len() * depth) as f64;
-    let used = CpuReading::take(&[server.child.id()]).since(&before);
+    let messages = (trips.len() * depth as u64) as f64;
+    let used = server.used().since(&before);
     let cpu = used.servers.unwrap_or(f64::NAN) * 1e6 / messages;
     Ok((trips, messages / begun.elapsed().as_secs_f64(), cpu))
-}
-
-/// A server that nobody talks to: its CPU time in percent of one CPU.
-fn idle_percent(own: &Path, time: Duration, interrupt: &Interrupt) -> Result<f64> {
-    let server = Server::start("flotilla", own, "echo-server")?;
-    // A clock tick is 10 ms: it takes a while to see so little.
-    let time = (time * 4).max(Duration::from_secs(5));
-    let (before, begun) = (CpuReading::take(&[server.child.id()]), Instant::now());
-    interrupt.sleep_until(begun + time)?;
-    let used = CpuReading::take(&[server.child.id()]).since(&before);
-    Ok(used.servers.unwrap_or(f64::NAN) * 100.0 / begun.elapsed().as_secs_f64())
 }
 
 fn spawn_ns() -> Result<f64> {

@@ -24,10 +24,9 @@ use serde::Serialize;
 
 use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
-use crate::kv::print::{rate, time};
 use crate::machine::Machine;
 use crate::recorder::Percentiles;
-use crate::report::{self, note};
+use crate::report::{self, note, rate, time};
 use crate::target::flotilla::{self, Shape, Starting};
 use crate::target::process::Ports;
 use client::{Client, Tally};
@@ -109,6 +108,7 @@ struct Soaked {
     checked_reads: u64,
     /// Writes whose outcome couldn't be known: their connection broke, or no reply came in time.
     unknown_writes: u64,
+    /// Requests that were refused or couldn't be sent, and reads that weren't answered: none is sent again.
     refused: u64,
     operations_per_second: f64,
     latency_us: Percentiles,
@@ -244,7 +244,7 @@ fn text(soaked: &Soaked) -> String {
     format!(
         "{:.1} minutes, {killed} nodes killed, {} stopped\n\
          {} writes acknowledged, {} reads checked, {}/s; p50 {}, p99 {}, the longest {}\n\
-         {} writes of unknown outcome, {} refused and sent again\n\
+         {} writes of unknown outcome, {} requests refused or reads unanswered\n\
          {} keys read in the end: every acknowledged write is there\n",
         soaked.minutes,
         soaked.faults.len() - killed,

@@ -1,5 +1,6 @@
 //! What is measured: a Flotilla cluster or a peer, started here or running already, behind one face.
 
+pub(crate) mod built;
 pub(crate) mod flotilla;
 pub(crate) mod peer;
 pub(crate) mod process;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use crate::cpu::{CpuReading, CpuUsed};
 use crate::engine::{self, slots::SlotMap};
-use crate::error::Result;
+use crate::error::{BenchError, Result};
 use crate::etcd::{self, EtcdCluster};
 use crate::interrupt::Interrupt;
 use crate::recorder::Recorder;
@@ -45,6 +46,22 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Has every key of `fill` written, each once.
+    ///
+    /// # Errors
+    /// As of [`run`](Self::run); and [`BenchError::Failed`] if some couldn't be.
+    pub(crate) fn fill(&self, fill: &Load, interrupt: &Interrupt) -> Result<()> {
+        let (recorder, _) = self.run(fill, interrupt)?;
+        let (done, all) = (recorder.operations(), fill.operations.keys);
+        let reason = || format!("wrote {done} of {all} keys; errors: {:?}", recorder.errors);
+        if done < all { Err(self.failed("fill", reason())) } else { Ok(()) }
+    }
+
+    /// A load on it means nothing.
+    pub(crate) fn failed(&self, scenario: &str, reason: String) -> BenchError {
+        BenchError::Failed { scenario: scenario.to_owned(), target: self.name.clone(), reason }
+    }
+
     /// Puts `load` on it; what happened, and what it cost while it was measured.
     pub(crate) fn run(&self, load: &Load, interrupt: &Interrupt) -> Result<(Recorder, CpuUsed)> {
         // Opening connections isn't part of the warm-up.

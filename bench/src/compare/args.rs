@@ -74,7 +74,7 @@ pub(crate) struct CompareArgs {
     /// Everything in about a minute: two rounds of short turns, for a first look
     #[arg(long, help_heading = "Measuring")]
     pub(crate) quick: bool,
-    /// Spend about so many minutes: sets how long each load runs
+    /// Spend about so many minutes: sets how long each load on key/value stores runs
     #[arg(long, conflicts_with_all = ["quick", "seconds", "warmup"], help_heading = "Measuring")]
     pub(crate) minutes: Option<f64>,
     /// How long each load is measured, in each round [default: 1; 0.25 with --quick]
@@ -117,7 +117,7 @@ pub(crate) enum Set {
     Mixes,
     /// Writes that arrive in bursts
     Bursts,
-    /// The grid also on a Flotilla cluster of 64 groups
+    /// The grid; it and all other loads that are asked for also on a Flotilla cluster of 64 groups
     Groups,
 }
 
@@ -139,6 +139,12 @@ impl CompareArgs {
     /// What clap can't see.
     pub(crate) fn check(&self) -> Result<()> {
         let usage = |text: &str| Err(BenchError::Usage(text.to_owned()));
+        let is_wrapped = matches!(self.what, What::Wal | What::Raft | What::MapReduce);
+        if is_wrapped && (self.minutes.is_some() || self.seconds.is_some() || self.warmup.is_some()) {
+            return usage(
+                "--minutes, --seconds and --warmup are for kv; here there are --quick and --rounds",
+            );
+        }
         if self.minutes.is_some_and(|minutes| !(minutes > 0.0 && minutes <= 10_000.0)) {
             return usage("--minutes is a number above 0");
         }
@@ -163,5 +169,34 @@ impl CompareArgs {
     /// Rounds over everything.
     pub(crate) fn rounds(&self) -> u16 {
         self.rounds.unwrap_or(if self.quick { 2 } else { 5 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: CompareArgs,
+    }
+
+    #[test]
+    fn times_are_refused_where_nothing_would_heed_them() {
+        let check = |line: &str| {
+            let words = std::iter::once("compare").chain(line.split_whitespace());
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args.check()
+        };
+        for option in ["--minutes 1", "--seconds 1", "--warmup 1"] {
+            for what in ["wal", "raft", "mapreduce"] {
+                let error = check(&format!("{what} {option}")).unwrap_err();
+                assert!(matches!(error, BenchError::Usage(_)), "{what} {option}: {error}");
+            }
+            assert!(check(&format!("kv {option}")).is_ok() && check(&format!("all {option}")).is_ok());
+        }
+        assert!(check("wal --rounds 2").is_ok() && check("raft --quick").is_ok());
     }
 }

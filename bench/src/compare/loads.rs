@@ -7,7 +7,7 @@ use crate::distribution::Distribution;
 use crate::target::{Driver, Target};
 use crate::workload::{Bursts, Flavour, Load, Operations};
 
-/// Event loops of the load generator: one, as the machines this runs on are small and the servers need the rest.
+/// Event loops of the load generator: one, as the machines this runs on are small. Where that is its limit, the result says so.
 const THREADS: usize = 1;
 /// Clients of the curves and of the named workloads.
 pub(crate) const CLIENTS: usize = 64;
@@ -242,8 +242,8 @@ impl Maker<'_> {
         let peak = "burst_peak".to_owned();
         all.push(self.planned(Set::Bursts, peak.clone(), &SET));
         let mut burst = self.planned(Set::Bursts, "bursts_at_25".to_owned(), &SET);
-        // Several bursts in the shortest turn.
-        burst.load.bursts = Some(Bursts { period: self.times.seconds / 5, duty: 0.1 });
+        // Several bursts in the shortest turn, and as many in either half of it: another number would never look steady.
+        burst.load.bursts = Some(Bursts { period: self.times.seconds / 4, duty: 0.1 });
         all.push(Planned { share: Some((0.25, peak)), ..burst });
     }
 }
@@ -253,6 +253,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::recorder::Recorder;
+    use crate::workload::{Phases, Schedule};
 
     #[derive(Parser)]
     struct Cli {
@@ -290,6 +292,23 @@ mod tests {
         let stored = |fill: &Load| fill.operations.keys * fill.operations.value_bytes as u64;
         assert!(fills.iter().all(|fill| stored(fill) <= 110 << 20 && fill.operations.fill));
         assert!(ranges[4].0 + 2 * ranges[4].1 < 1_000_000_000_000, "twelve digits are enough");
+    }
+
+    #[test]
+    fn bursts_are_a_steady_state_wherever_the_measured_time_begins() {
+        let all = planned("--sets bursts");
+        let load = &all.iter().find(|it| it.name == "bursts_at_25").unwrap().load;
+        let schedule = Schedule::new(10_000.0, 0, 1).in_bursts(load.bursts);
+        for warmup_ms in [0, 20, 60, 110, 400] {
+            let warmup = Duration::from_millis(warmup_ms);
+            let phases = Phases::of(&Load { warmup, ..load.clone() }, Duration::ZERO);
+            let mut recorder = Recorder::new();
+            let arrivals = (0..).map(|index| schedule.arrival_ns(index));
+            for at in arrivals.take_while(|at| *at < phases.end_ns) {
+                recorder.done(&phases, true, false, at, at);
+            }
+            assert!(recorder.drift().abs() < 0.01, "{} after {warmup_ms} ms", recorder.drift());
+        }
     }
 
     #[test]

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::noise::{DRIFT_MAX, Noise};
+use super::noise::{CLIENT_CPU_MAX, DRIFT_MAX, Noise};
 use super::stats::interval;
 use crate::error::{BenchError, Result};
 use crate::floor::RoundFloors;
 use crate::kv::outcome::{Median, Round};
-use crate::kv::print::number;
 use crate::machine::Machine;
 use crate::recorder::{Latencies, median};
+use crate::report::number;
 use crate::workload::LoadSummary;
 
 /// The version of the file. It changes when a field changes its meaning or goes away.
@@ -88,6 +88,30 @@ impl Cell {
         median(self.rounds.iter().map(|round| round.drift)).abs() <= DRIFT_MAX
     }
 
+    /// Whether the load generator had all the CPU time that it can use, in the middle round: the target may do more.
+    pub(crate) fn is_generators_limit(&self) -> bool {
+        median(self.rounds.iter().map(|round| round.client_cpu_share)) > CLIENT_CPU_MAX
+    }
+
+    /// What a reader must know of its numbers; nothing if all is well.
+    pub(crate) fn remarks(&self) -> String {
+        let mut remarks = Vec::new();
+        if !self.is_steady() {
+            remarks.push("not steady".to_owned());
+        }
+        if self.is_generators_limit() {
+            remarks.push("the load generator's limit".to_owned());
+        }
+        let failures: u64 = self.rounds.iter().map(Round::failures).sum();
+        let misses: u64 = self.rounds.iter().map(|round| round.misses).sum();
+        for (count, what) in [(failures, "failed"), (misses, "found nothing")] {
+            if count > 0 {
+                remarks.push(format!("{count} {what}"));
+            }
+        }
+        remarks.join("; ")
+    }
+
     /// CPU time of all server processes for an operation, in microseconds.
     pub(crate) fn cpu_us(&self) -> Option<f64> {
         // Seconds for 100 000 operations.
@@ -122,7 +146,7 @@ pub(crate) struct Compared {
     pub(crate) against: String,
     /// The median of the rounds.
     pub(crate) value: f64,
-    /// The interval that holds it with 95 %.
+    /// The interval that holds it with 95 %; with five rounds or fewer, their range: see [`interval`].
     pub(crate) low: f64,
     pub(crate) high: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,21 +157,24 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
-    /// None without a single round.
-    pub(crate) fn new(cell: &str, figure: &str, against: &str, rounds: Vec<f64>) -> Option<Self> {
+    /// None without a single round that has a number.
+    pub(crate) fn new(cell: &str, figure: &str, against: &str, mut rounds: Vec<f64>) -> Option<Self> {
+        // A round in which there was nothing to divide by tells nothing, and no file holds such a number.
+        rounds.retain(|value| value.is_finite());
         let value = median(rounds.iter().copied());
         let (low, high) = interval(&rounds);
         let (cell, figure, against) = (cell.to_owned(), figure.to_owned(), against.to_owned());
         let made = Self { cell, figure, against, value, low, high, goal: None, holds: None, rounds };
         value.is_finite().then_some(made)
     }
-}
 
-impl Compared {
-    /// The interval for people; one round has none.
+    /// The interval for people. One round has none, and with few it is no more than their range.
     pub(crate) fn interval(&self) -> String {
         match self.rounds.len() {
             0 | 1 => "one round".to_owned(),
+            few @ 2..=4 => {
+                format!("{} to {}, all of {few} rounds", number(self.low), number(self.high))
+            }
             _ => format!("{} to {}", number(self.low), number(self.high)),
         }
     }
@@ -332,17 +359,34 @@ pub(crate) mod tests {
         let of = |figure: &str| ratios.iter().find(|it| it.figure == figure).unwrap();
         assert_eq!(ratios.len(), 4, "what only one of them ran isn't compared");
         assert_eq!((of("throughput").value, of("throughput").rounds.clone()), (3.0, vec![2.0, 3.0, 4.0]));
-        assert_eq!(of("throughput").interval(), "2.00 to 4.00");
-        let one = Compared { rounds: vec![3.0], ..of("p50").clone() };
-        assert_eq!(one.interval(), "one round", "which says nothing of the next");
+        assert_eq!(of("throughput").interval(), "2.00 to 4.00, all of 3 rounds");
+        let of_rounds = |count| Compared { rounds: vec![3.0; count], ..of("throughput").clone() };
+        assert_eq!(of_rounds(1).interval(), "one round", "which says nothing of the next");
+        assert_eq!(of_rounds(5).interval(), "2.00 to 4.00");
         assert_eq!((of("throughput").low, of("throughput").high), (2.0, 4.0));
         assert!((of("server_cpu").value - 1.0 / 3.0).abs() < 1e-9);
     }
 
     #[test]
+    fn a_cell_says_what_is_wrong_with_it() {
+        let mut made = cell("set_1", "flotilla", &[100.0, 110.0, 120.0]);
+        assert_eq!(made.remarks(), "");
+        made.rounds[0].client_cpu_share = 1.0;
+        assert_eq!(made.remarks(), "", "one round of three");
+        for round in &mut made.rounds {
+            (round.client_cpu_share, round.drift, round.misses) = (0.95, 0.2, 1);
+        }
+        made.rounds[1].errors.insert("BUSY".to_owned(), 4);
+        assert_eq!(made.remarks(), "not steady; the load generator's limit; 4 failed; 3 found nothing");
+    }
+
+    #[test]
     fn a_result_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
-        let written = result(vec![cell("set_1", "flotilla", &[100.0, 110.0])]);
+        let mut other = cell("set_1", "etcd", &[50.0, 55.0, 60.0]);
+        other.rounds[1].operations_per_second = 0.0;
+        let written = result(vec![cell("set_1", "flotilla", &[100.0, 110.0, 120.0]), other]);
+        assert_eq!(written.ratios[0].rounds, [2.0, 2.0], "nothing to divide by in the second round");
         let path = written.write(&folder.path().join("new")).unwrap();
         let read = ResultFile::read_all(path.parent().unwrap()).unwrap();
         // Through text and back, as floating point is.

@@ -20,7 +20,7 @@ use crate::error::{BenchError, Result};
 use crate::floor::{self, RoundFloors};
 use crate::interrupt::Interrupt;
 use crate::kv::outcome::{Median, Round};
-use crate::kv::print::{rate, time};
+use crate::kv::print::progress;
 use crate::machine::Machine;
 use crate::recorder::{Latencies, latencies};
 use crate::report::{command_line, note};
@@ -58,14 +58,7 @@ pub(super) fn run(args: &CompareArgs, interrupt: &Interrupt) -> Result<ResultFil
                 "filling {} with {} keys of {} B",
                 target.name, fill.operations.keys, fill.operations.value_bytes
             ));
-            let (recorder, _) = target.run(&fill, interrupt)?;
-            if recorder.operations() < fill.operations.keys {
-                return Err(BenchError::Failed {
-                    scenario: "fill".to_owned(),
-                    target: target.name.clone(),
-                    reason: format!("wrote {} keys; errors: {:?}", recorder.operations(), recorder.errors),
-                });
-            }
+            target.fill(&fill, interrupt)?;
         }
     }
     let (cells, floors) = rounds(args, &targets, &planned, folder.path(), interrupt)?;
@@ -111,15 +104,7 @@ fn info(target: &Target) -> TargetInfo {
 /// Starts everything, Flotilla first in the list.
 fn start(args: &CompareArgs, folder: &Path, interrupt: &Interrupt) -> Result<Vec<Target>> {
     let mut ports = Ports::new();
-    let mut starting = Vec::new();
-    for peer in peers(args) {
-        match peer.installed() {
-            Ok(()) => {
-                starting.push(peer::start(peer, folder, &mut ports, crate::etcd::CONNECTIONS_MAX)?);
-            }
-            Err(missing) => note(&format!("without {}: {missing}", peer.name())),
-        }
-    }
+    let starting = peer::start_installed(peers(args), folder, &mut ports, crate::etcd::CONNECTIONS_MAX)?;
     let mut targets = Vec::new();
     let many = args.has(Set::Groups).then_some(MANY_GROUPS);
     for groups in [Some(1), many].into_iter().flatten() {
@@ -189,15 +174,9 @@ fn rounds(
                 }
                 let (recorder, used) = target.run(&load, interrupt)?;
                 if recorder.operations() == 0 {
-                    return Err(BenchError::Failed {
-                        scenario: each.name.clone(),
-                        target: target.name.clone(),
-                        reason: format!(
-                            "no operation succeeded in {:.2} s; errors: {:?}",
-                            load.seconds.as_secs_f64(),
-                            recorder.errors
-                        ),
-                    });
+                    let (seconds, errors) = (load.seconds.as_secs_f64(), &recorder.errors);
+                    let reason = format!("no operation succeeded in {seconds:.2} s; errors: {errors:?}");
+                    return Err(target.failed(&each.name, reason));
                 }
                 let result = Round::new(&recorder, used, &load);
                 progress(round, args.rounds(), &each.name, &target.name, &result);
@@ -224,19 +203,4 @@ fn rounds(
         });
     }
     Ok((cells, floors))
-}
-
-fn progress(round: usize, rounds: u16, cell: &str, target: &str, it: &Round) {
-    let mut line = format!(
-        "round {}/{rounds}  {cell:<20}  {target:<18}  {:>9}/s  p50 {:>8}  p99 {:>8}  drift {:>4.0} %",
-        round + 1,
-        rate(it.operations_per_second),
-        time(it.latency_us.p50),
-        time(it.latency_us.p99),
-        100.0 * it.drift,
-    );
-    for (code, count) in &it.errors {
-        line.push_str(&format!("  {code} x{count}"));
-    }
-    note(&line);
 }

@@ -12,7 +12,8 @@ pub(crate) const CONFIDENCE: f64 = 0.95;
 /// The interval that holds the median with [`CONFIDENCE`], by the percentile bootstrap: medians of samples drawn from
 /// `values`, with replacement. The same values give the same interval.
 ///
-/// With fewer than six values it is nearly always their whole range; with one value it is that value, and says nothing.
+/// With fewer than six values it is their whole range, which holds the median in 94 of 100 cases with five of them, and in
+/// fewer with fewer; with one value it is that value, and says nothing.
 pub(crate) fn interval(values: &[f64]) -> (f64, f64) {
     if values.is_empty() {
         return (f64::NAN, f64::NAN);

@@ -98,6 +98,14 @@ pub(super) fn run(
     Ok(state.recorder.replace(Recorder::new()))
 }
 
+/// Keys lie next to each other, so that a scan's last one is known: to a range without an end, etcd counts all that follow.
+fn scan(number: u64, key: Vec<u8>) -> RangeRequest {
+    let limit = Flavour::scan_limit(number);
+    let mut end = vec![0; KEY_BYTES];
+    key_into(&mut end, number + limit);
+    RangeRequest::of(key, end, limit as i64)
+}
+
 impl Thread {
     /// A task: one request after another.
     async fn ask(self: Rc<Self>, task: usize, mut client: Client) {
@@ -131,7 +139,7 @@ impl Thread {
     async fn call(&self, client: &mut Client, operation: Operation, key: Vec<u8>) -> Result<bool, Status> {
         if operation.read {
             let range = match self.flavour {
-                Flavour::Scan => RangeRequest::from(key, Flavour::scan_limit(operation.key) as i64),
+                Flavour::Scan => scan(operation.key, key),
                 _ => RangeRequest::one(key),
             };
             return client.range(range).await.map(|range| range.kvs.is_empty());
@@ -212,5 +220,21 @@ impl Thread {
                 recorder.gave_up(operation.read, now_ns.saturating_sub(intended_ns));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_ends_behind_its_last_key() {
+        let (number, mut key) = (999, vec![0; KEY_BYTES]);
+        key_into(&mut key, number);
+        let request = scan(number, key);
+        let end = 999 + Flavour::scan_limit(999);
+        assert_eq!(request.key, b"key:000000000999");
+        assert_eq!(request.range_end, format!("key:{end:012}").into_bytes());
+        assert_eq!(request.limit, (end - 999) as i64);
     }
 }

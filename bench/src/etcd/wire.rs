@@ -21,12 +21,12 @@ pub(crate) struct PutRequest {
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct PutResponse {}
 
-/// `etcdserverpb.RangeRequest` of one key, or of so many from it on. `serializable` is left out and so false: the read is linearizable.
+/// `etcdserverpb.RangeRequest` of one key, or of so many up to another. `serializable` is left out and so false: the read is linearizable.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct RangeRequest {
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) key: Vec<u8>,
-    /// Empty for one key; a zero byte for all that follow.
+    /// The first key that isn't meant any more; empty for one key.
     #[prost(bytes = "vec", tag = "2")]
     pub(crate) range_end: Vec<u8>,
     #[prost(int64, tag = "3")]
@@ -39,9 +39,9 @@ impl RangeRequest {
         Self { key, range_end: Vec::new(), limit: 0 }
     }
 
-    /// Of so many keys, in order, from `key` on.
-    pub(crate) fn from(key: Vec<u8>, limit: i64) -> Self {
-        Self { key, range_end: vec![0], limit }
+    /// Of so many keys at most, in order, from `key` up to `range_end`.
+    pub(crate) fn of(key: Vec<u8>, range_end: Vec<u8>, limit: i64) -> Self {
+        Self { key, range_end, limit }
     }
 }
 
@@ -183,7 +183,8 @@ mod tests {
         let put = PutRequest { key: b"k".to_vec(), value: b"v".to_vec() };
         assert_eq!(put.encode_to_vec(), b"\x0a\x01k\x12\x01v");
         assert_eq!(RangeRequest::one(b"k".to_vec()).encode_to_vec(), b"\x0a\x01k");
-        assert_eq!(RangeRequest::from(b"k".to_vec(), 9).encode_to_vec(), b"\x0a\x01k\x12\x01\x00\x18\x09");
+        let scan = RangeRequest::of(b"k".to_vec(), b"l".to_vec(), 9);
+        assert_eq!(scan.encode_to_vec(), b"\x0a\x01k\x12\x01l\x18\x09");
         // A range response with header (1), one pair (2) of key (1), version (4) and value (5), and count (4).
         let wire = b"\x0a\x02\x10\x07\x12\x08\x0a\x01k\x20\x01\x2a\x01v\x20\x01";
         let range = RangeResponse::decode(&wire[..]).unwrap();

@@ -51,7 +51,8 @@ impl Round {
         let (operations, seconds) = (recorder.operations(), load.seconds.as_secs_f64());
         let answered = recorder.last_reply_ns as f64 / 1e9 - load.warmup.as_secs_f64();
         let mixed = !recorder.reads.is_empty() && !recorder.writes.is_empty();
-        let per_100k = |cpu: f64| cpu * 1e5 / recorder.replies_in_window as f64;
+        // Not divided by nothing: an open loop's replies can all be late.
+        let per_100k = |cpu: f64| cpu * 1e5 / recorder.replies_in_window.max(1) as f64;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         // Counted as the CPU time is: while the load lasts.
         let writes =

@@ -1,11 +1,9 @@
 //! The tables.
 
 use super::outcome::{Outcome, Round};
+use crate::cpu::FOREIGN_MAX;
 use crate::floor::Floors;
-use crate::report::{Observation, Ratio, table};
-
-/// More foreign CPU than this, and a number isn't worth much.
-const FOREIGN_MAX: f64 = 0.1;
+use crate::report::{Observation, Ratio, note, number, rate, table, time};
 
 /// Everything for a terminal.
 pub(crate) fn text(
@@ -90,19 +88,20 @@ fn results(outcomes: &[Outcome]) -> String {
     table(&head, &rows)
 }
 
-/// A line while it runs.
-pub(crate) fn progress(round: usize, rounds: u16, scenario: &str, target: &str, it: &Round) -> String {
+/// Tells of a turn, while it runs.
+pub(crate) fn progress(round: usize, rounds: u16, load: &str, target: &str, it: &Round) {
     let mut line = format!(
-        "round {}/{rounds}  {scenario:<10}  {target:<10}  {:>9}/s  p50 {:>8}  p99 {:>8}",
+        "round {}/{rounds}  {load:<20}  {target:<18}  {:>9}/s  p50 {:>8}  p99 {:>8}  drift {:>4.0} %",
         round + 1,
         rate(it.operations_per_second),
         time(it.latency_us.p50),
         time(it.latency_us.p99),
+        100.0 * it.drift,
     );
     for (code, count) in &it.errors {
         line.push_str(&format!("  {code} x{count}"));
     }
-    line
+    note(&line);
 }
 
 fn durabilities(outcomes: &[Outcome]) -> Vec<(String, String)> {
@@ -136,28 +135,4 @@ fn warnings(outcomes: &[Outcome]) -> Vec<String> {
 
 fn each(rounds: &[f64]) -> String {
     rounds.iter().copied().map(number).collect::<Vec<_>>().join(" ")
-}
-
-/// Microseconds for people.
-pub(crate) fn time(us: f64) -> String {
-    match us {
-        us if us < 1_000.0 => format!("{us:.0} us"),
-        us if us < 100_000.0 => format!("{:.2} ms", us / 1e3),
-        us if us < 1_000_000.0 => format!("{:.0} ms", us / 1e3),
-        us => format!("{:.2} s", us / 1e6),
-    }
-}
-
-/// Operations a second for people.
-pub(crate) fn rate(per_second: f64) -> String {
-    match per_second {
-        it if it < 1_000.0 => format!("{it:.0}"),
-        it if it < 1_000_000.0 => format!("{:.1}k", it / 1e3),
-        it => format!("{:.2}M", it / 1e6),
-    }
-}
-
-/// A number for people.
-pub(crate) fn number(value: f64) -> String {
-    if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::ours::clear;
 use crate::error::{BenchError, Result};
+use crate::target::built::beside;
 
 /// A program that does one of our jobs.
 pub(super) struct Peer {
@@ -44,8 +45,7 @@ pub(super) fn of(job: &str, quick: bool) -> Vec<Peer> {
 
 /// Where the script has put a Python with the peers, and the scripts.
 fn python() -> Option<(PathBuf, PathBuf)> {
-    let own = std::env::current_exe().ok()?;
-    let python = own.ancestors().map(|it| it.join("peers/mapreduce/bin/python3")).find(|it| it.exists())?;
+    let python = beside("peers/mapreduce/bin/python3")?;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/mapreduce");
     scripts.is_dir().then_some((python, scripts))
 }

@@ -3,7 +3,7 @@
 use super::plot::{AxisSpec, COLOURS, Scale, Series, bars, lines};
 use crate::compare::result::{Cell, ResultFile};
 use crate::error::Result;
-use crate::kv::print::{number, rate, time};
+use crate::report::{number, rate, time};
 
 /// One plot and what belongs to it.
 pub(super) struct Figure {
@@ -238,7 +238,7 @@ fn written(result: &ResultFile, cells: &[&Cell]) -> Result<Option<Figure>> {
 }
 
 fn memory(result: &ResultFile) -> Result<Option<Figure>> {
-    // The last cell of each target: everything has been written by then.
+    // The last round of each target's last cell: everything has been written by then.
     let last = |name: &String| result.cells.iter().rfind(|cell| cell.target == *name);
     let cells: Vec<&Cell> = result.targets.iter().filter_map(|target| last(&target.name)).collect();
     let axis = AxisSpec {
@@ -248,7 +248,8 @@ fn memory(result: &ResultFile) -> Result<Option<Figure>> {
     };
     let note = "After the last load. etcd keeps its history of versions, the others don't.";
     let figure = bar_figure(result, &cells, "Memory".to_owned(), note, axis, |cell| {
-        cell.median_of(|round| round.memory_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)))
+        let bytes = cell.rounds.last().and_then(|round| round.memory_bytes);
+        bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))
     })?;
     Ok(figure.map(|figure| Figure { command: result.command.clone(), ..figure }))
 }

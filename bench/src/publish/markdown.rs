@@ -2,7 +2,7 @@
 
 use super::page::{date, details, floors, heading};
 use crate::compare::result::{Cell, Compared, ResultFile};
-use crate::kv::print::{number, rate, time};
+use crate::report::{number, rate, time};
 
 /// The end of a table in a document.
 const END: &str = "<!-- end of numbers -->";
@@ -158,7 +158,8 @@ fn load(cell: &Cell) -> String {
 
 fn shown(cell: &Cell) -> String {
     let latency = &cell.median.latency_us;
-    let star = if cell.is_steady() { "" } else { " (not steady)" };
+    let remarks = cell.remarks();
+    let star = if remarks.is_empty() { String::new() } else { format!(" ({remarks})") };
     let (p50, p99) = (time(latency.p50), time(latency.p99));
     format!("{}/s, p50 {p50}, p99 {p99}{star}", rate(cell.median.operations_per_second))
 }
@@ -170,7 +171,7 @@ fn ratios(result: &ResultFile) -> String {
         let name = result.cells.iter().find(|cell| cell.name == it.cell).map_or_else(String::new, load);
         vec![name, it.against.clone(), number(it.value), it.interval()]
     });
-    let head = ["load", "Flotilla's throughput over that of", "ratio", "95 % interval"].map(str::to_owned);
+    let head = ["load", "Flotilla's throughput over that of", "ratio", "interval"].map(str::to_owned);
     let rows: Vec<Vec<String>> = rows.collect();
     if rows.is_empty() { String::new() } else { table(&head, &rows) }
 }
@@ -181,7 +182,7 @@ fn goals(result: &ResultFile) -> String {
         let goal = it.goal.clone().unwrap_or_else(|| "-".to_owned());
         vec![it.figure.replace('_', " "), number(it.value), it.interval(), goal, holds.to_owned()]
     });
-    let head = ["ratio", "value", "95 % interval", "goal", "holds"].map(str::to_owned);
+    let head = ["ratio", "value", "interval", "goal", "holds"].map(str::to_owned);
     table(&head, &rows.collect::<Vec<_>>())
 }
 

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::figures::{self, Figure};
 use crate::compare::result::{Compared, ResultFile};
 use crate::error::Result;
-use crate::kv::print::{number, time as duration};
+use crate::floor::summary;
 use crate::recorder::median;
+use crate::report::{number, time as duration};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -87,9 +88,14 @@ fn noise(result: &ResultFile) -> String {
             "<div class=\"noisy\" role=\"note\"><strong>Noisy run:</strong> its numbers say little.<ul>{items}</ul></div>"
         );
     }
-    if !result.noise.unsteady.is_empty() {
-        let list = result.noise.unsteady.join(", ");
-        let _ = writeln!(out, "<p class=\"soft\">Not in a steady state: {}.</p>", escape(&list));
+    let told = result.cells.iter().filter_map(|cell| {
+        let remarks = cell.remarks();
+        (!remarks.is_empty()).then(|| format!("{} ({remarks})", cell.title()))
+    });
+    let told: Vec<String> = told.collect();
+    if !told.is_empty() {
+        let list = escape(&told.join(", "));
+        let _ = writeln!(out, "<p class=\"soft\">To be read with care: {list}.</p>");
     }
     out
 }
@@ -128,12 +134,12 @@ pub(super) fn floors(result: &ResultFile) -> String {
     if result.floors.is_empty() {
         return "not measured".to_owned();
     }
-    let of = |which: fn(&crate::floor::RoundFloors) -> f64| duration(median(result.floors.iter().map(which)));
+    let floors = summary(&result.floors);
     format!(
         "4 KiB overwrite and fdatasync {}, loopback round trip {}, bare replicated write {} (medians)",
-        of(|round| round.sync.p50_us),
-        of(|round| round.round_trip.p50_us),
-        of(|round| round.replicated.p50_us)
+        duration(floors.sync_4k_overwrite.p50_us),
+        duration(floors.tcp_round_trip_64b.p50_us),
+        duration(floors.bare_replicated_write.p50_us)
     )
 }
 
@@ -187,7 +193,7 @@ fn ratios(result: &ResultFile) -> String {
             it.holds.map_or("-", |holds| if holds { "yes" } else { "no" }).to_owned(),
         ]
     };
-    let head = ["Flotilla's", "over that of", "ratio", "95 % interval", "goal", "holds"].map(str::to_owned);
+    let head = ["Flotilla's", "over that of", "ratio", "interval", "goal", "holds"].map(str::to_owned);
     let rows: Vec<Vec<String>> = result.ratios.iter().map(row).collect();
     format!(
         "<details{}><summary>Ratios, with intervals</summary>\

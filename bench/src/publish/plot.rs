@@ -147,7 +147,7 @@ pub(super) fn lines(x: AxisSpec, y: AxisSpec, series: &[Series], dots: bool) -> 
     if !series.iter().any(|each| each.points.len() > 1) {
         return Ok(None);
     }
-    draw(|area| {
+    draw(SIZE, |area| {
         let points = series.iter().flat_map(|each| each.points.iter().copied());
         let across = Axis::around(x, points.clone().map(|(x, _)| x));
         let up = Axis::around(y, points.map(|(_, y)| y));
@@ -193,7 +193,7 @@ pub(super) fn bars(x: AxisSpec, series: &[Series]) -> Result<Option<String>> {
     }
     let most = values.iter().copied().fold(0.0, f64::max);
     let height = 64 + 30 * values.len() as u32;
-    draw_sized((SIZE.0, height), |area| {
+    draw((SIZE.0, height), |area| {
         // Room for the longest bar's number.
         let across = Axis { scale: Scale::Linear, low: 0.0, high: 1.25 * most.max(1e-9), format: x.format };
         let rows = 0.0..values.len() as f64;
@@ -235,11 +235,7 @@ pub(super) fn bars(x: AxisSpec, series: &[Series]) -> Result<Option<String>> {
 type Drawing<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
-fn draw(paint: impl FnOnce(&Drawing<'_>) -> Drawn) -> Result<String> {
-    draw_sized(SIZE, paint)
-}
-
-fn draw_sized(size: (u32, u32), paint: impl FnOnce(&Drawing<'_>) -> Drawn) -> Result<String> {
+fn draw(size: (u32, u32), paint: impl FnOnce(&Drawing<'_>) -> Drawn) -> Result<String> {
     let mut text = String::new();
     let outcome = {
         let area = SVGBackend::with_string(&mut text, size).into_drawing_area();

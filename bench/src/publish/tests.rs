@@ -59,8 +59,14 @@ fn of_several_runs_the_newest_counts() {
     older.command = "the older one".to_owned();
     let mut other = sample();
     other.cells.retain(|cell| cell.set == "ycsb");
-    let kept = newest(vec![older, newer, other]);
-    assert_eq!(kept.len(), 2, "other loads are another kind");
+    let mut systems = sample();
+    systems
+        .cells
+        .iter_mut()
+        .filter(|cell| cell.target == "etcd")
+        .for_each(|it| it.target = "naive".to_owned());
+    let kept = newest(vec![older, newer, other, systems]);
+    assert_eq!(kept.len(), 3, "other loads are another kind, and so are other systems");
     assert!(kept.iter().all(|result| result.command != "the older one"));
 }
 
@@ -76,12 +82,32 @@ fn tables_go_between_their_marks_and_nowhere_else() {
     );
     let row = text.lines().find(|line| line.starts_with("| SET 64 B, 64 clients |")).unwrap();
     assert!(row.contains("32.3k/s, p50 1.98 ms, p99 5.94 ms") && row.contains("8.1k/s"), "{row}");
-    let ratio = "| SET 64 B, 64 clients | etcd | 4.00 | 4.00 to 4.00 |";
+    let ratio = "| SET 64 B, 64 clients | etcd | 4.00 | 4.00 to 4.00, all of 2 rounds |";
     assert!(!text.contains(ratio) && !text.contains("open loop"), "a document gets the short form: {text}");
     let whole = markdown::text(&[sample()]);
     assert!(whole.contains(ratio) && whole.contains("open loop"), "{whole}");
     assert_eq!(markdown::fill(&text, &[sample()]).0, text, "again is the same");
     assert_eq!(markdown::fill("no marks", &[sample()]), ("no marks".to_owned(), 0));
+}
+
+#[test]
+fn what_is_wrong_with_a_number_stands_beside_it() {
+    let mut sample = sample();
+    let cell = sample.cells.iter_mut().find(|cell| cell.name == "set_c64" && cell.target == "etcd").unwrap();
+    cell.rounds[0].errors.insert("Unavailable".to_owned(), 7);
+    cell.rounds[1].misses = 2;
+    let (told, page) = (markdown::text(&[sample.clone()]), page::html(&[sample]).unwrap());
+    assert!(told.contains("(7 failed; 2 found nothing)"), "{told}");
+    assert!(page.contains("set_c64 on etcd (7 failed; 2 found nothing)"), "{page}");
+}
+
+/// Chromium, or `None` (said aloud) where it isn't installed and nobody insists.
+fn chromium() -> Option<PathBuf> {
+    let found =
+        ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| find(Path::new(name)));
+    let insisted = std::env::var_os("FLOTILLA_REQUIRE_CHROMIUM").is_some();
+    assert!(found.is_some() || !insisted, "chromium is required: apt-get install chromium");
+    found
 }
 
 /// Runs a page in a browser, and what the script at its end has left in the title.
@@ -101,10 +127,6 @@ fn title_after(chromium: &Path, folder: &Path, html: &str, script: &str) -> Stri
     title
         .unwrap_or_else(|| panic!("no page came back: {}", String::from_utf8_lossy(&output.stderr)))
         .to_owned()
-}
-
-fn chromium() -> Option<PathBuf> {
-    ["chromium", "chromium-browser", "google-chrome"].iter().find_map(|name| find(Path::new(name)))
 }
 
 /// Whether anything sticks out of a phone, is empty, or has a text that another covers.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::LoadResult;
 use super::node::Plan;
 use crate::error::{BenchError, Result};
+use crate::target::built::{built, printed};
 
 /// A peer's program, built by its script.
 pub(super) struct Peer {
@@ -26,21 +27,15 @@ struct Printed {
 
 impl Peer {
     pub(super) fn raft_rs() -> Result<Self> {
-        Self::find("raft-rs", "raft-raft-rs", ": bench/peers/raft-rs.sh builds it")
+        Self::find("raft-rs", "raft-raft-rs", "raft-rs.sh")
     }
 
     pub(super) fn openraft() -> Result<Self> {
-        Self::find("openraft", "raft-openraft", ": bench/peers/openraft.sh builds it")
+        Self::find("openraft", "raft-openraft", "openraft.sh")
     }
 
-    /// Where the script puts it: beside the programs of this workspace.
-    fn find(target: &'static str, name: &str, hint: &str) -> Result<Self> {
-        let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-        let mut places = own.ancestors().map(|folder| folder.join("peers/release").join(name));
-        let program = places.find(|place| place.exists());
-        program
-            .map(|program| Self { target, program })
-            .ok_or_else(|| BenchError::Missing { program: name.to_owned(), hint: hint.to_owned() })
+    fn find(target: &'static str, name: &str, script: &str) -> Result<Self> {
+        Ok(Self { target, program: built(name, script)? })
     }
 
     /// In memory, three replicas in one thread.
@@ -64,18 +59,8 @@ impl Peer {
         let mut command = Command::new(&self.program);
         command.args([mode, &plan.in_flight.to_string(), &plan.bytes.to_string()]);
         command.arg(plan.time.as_secs_f64().to_string()).args(folder);
-        let output = command.output().map_err(BenchError::io(format!("running {}", self.target)))?;
-        let failed = |reason: String| BenchError::Failed {
-            scenario: load.to_owned(),
-            target: self.target.to_owned(),
-            reason,
-        };
-        if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
-        }
-        let printed: Printed =
-            serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
-        let Printed { commits_per_second, p50_us, p99_us, cpu_us_per_commit } = printed;
+        let Printed { commits_per_second, p50_us, p99_us, cpu_us_per_commit } =
+            printed(command, load, self.target)?;
         Ok(LoadResult {
             load: load.to_owned(),
             target: self.target,

@@ -1,6 +1,7 @@
 //! A node whose cores send back whatever comes.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -46,11 +47,9 @@ impl Machine for Echo {
     }
 }
 
-/// Serves until it is killed.
+/// Serves until it is killed. What its cores need of a disk is in the working folder, which is its parent's to remove.
 pub(crate) fn serve(args: &EchoArgs) -> Result<()> {
     let io = BenchError::io;
-    let here = std::env::current_dir().map_err(io("finding this folder"))?;
-    let folder = tempfile::tempdir_in(here).map_err(io("making a folder"))?;
     let mut options = NodeOptions::new(NodeId(1), 1, 1);
     options.busy_poll = BUSY_POLL;
     let mut addresses = Vec::new();
@@ -58,8 +57,8 @@ pub(crate) fn serve(args: &EchoArgs) -> Result<()> {
         let port = || TcpListener::bind("127.0.0.1:0").map_err(io("binding a port"));
         let (clients, peers) = (port()?, port()?);
         addresses.push(clients.local_addr().map_err(io("binding a port"))?);
-        let folder = folder.path().join(core.to_string());
-        std::fs::create_dir(&folder).map_err(io("making a folder"))?;
+        let folder = PathBuf::from(format!("core-{core}"));
+        std::fs::create_dir_all(&folder).map_err(io("making a folder"))?;
         options.cores.push(CoreOptions { clients, peers, folder });
     }
     let build = |_: CoreBoot| Ok(Echo);

@@ -29,6 +29,7 @@ pub(super) struct Tally {
     pub(super) acknowledged: u64,
     pub(super) reads: u64,
     pub(super) unknown: u64,
+    /// Refused, not sent, or reads without an answer.
     pub(super) refused: u64,
     /// Of what was answered.
     pub(super) latencies: Latencies,

@@ -116,13 +116,14 @@ impl Starting {
     pub(crate) fn restart(&mut self, place: usize, interrupt: &Interrupt) -> Result<()> {
         let id = u16::try_from(place + 1).expect("few nodes");
         self.processes[place] = serve(&self.program, &self.folder, id)?;
-        self.processes[place].await_line("ready", Instant::now() + START_MAX, interrupt)
+        self.processes[place].await_line("ready", Instant::now() + START_MAX, interrupt).map(drop)
     }
 
     /// Waits until every node serves.
     pub(crate) fn serving(&mut self, interrupt: &Interrupt) -> Result<()> {
         let until = Instant::now() + START_MAX;
-        self.processes.iter_mut().try_for_each(|process| process.await_line("ready", until, interrupt))
+        let mut processes = self.processes.iter_mut();
+        processes.try_for_each(|process| process.await_line("ready", until, interrupt).map(drop))
     }
 
     /// Waits until every slot has a leader and a write succeeds.

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use super::built::built;
 use super::process::{Ports, Process, dying_with_us, find};
 use super::{Driver, Target};
 use crate::engine::slots::{SlotMap, ask};
 use crate::error::{BenchError, Result};
 use crate::etcd;
 use crate::interrupt::Interrupt;
+use crate::report::note;
 use crate::resp::Reply;
 
 const ETCD: &str = include_str!("../../peers/etcd.sh");
 const REDIS: &str = include_str!("../../peers/redis.sh");
-const NAIVE: &str = include_str!("../../peers/naive.sh");
 const NAIVE_NODES: u16 = 3;
 const ETCD_MEMBERS: u16 = 3;
 /// Of Redis, where it has any.
@@ -55,12 +56,14 @@ impl Peer {
         }
     }
 
-    /// The script that installs it, as a file name and as text.
-    pub(crate) fn script(self) -> (&'static str, &'static str) {
+    /// The script that installs it, as a file name and as text; none for what is built.
+    pub(crate) fn script(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Etcd => ("etcd.sh", ETCD),
-            Self::Redis | Self::RedisNone | Self::RedisEverysec | Self::RedisWait => ("redis.sh", REDIS),
-            Self::Naive => ("naive.sh", NAIVE),
+            Self::Etcd => Some(("etcd.sh", ETCD)),
+            Self::Redis | Self::RedisNone | Self::RedisEverysec | Self::RedisWait => {
+                Some(("redis.sh", REDIS))
+            }
+            Self::Naive => None,
         }
     }
 
@@ -120,14 +123,25 @@ pub(crate) struct Starting {
     connections_max: usize,
 }
 
-/// Starts `peer` in `folder`. `connections_max` is how many connections a load on etcd opens.
-pub(crate) fn start(
-    peer: Peer,
+/// Starts those of `peers` that are installed; who isn't is told, and left out.
+pub(crate) fn start_installed(
+    peers: Vec<Peer>,
     folder: &Path,
     ports: &mut Ports,
     connections_max: usize,
-) -> Result<Starting> {
-    peer.installed()?;
+) -> Result<Vec<Starting>> {
+    let mut starting = Vec::new();
+    for peer in peers {
+        match peer.installed() {
+            Ok(()) => starting.push(start(peer, folder, ports, connections_max)?),
+            Err(missing) => note(&format!("without {}: {missing}", peer.name())),
+        }
+    }
+    Ok(starting)
+}
+
+/// Starts `peer` in `folder`. `connections_max` is how many connections a load on etcd opens.
+fn start(peer: Peer, folder: &Path, ports: &mut Ports, connections_max: usize) -> Result<Starting> {
     let folder = folder.join(peer.name());
     std::fs::create_dir_all(&folder).map_err(BenchError::io(format!("creating {}", folder.display())))?;
     let (mut processes, mut addresses) = (Vec::new(), Vec::new());
@@ -195,14 +209,8 @@ pub(crate) fn start(
     Ok(Starting { peer, processes, addresses, connections_max })
 }
 
-/// Where its script puts it: beside the programs of this workspace.
 fn naive_program() -> Result<PathBuf> {
-    let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-    let mut places = own.ancestors().map(|folder| folder.join("peers/release/naive-kv"));
-    places.find(|place| place.exists()).ok_or_else(|| BenchError::Missing {
-        program: "naive-kv".to_owned(),
-        hint: ": bench/peers/naive.sh builds it".to_owned(),
-    })
+    built("naive-kv", "naive.sh")
 }
 
 /// `sh -c SCRIPT NAME start ARGUMENTS…`: the script ends in `exec`, so the process is the server itself.

@@ -61,12 +61,12 @@ impl Process {
         }
     }
 
-    /// Waits for a line on its standard output that starts with `word`.
-    pub(crate) fn await_line(&mut self, word: &str, until: Instant, interrupt: &Interrupt) -> Result<()> {
+    /// Waits for a line on its standard output that starts with `word`, and returns it.
+    pub(crate) fn await_line(&mut self, word: &str, until: Instant, interrupt: &Interrupt) -> Result<String> {
         loop {
             interrupt.check()?;
             match self.lines.recv_timeout(Duration::from_millis(20)) {
-                Ok(line) if line.starts_with(word) => return Ok(()),
+                Ok(line) if line.starts_with(word) => return Ok(line),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => self.check()?,
                 Err(RecvTimeoutError::Disconnected) => {
@@ -194,7 +194,7 @@ mod tests {
         let mut server =
             Process::start("it", shell("echo ready 1; exec sleep 100"), folder.path().join("log")).unwrap();
         let until = Instant::now() + Duration::from_secs(10);
-        server.await_line("ready", until, &Interrupt::default()).unwrap();
+        assert_eq!(server.await_line("ready", until, &Interrupt::default()).unwrap(), "ready 1");
         let stat = format!("/proc/{}/stat", server.pid());
         while !std::fs::read_to_string(&stat).unwrap().contains("(sleep)") {
             assert!(Instant::now() < until, "the id is the server's own");

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use flotilla_runtime::{BlockPool, DiskReply, Effect, Effects};
+use flotilla_runtime::{BlockPool, Effects};
 use flotilla_storage::{Log, LogConfig, RecordHeader, RecordKind, Recovery};
 
 use super::appender::IDENTITY;
+use crate::hot::commit;
 
 /// Entries of a commit.
 const BATCH: u64 = 256;
@@ -38,27 +39,4 @@ fn pass(payload: &[u8]) -> f64 {
         commit(&mut log, &mut out);
     }
     begun.elapsed().as_nanos() as f64 / (BATCHES * BATCH) as f64
-}
-
-/// A disk that does everything at once.
-fn commit(log: &mut Log, out: &mut Effects<()>) {
-    loop {
-        log.flush(0, out);
-        let mut done = Vec::new();
-        for effect in out.drain() {
-            match effect {
-                Effect::Write { op, .. }
-                | Effect::Sync { op, .. }
-                | Effect::CreateFile { op, .. }
-                | Effect::RemoveFile { op, .. } => done.push(op),
-                _ => {}
-            }
-        }
-        if done.is_empty() {
-            return;
-        }
-        for op in done {
-            log.disk(op, &Ok(DiskReply::Done), out);
-        }
-    }
 }

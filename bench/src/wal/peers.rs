@@ -14,6 +14,7 @@ use super::LoadResult;
 use crate::error::{BenchError, Result};
 use crate::floor::percentiles;
 use crate::recorder::{Latencies, latencies};
+use crate::target::built::{built, printed};
 
 /// Threads of [`sync_each`] at most: more don't make a disk faster.
 const THREADS_MAX: usize = 64;
@@ -32,16 +33,8 @@ struct Printed {
 }
 
 impl RaftEngine {
-    /// Where the script puts it: beside the programs of this workspace.
     pub(super) fn find() -> Result<Self> {
-        let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-        let places = own.ancestors().map(|folder| folder.join("peers/release/wal-raft-engine"));
-        places.into_iter().find(|place| place.exists()).map(|program| Self { program }).ok_or_else(|| {
-            BenchError::Missing {
-                program: "wal-raft-engine".to_owned(),
-                hint: ": bench/peers/raft-engine.sh builds it".to_owned(),
-            }
-        })
+        Ok(Self { program: built("wal-raft-engine", "raft-engine.sh")? })
     }
 
     /// The same load: so many threads, each of which appends an entry to a group of its own and waits until it is durable.
@@ -54,22 +47,10 @@ impl RaftEngine {
         time: Duration,
     ) -> Result<LoadResult> {
         let log = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for raft-engine"))?;
-        let output = Command::new(&self.program)
-            .arg(log.path())
-            .args([appenders.to_string(), bytes.to_string(), time.as_secs_f64().to_string()])
-            .output()
-            .map_err(BenchError::io("running raft-engine"))?;
-        let failed = |reason: String| BenchError::Failed {
-            scenario: load.to_owned(),
-            target: "raft-engine".to_owned(),
-            reason,
-        };
-        if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
-        }
-        let printed: Printed =
-            serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))?;
-        let Printed { appends_per_second, p50_us, p99_us } = printed;
+        let mut command = Command::new(&self.program);
+        command.arg(log.path());
+        command.args([appenders.to_string(), bytes.to_string(), time.as_secs_f64().to_string()]);
+        let Printed { appends_per_second, p50_us, p99_us } = printed(command, load, "raft-engine")?;
         let bytes_per_second = appends_per_second * bytes as f64;
         Ok(LoadResult { load, target: "raft-engine", appends_per_second, bytes_per_second, p50_us, p99_us })
     }
