@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Looks whether nodes of what deploy/package.sh has made serve: those of the tarball in a root in which there is nothing else, those of the
 # package installed into a fresh Debian: deploy/test-package.sh target/package/flotilla_*.deb target/package/flotilla-*.tar.gz
+# There the unit is lived with under a systemd that is PID 1 of namespaces of its own: sandbox, reload, watchdog, restarts, stop.
 # Needs root. The roots are removed at the end; debootstrap, which makes the second, is fetched if it isn't there.
 set -euo pipefail
 package=$(realpath "$1")
@@ -9,11 +10,13 @@ suite=${SUITE:-bookworm}
 root=$(mktemp -d)
 chmod 755 "$root"
 node=
+machine=
 bare=
 finish() {
   [ -z "$node" ] || kill "$node" 2>/dev/null || true
+  [ -z "$machine" ] || kill -9 "$(pgrep -P "$machine")" 2>/dev/null || true
   for folder in dev proc sys; do umount -l "$root/$folder" 2>/dev/null || true; done
-  rm -rf --one-file-system "$root" $bare
+  rm -rf --one-file-system "$root" "$root.log" $bare
 }
 trap finish EXIT
 clean=(env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C)
@@ -74,17 +77,79 @@ in_root bash -c '. /usr/share/bash-completion/completions/flotilla && complete -
 echo "== the host, as doctor sees it"
 in_root setpriv --reuid flotilla --regid flotilla --clear-groups flotilla doctor --config /etc/flotilla/node.toml --seconds 0.2 || true
 
-echo "== a node, as the unit would start it"
-# Not through a function: each of these becomes the next, so that what was started is the node.
-chroot "$root" "${clean[@]}" setpriv --reuid flotilla --regid flotilla --clear-groups \
-  flotilla serve --config /etc/flotilla/node.toml >"$root/tmp/node.log" 2>&1 &
-node=$!
-serves "$root/tmp/node.log" in_root flotilla
+echo "== the unit, under a systemd of its own"
+unshare --mount --pid --fork --kill-child --uts --ipc --net --cgroup bash -euc '
+  mount --bind "$0" "$0"
+  mount -t proc proc "$0/proc"
+  mount -t sysfs sysfs "$0/sys"
+  mount -t tmpfs tmpfs "$0/run"
+  mount --rbind /dev "$0/dev"
+  if [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]; then
+    mount -t cgroup2 cgroup2 "$0/sys/fs/cgroup"
+  else
+    mount -t tmpfs tmpfs "$0/sys/fs/cgroup"
+    mkdir "$0/sys/fs/cgroup/systemd" "$0/sys/fs/cgroup/unified"
+    mount -t cgroup -o none,name=systemd,xattr cgroup "$0/sys/fs/cgroup/systemd"
+    mount -t cgroup2 cgroup2 "$0/sys/fs/cgroup/unified"
+  fi
+  ip link set lo up
+  exec chroot "$0" env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system
+' "$root" >"$root.log" 2>&1 &
+machine=$!
+within() { nsenter --target "$(pgrep -P "$machine")" --all --root --wd "${clean[@]}" "$@"; }
+pid() { within systemctl show -p MainPID --value flotilla; }
+# Waits until COMMAND… holds: at most a minute.
+until_it() {
+  for _ in $(seq 300); do
+    if "$@" >/dev/null 2>&1; then return; fi
+    sleep 0.2
+  done
+  echo "in vain for a minute: $*" >&2
+  cat "$root.log" >&2
+  within journalctl -u flotilla --no-pager -n 30 >&2 || true
+  exit 1
+}
+is_up() { within systemctl list-units >/dev/null; }
+is_set() { within flotilla exec SET greeting ahoy | grep OK; }
+is_there() { within flotilla exec GET greeting | grep ahoy; }
+is_another() { local now; now=$(pid) && [ "$now" != 0 ] && [ "$now" != "$old" ]; }
+until_it is_up
+within systemctl enable --now flotilla
+until_it is_set
+within grep -E '^(Seccomp:\s+2|NoNewPrivs:\s+1|CapEff:\s+0+)$' "/proc/$(pid)/status" | test "$(wc -l)" = 3
+echo "-- reload: the same process"
+old=$(pid)
+within systemctl reload flotilla
+until_it is_there
+test "$(pid)" = "$old"
+echo "-- killed: another, with what was written"
+kill_it() { within kill "-$1" "$(pid)"; }
+kill_it KILL
+until_it is_another
+until_it is_there
+echo "-- standing still: the watchdog ends it"
+old=$(pid)
+kill_it STOP
+until_it is_another
+until_it is_there
+echo "-- a configuration that can't be: one line, and not again and again"
+sed -i.good '1i nonsense = 1' "$root/etc/flotilla/node.toml"
+! within systemctl restart flotilla 2>/dev/null
+has_failed() { within systemctl show -p ActiveState -p ExecMainStatus -p NRestarts --value flotilla | xargs | grep -x '0 2 failed'; }
+is_told() { within journalctl -u flotilla --no-pager -n 20 | grep 'there is no key `nonsense`'; }
+until_it has_failed
+until_it is_told
+mv "$root/etc/flotilla/node.toml.good" "$root/etc/flotilla/node.toml"
+within systemctl start flotilla
+until_it is_there
+echo "-- stop: drained"
+within systemctl stop flotilla
+test "$(within systemctl show -p Result -p ExecMainStatus --value flotilla | sort | xargs)" = "0 success"
+kill -9 "$(pgrep -P "$machine")"
+wait "$machine" || true
+machine=
 
 echo "== remove"
-kill -TERM "$node"
-wait "$node" || { cat "$root/tmp/node.log" >&2; exit 1; }
-node=
 in_root dpkg -r flotilla
 test ! -e "$root/usr/bin/flotilla"
 test -d "$root/var/lib/flotilla/data"
