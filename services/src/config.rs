@@ -4,6 +4,7 @@ mod admin;
 mod check;
 mod file;
 mod keys;
+mod mapreduce;
 mod overrides;
 pub mod reload;
 mod security;
@@ -11,6 +12,7 @@ mod security;
 pub use admin::AdminSettings;
 pub use file::ConfigError;
 pub use keys::table as table_of_keys;
+pub use mapreduce::MapReduceSettings;
 pub use overrides::{Overrides, variables};
 pub use security::{Demand, Rules, TlsSettings, UserEntry};
 
@@ -245,6 +247,9 @@ pub struct Config {
     /// Where operators ask.
     #[serde(default, skip_serializing_if = "AdminSettings::is_default")]
     pub admin: AdminSettings,
+    /// Workers of MapReduce jobs.
+    #[serde(default, skip_serializing_if = "MapReduceSettings::is_default")]
+    pub mapreduce: MapReduceSettings,
     /// As long as the default user has no password, clients are accepted over the loopback interface only
     /// ([security.md](security.md)).
     #[serde(default = "security::yes")]

@@ -1,4 +1,4 @@
-//! The few things that tools (client, demo, command line) may do and machines may not: wait, and measure time.
+//! The few things that tools (client, demo, command line, workers) may do and machines may not: wait, measure time, and start threads.
 
 use std::time::Duration;
 

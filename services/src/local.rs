@@ -4,8 +4,8 @@
 use crate::acl::PasswordHash;
 use crate::client::{ClientError, Cluster, Connection, Reply, Security, Seeds};
 use crate::config::{
-    AdminSettings, Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, TlsSettings, UserEntry,
-    usual_priority,
+    AdminSettings, Config, Limits, LogSettings, MapReduceSettings, NodeEntry, RaftSettings, Redirect,
+    TlsSettings, UserEntry, usual_priority,
 };
 use crate::hands::{Stopwatch, pause};
 use rustix::process::{Pid, Signal, kill_process};
@@ -47,6 +47,8 @@ pub struct LocalOptions {
     pub log: LogSettings,
     /// Timeouts.
     pub raft: RaftSettings,
+    /// Workers of every node.
+    pub mapreduce: MapReduceSettings,
     /// The hash of the default user's password.
     pub requirepass_sha256: Option<PasswordHash>,
     /// Users.
@@ -77,6 +79,7 @@ impl LocalOptions {
             limits: Limits::default(),
             log: LogSettings::default(),
             raft: RaftSettings::default(),
+            mapreduce: MapReduceSettings::default(),
             requirepass_sha256: None,
             users: Vec::new(),
             tls: None,
@@ -187,6 +190,7 @@ impl LocalCluster {
             placement: Vec::new(),
             log_level: None,
             admin: AdminSettings::at(&admin),
+            mapreduce: self.options.mapreduce.clone(),
             protected_mode: true,
             requirepass_sha256: self.options.requirepass_sha256,
             tls: self.options.tls.clone(),
@@ -422,6 +426,11 @@ impl LocalCluster {
             }
         }
         Ok(())
+    }
+
+    /// The process of a node that runs.
+    pub fn pid(&self, id: u32) -> Option<u32> {
+        self.nodes.iter().find(|node| node.entry.id == id)?.process.as_ref().map(Child::id)
     }
 
     /// User and system time of the running nodes so far, in seconds.

@@ -3,7 +3,7 @@
 use super::progress::{self, Progress};
 use super::{Failure, interrupted};
 use crate::client::Security;
-use crate::config::Redirect;
+use crate::config::{MapReduceSettings, Redirect};
 use crate::hands::{Stopwatch, pause, spawn};
 use crate::local::{LocalCluster, LocalOptions};
 use clap::Args;
@@ -38,6 +38,9 @@ pub(super) struct Options {
     /// Let every node serve every key, for clients that know no cluster.
     #[arg(long)]
     forward: bool,
+    /// MapReduce tasks that each node works on at once, in the CPU time that nobody else wants (`flotilla mr run --addr`).
+    #[arg(long, default_value_t = 0, value_name = "TASKS", value_parser = clap::value_parser!(u32).range(0..=1024))]
+    workers: u32,
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
@@ -52,6 +55,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         spare_groups: options.spare_groups,
         port: options.port,
         redirect: if options.forward { Redirect::Forward } else { Redirect::Moved },
+        mapreduce: MapReduceSettings { workers: options.workers, ..MapReduceSettings::default() },
         ..LocalOptions::new(program, folder.clone())
     })
     .map_err(Failure::failed)?;
@@ -62,6 +66,13 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     }
     for node in 1..=options.nodes {
         println!("  http://{}/   status of node {node}; /metrics", cluster.admin(node));
+    }
+    if options.workers > 0 {
+        println!(
+            "  flotilla mr run --addr {} …   jobs for {} workers a node",
+            cluster.address(1),
+            options.workers
+        );
     }
     println!("Ctrl-C stops them.");
     let (address, over) = (cluster.address(1), std::sync::Arc::clone(&stop));

@@ -23,6 +23,7 @@ mod systemd;
 mod top;
 mod wal;
 mod words;
+mod workers;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -108,6 +109,12 @@ pub fn main() -> ExitCode {
         eprintln!("flotilla: {message}");
     }
     ExitCode::from(status)
+}
+
+/// This process is killed when the thread that started it ends.
+fn die_with_parent() -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|error| Failure::Failed(format!("can't tie this process to its parent: {error}")))
 }
 
 /// A flag that Ctrl-C and SIGTERM set.

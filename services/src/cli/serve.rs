@@ -1,7 +1,7 @@
 //! `flotilla serve`: one node.
 
 use super::reload::{self, Reloader};
-use super::{Failure, systemd};
+use super::{Failure, systemd, workers};
 use crate::config::{Config, ConfigError, Overrides};
 use crate::node::{self, ServeError};
 use clap::Args;
@@ -34,9 +34,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if options.die_with_parent {
-        let signal = Some(rustix::process::Signal::KILL);
-        rustix::process::set_parent_process_death_signal(signal)
-            .map_err(|error| Failure::Failed(format!("can't tie this process to its parent: {error}")))?;
+        super::die_with_parent()?;
     }
     let set_filter = super::logging::start(options.log_json);
     let wrong = |error: ConfigError| Failure::Usage(error.to_string());
@@ -56,10 +54,11 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         config.me().cores,
         if config.me().cores == 1 { "" } else { "s" },
     );
-    let watched = stop.clone();
+    let (watched, own) = (stop.clone(), config.clone());
     let announce = move || {
         systemd::ready();
         systemd::watch(&watched);
+        workers::keep(&own);
         // Nobody listening is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };

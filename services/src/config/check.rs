@@ -93,6 +93,7 @@ impl Config {
         }
         self.check_security(&invalid)?;
         self.check_admin(&invalid)?;
+        self.check_mapreduce(&invalid)?;
         if let Some(level) = &self.log_level
             && tracing_subscriber::EnvFilter::try_new(level).is_err()
         {

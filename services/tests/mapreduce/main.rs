@@ -11,6 +11,7 @@ mod fleet;
 mod jobs;
 mod labs;
 mod machines;
+mod nodes;
 mod rig;
 mod store;
 mod streaming;

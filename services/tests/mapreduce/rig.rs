@@ -152,11 +152,25 @@ const LETTERS: [&str; 26] = [
     "tt", "u", "vv", "w", "xx", "y", "zz",
 ];
 
+/// The processes that a process has started, from any of its threads.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let lists = tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let pids = lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    pids.map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// The kernel's scheduling classes of a process's threads: 0 is the usual one, 5 what gets the CPU time that nobody else wants.
+pub(crate) fn classes(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().filter_map(Result::ok);
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    let policy = |stat: String| stat.rsplit(") ").next()?.split_whitespace().nth(38)?.parse().ok();
+    stats.filter_map(policy).collect()
+}
+
 impl Running {
     pub(crate) fn workers(&self) -> Vec<u32> {
-        let children =
-            fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap_or_default();
-        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        children(self.pid)
     }
 
     /// Waits until so many workers are there.

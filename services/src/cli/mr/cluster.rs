@@ -105,6 +105,19 @@ pub(in crate::cli) struct WorkerOptions {
     /// temporary files].
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// How much CPU time tasks get: `batch`, what nobody else on the machine wants; `normal`, as much as others.
+    #[arg(long, value_enum, default_value_t = Class::Batch)]
+    class: Class,
+    /// End when the process that started this one ends.
+    #[arg(long)]
+    die_with_parent: bool,
+}
+
+/// What tasks are to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Class {
+    Batch,
+    Normal,
 }
 
 impl WorkerOptions {
@@ -330,6 +343,11 @@ fn run_prepared(
 
 /// Works until there is neither coordinator nor store for a while.
 pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
+    if options.die_with_parent {
+        crate::cli::die_with_parent()?;
+    }
+    // What goes wrong with files of a job that has ended is only told.
+    let _ = crate::cli::logging::start(false);
     let name = nonce().map_err(Failure::failed)?;
     let settings = Settings { poll_ms: 20, lease_ms: 5_000, ..Settings::default() };
     let seeds = options.login.seeds(&options.addr)?;
@@ -342,7 +360,8 @@ pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
     let address = shuffle::serve(&folder, &serve);
     let address = address.map_err(|error| Failure::Failed(format!("--serve {serve}: {error}")))?;
     let (seen, address) = (Some(seeds.clone()), Some(address));
-    let site = Arc::new(Site { folder: Some(folder), seeds: seen, address, ..Site::default() });
+    let gives_way = options.class == Class::Batch;
+    let site = Arc::new(Site { folder: Some(folder), seeds: seen, address, gives_way, ..Site::default() });
     let leading = spawn(move || lead(&at, &listen, &leader, settings));
     let working: Vec<_> = (0..options.threads)
         .map(|number| {

@@ -2,6 +2,7 @@
 
 use super::files;
 use super::gather::gather;
+use super::pace::{Paced, breathe};
 use super::site::Site;
 use super::store::Store;
 use super::store::output::{AsPairs, Aside};
@@ -217,6 +218,7 @@ pub(super) struct Attempt<'a> {
 }
 
 fn went_on(shared: &Shared, bytes: u64) -> bool {
+    breathe();
     shared.progress.fetch_add(bytes, Ordering::Relaxed);
     !shared.stop.load(Ordering::Relaxed)
 }
@@ -236,7 +238,7 @@ impl Attempt<'_> {
     fn map(&self, number: u32, collector: &mut Collector, buffer: &mut Vec<u8>) -> Result<Manifest, Failed> {
         let (name, folder) = (self.name.clone(), self.site.make_runs(self.spec)?);
         let io = |what| MrError::io(what, format!("{}/{name}", folder.display()));
-        let file = BufWriter::with_capacity(1 << 20, files::create(&folder, &name)?);
+        let file = Paced(BufWriter::with_capacity(1 << 20, files::create(&folder, &name)?));
         let mut run = RunWriter::new(file).map_err(io("writing"))?;
         let mut counters = BTreeMap::new();
         let (records_in, bytes_in) = match &self.spec.streaming {

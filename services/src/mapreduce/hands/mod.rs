@@ -14,6 +14,7 @@
 //! | [`worker`] | asks for tasks, does them, says so |
 //! | [`local`] | a coordinator and its worker processes on this machine |
 //! | [`cluster`] | a coordinator whose facts are in the replicated store |
+//! | `pace` | how tasks give way to whoever else wants the CPU |
 //! | [`plan`] | from what people ask for to a [`super::spec::JobSpec`] |
 //! | [`program`] | a program that is one job |
 //! | [`labs`] | the labs' applications that crash, wait and count processes: for tests |
@@ -24,6 +25,7 @@ pub mod files;
 pub mod gather;
 pub mod labs;
 pub mod local;
+mod pace;
 pub mod plan;
 pub mod program;
 mod reading;

@@ -23,6 +23,8 @@ pub struct Site {
     pub address: Option<String>,
     /// For getting theirs.
     pub fetcher: Arc<Fetcher>,
+    /// Works only with the CPU time that nobody else wants. To speak with the coordinator and to hand out files it takes what it needs.
+    pub gives_way: bool,
 }
 
 /// A file that an attempt has left, wherever it is.

@@ -58,7 +58,17 @@ pub fn work(
     let (outcomes, take_outcomes) = channel();
     // Not joined: it may be in user code that never ends. The process ends with this thread.
     let around = Arc::clone(&site);
-    let _ = crate::hands::spawn(move || execute(registry, around, &take_orders, &outcomes));
+    let _ = crate::hands::spawn(move || {
+        if around.gives_way
+            && let Err(error) = super::pace::give_way()
+        {
+            tracing::warn!(
+                error,
+                "this worker can't give way to others: it takes as much CPU time as they do"
+            );
+        }
+        execute(registry, around, &take_orders, &outcomes);
+    });
     let mut worker = Worker {
         name: name.to_owned(),
         id: None,
