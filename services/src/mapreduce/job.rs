@@ -15,7 +15,7 @@ pub type Done = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 pub enum InputFormat {
     /// One line, without its line feed.
     Lines,
-    /// Many whole lines at once, some 32 KiB with their line feeds: for jobs that are faster so than over each line.
+    /// Many whole lines at once, some 16 KiB with their line feeds: for jobs that are faster so than over each line.
     Blocks,
     /// Records of so many bytes.
     Fixed(u32),

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
-/// Records are mapped in groups of about so many bytes between two looks at memory and time: some 100 us.
-const GROUP_BYTES: usize = 32 << 10;
+/// Records are mapped in groups of about so many bytes between two looks at memory and time: some 50 us.
+const GROUP_BYTES: usize = 16 << 10;
 
 /// Where a task is, so that a panic of the user's code can be told with its record.
 #[derive(Debug)]

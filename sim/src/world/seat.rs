@@ -7,7 +7,8 @@ use crate::rng::Rng;
 use crate::swarm::Swarm;
 use flotilla_runtime::{CoreId, Effects, NodeId, Now, PeerId};
 use flotilla_services::config::{
-    AdminSettings, Config, Limits, LogSettings, NodeEntry, RaftSettings, Redirect, usual_priority,
+    AdminSettings, Config, Limits, LogSettings, MapReduceSettings, NodeEntry, RaftSettings, Redirect,
+    usual_priority,
 };
 use flotilla_services::core::{Core, Message};
 use std::collections::BTreeMap;
@@ -125,6 +126,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
         spare_groups: swarm.spare_groups,
         log_level: None,
         admin: AdminSettings::off(),
+        mapreduce: MapReduceSettings::default(),
         protected_mode: true,
         requirepass_sha256: None,
         tls: None,
