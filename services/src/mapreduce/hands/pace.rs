@@ -14,13 +14,12 @@ use thread_priority::unix::{
     NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
 
-/// While nobody else wants its CPU a task works for so long between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// While somebody does, it works for so long, and then sleeps for so long.
+/// A task works for so long between two looks.
 const PIECE: Duration = Duration::from_micros(200);
+/// While somebody else wants its CPU it then sleeps for so long.
 const NAP: Duration = Duration::from_micros(100);
 /// Somebody who wanted it is expected again for so long.
-const CAREFUL: Duration = Duration::from_millis(10);
+const CAREFUL: Duration = Duration::from_millis(50);
 /// To have waited for the CPU for less is nothing, in nanoseconds.
 const WAITED_MIN: u64 = 5_000;
 
@@ -63,8 +62,7 @@ pub(super) fn breathe() {
 
 impl Pace {
     fn breathe(&mut self) {
-        let careful = self.disturbed.is_some_and(|since| since.elapsed() < CAREFUL);
-        if self.working.elapsed() < if careful { PIECE } else { LOOK_EVERY } {
+        if self.working.elapsed() < PIECE {
             return;
         }
         match self.is_disturbed(self.waited()) {
