@@ -82,6 +82,7 @@ struct Site<'a> {
     flotilla: &'a Path,
     corpus: &'a corpus::Corpus,
     peers: &'a [Peer],
+    interrupt: &'a Interrupt,
     quick: bool,
 }
 
@@ -113,6 +114,7 @@ pub(crate) fn measure(args: &MapReduceArgs, interrupt: &Interrupt) -> Result<Mea
         flotilla: &flotilla,
         corpus: &corpus,
         peers: &peers,
+        interrupt,
         quick: args.quick,
     };
     let (figures, turns) = (Figures::default(), Turns::new(interrupt));
@@ -177,10 +179,10 @@ impl<'a> Site<'a> {
 
     /// Every peer that knows the job.
     fn peers(&self, job: &'static str, input: Input<'a>, pattern: &'a str) -> impl Iterator<Item = Way<'a>> {
-        let (folder, quick) = (self.folder, self.quick);
+        let (folder, interrupt, quick) = (self.folder, self.interrupt, self.quick);
         let those = self.peers.iter().filter(move |peer| peer.can(job));
         those.map(move |peer| {
-            Way::new(peer.name, move || peer.run(&Task { job, input, pattern, folder, quick }))
+            Way::new(peer.name, move || peer.run(&Task { job, input, pattern, folder, interrupt, quick }))
         })
     }
 }

@@ -76,7 +76,7 @@ pub(super) fn clear(output: &Path) -> Result<()> {
     }
 }
 
-fn send(pid: u32, signal: Signal) -> bool {
+pub(super) fn send(pid: u32, signal: Signal) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
 }

@@ -12,11 +12,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use rustix::process::Signal;
+
 use super::Input;
 use super::ended::{Ended, to_its_end};
-use super::ours::clear;
+use super::ours::{clear, send};
 use crate::cpu::{Family, watch_peak};
 use crate::error::{BenchError, Result};
+use crate::interrupt::Interrupt;
 use crate::target::built::beside;
 use crate::target::process::{dying_with_us, find};
 use crate::turn::Seen;
@@ -45,6 +48,7 @@ pub(super) struct Task<'a> {
     /// What grep looks for.
     pub(super) pattern: &'a str,
     pub(super) folder: &'a Path,
+    pub(super) interrupt: &'a Interrupt,
     /// GNU's word count gets less: its rate doesn't depend on it, and nobody wants to wait.
     pub(super) quick: bool,
 }
@@ -184,7 +188,15 @@ impl Peer {
             rest.any(|line| line.starts_with(word)).then_some(()).ok_or_else(silent)
         };
         std::thread::scope(|scope| {
-            let watching = scope.spawn(|| watch_peak(pid, || is_over.load(Ordering::Relaxed)));
+            let watching = scope.spawn(|| {
+                watch_peak(pid, || {
+                    // Python hears of Ctrl-C when its engine has done the job.
+                    if task.interrupt.is_set() {
+                        send(pid, Signal::KILL);
+                    }
+                    is_over.load(Ordering::Relaxed)
+                })
+            });
             let mut work = || {
                 says("ready")?;
                 let (from, before) = (Instant::now(), Family::take());
