@@ -288,7 +288,7 @@ fn cells_command(cells: &[&Cell]) -> String {
     grid_command(&clients.to_string(), pipeline, bytes)
 }
 
-pub(super) const CPU_NOTE: &str =
+const CPU_NOTE: &str =
     "User and system time, kernel threads that work for the servers included; of all nodes together.";
 
 fn cpu(result: &ResultFile, verb: &str, cells: &[&Cell]) -> Result<Option<Figure>> {

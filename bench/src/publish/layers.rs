@@ -1,8 +1,6 @@
 //! The figures of a layer: its loads, each on its targets.
 
-use super::figures::{
-    About, CPU_NOTE, Figure, bar_figure, by_clients, by_percentile, numbers, over_rounds, short,
-};
+use super::figures::{About, Figure, bar_figure, by_clients, by_percentile, numbers, over_rounds, short};
 use super::plot::{AxisSpec, Scale};
 use crate::compare::result::{Cell, ResultFile, Unit};
 use crate::error::Result;
@@ -11,6 +9,9 @@ use crate::report::{number, rate, time};
 
 const IN_FLIGHT: AxisSpec =
     AxisSpec { label: "under way at once", scale: Scale::Fours, format: |it| format!("{it:.0}") };
+
+/// Of a job: less written for each byte read isn't drawn.
+const WRITTEN_MIN: f64 = 0.05;
 
 /// Throughput and latencies of every load; how both sets of loads and CPU time scale; CPU time, memory and bytes written of each
 /// set's largest load.
@@ -128,7 +129,12 @@ fn costs(result: &ResultFile, cells: &[&Cell]) -> Result<Vec<Figure>> {
     let cpu = bar_figure(
         result,
         cells,
-        about(result, cells, &format!("CPU time per {one}"), CPU_NOTE),
+        about(
+            result,
+            cells,
+            &format!("CPU time per {one}"),
+            "User and system time of all processes, from the start of what is measured to its end.",
+        ),
         cpu_axis,
         |cell| over_rounds(cell, Round::cpu_us),
     )?;
@@ -160,6 +166,12 @@ fn costs(result: &ResultFile, cells: &[&Cell]) -> Result<Vec<Figure>> {
     let written_axis =
         AxisSpec { label: "bytes written for each byte", scale: Scale::Linear, format: number };
     let about_written = about(result, cells, written_title, written_note);
+    // A job that only counts writes next to nothing: there is nothing to see.
+    let most =
+        cells.iter().filter_map(|cell| cell.median_of(|round| round.written_per_byte)).fold(0.0, f64::max);
+    if is_job && most < WRITTEN_MIN {
+        return Ok(cpu.into_iter().chain(memory).collect());
+    }
     let written = bar_figure(result, cells, about_written, written_axis, |cell| {
         over_rounds(cell, |round| round.written_per_byte)
     })?;

@@ -155,7 +155,8 @@ pub(super) fn lines(x: AxisSpec, y: AxisSpec, series: &[Series], dots: bool) -> 
         let up = Axis::around(y, points.map(|(_, y)| y));
         let mut chart = ChartBuilder::on(area)
             .margin(8)
-            .margin_right(16)
+            // A tick at the end has half its label beyond it, and nines have long ones.
+            .margin_right(if x.scale == Scale::Nines { 32 } else { 16 })
             .x_label_area_size(46)
             .y_label_area_size(84)
             .build_cartesian_2d(across, up)?;
