@@ -6,7 +6,7 @@
 //! | [`loads`] | what `compare kv` puts on every target |
 //! | [`rounds`] | targets up, rounds over everything, cells |
 //! | [`setup`] | peers installed by `bench/peers/*.sh` |
-//! | [`layers`] | `wal`, `raft` and `mapreduce`, wrapped |
+//! | [`layers`] | the other layers, by themselves |
 //! | [`noise`] | whether the machine was quiet enough |
 //! | [`stats`] | intervals |
 //! | [`result`] | the file |
@@ -27,17 +27,18 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{BenchError, Result};
+use crate::figures::cells_table;
 use crate::interrupt::Interrupt;
-use crate::report::{self, note, number, rate, table, time};
+use crate::report::{self, note, number, table};
 use args::{CompareArgs, What};
-use result::{Cell, ResultFile};
+use result::{Compared, ResultFile};
 
 /// Runs the command.
 pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     args.check()?;
     let interrupt = Interrupt::install()?;
     let whats = match args.what {
-        What::All => vec![What::Kv, What::Wal, What::Raft, What::MapReduce],
+        What::All => vec![What::Kv, What::Wal, What::Raft, What::MapReduce, What::Mesh, What::Runtime],
         what => vec![what],
     };
     for what in whats {
@@ -47,9 +48,17 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         if args.strict {
             noise::check_idle()?;
         }
-        let result = match what {
-            What::Kv => rounds::run(args, &interrupt)?,
-            _ => layers::run(args, what, &interrupt)?,
+        let outcome = match what {
+            What::Kv => rounds::run(args, &interrupt),
+            _ => layers::run(args, what, &interrupt),
+        };
+        let result = match outcome {
+            // Of everything, what can't be measured here is told and left out.
+            Err(BenchError::Missing { program, hint }) if args.what == What::All => {
+                note(&format!("without {}: no {program} found{hint}", what.name()));
+                continue;
+            }
+            outcome => outcome?,
         };
         let marks = result.noise.marks.join("; ");
         if args.strict && !marks.is_empty() {
@@ -74,16 +83,14 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
 fn text(result: &ResultFile) -> String {
     let mut text = String::new();
     if !result.cells.is_empty() {
-        let head =
-            ["load", "target", "ops/s", "p50", "p99", "p99.9", "cpu/op", "memory", "written/byte", "errors"];
-        let rows: Vec<Vec<String>> = result.cells.iter().map(row).collect();
-        text.push_str(&format!("\n{}\n", table(&head, &rows)));
+        text.push_str(&format!("\n{}\n", cells_table(&result.cells)));
         for target in &result.targets {
-            text.push_str(&format!("{} {}: {}\n", target.name, target.version, target.durability));
+            text.push_str(&format!("{}: {}\n", target.title(), target.durability));
         }
     }
     // The file has the others too.
-    let told = result.ratios.iter().filter(|it| it.cell.is_empty() || it.figure == "throughput");
+    let is_told = |it: &&Compared| it.cell.is_empty() || result.what == "kv" && it.figure == "throughput";
+    let told = result.ratios.iter().filter(is_told);
     let ratios = told.map(|it| {
         vec![
             match it.against.as_str() {
@@ -107,25 +114,6 @@ fn text(result: &ResultFile) -> String {
         text.push_str(&format!("NOISY: {mark}\n"));
     }
     text
-}
-
-fn row(cell: &Cell) -> Vec<String> {
-    let unknown = || "?".to_owned();
-    let latency = &cell.median.latency_us;
-    let failures: u64 = cell.rounds.iter().map(crate::kv::outcome::Round::failures).sum();
-    vec![
-        cell.name.clone(),
-        cell.target.clone(),
-        rate(cell.median.operations_per_second),
-        time(latency.p50),
-        time(latency.p99),
-        time(latency.p99_9),
-        cell.cpu_us().map_or_else(unknown, time),
-        cell.median_of(|round| round.memory_bytes.map(|bytes| bytes as f64))
-            .map_or_else(unknown, |bytes| format!("{:.0} MiB", bytes / f64::from(1 << 20))),
-        cell.median_of(|round| round.written_per_byte).map_or_else(|| "-".to_owned(), number),
-        failures.to_string(),
-    ]
 }
 
 /// Now.

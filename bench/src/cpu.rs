@@ -77,9 +77,13 @@ fn process_seconds(pid: &str) -> Option<f64> {
 
 /// User and system time, of all threads. The name may hold spaces and parentheses: fields start after the last one.
 fn parse_process(stat: &str) -> Option<f64> {
+    parse_times(stat, [11, 12])
+}
+
+fn parse_times(stat: &str, places: [usize; 2]) -> Option<f64> {
     let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
     let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    Some((ticks(11)? + ticks(12)?) as f64 / clock_ticks_per_second() as f64)
+    Some((ticks(places[0])? + ticks(places[1])?) as f64 / clock_ticks_per_second() as f64)
 }
 
 /// Bytes that the process caused to be sent to a disk, by whatever thread; none without the permission to look.
@@ -88,7 +92,83 @@ fn written_bytes(pid: u32) -> Option<u64> {
 }
 
 fn resident_bytes(pid: u32) -> Option<u64> {
-    Some(field(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")? * 1024)
+    memory_bytes(pid, "VmRSS:")
+}
+
+/// The most memory that the process has had so far.
+pub(crate) fn peak_bytes(pid: u32) -> Option<u64> {
+    memory_bytes(pid, "VmHWM:")
+}
+
+/// Memory of the process that no file stands behind.
+fn anonymous_bytes(pid: u32) -> Option<u64> {
+    memory_bytes(pid, "RssAnon:")
+}
+
+fn memory_bytes(pid: u32, kind: &str) -> Option<u64> {
+    Some(field(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, kind)? * 1024)
+}
+
+/// The processes that `pid` has started and that live.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let all: Vec<String> = lists.collect();
+    all.iter().flat_map(|list| list.split_whitespace()).filter_map(|child| child.parse().ok()).collect()
+}
+
+/// A process and all that it has started, and those, as far as they live.
+fn tree(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = all.get(next).copied() {
+        all.extend(children(parent));
+        next += 1;
+    }
+    all
+}
+
+/// The highest sum of anonymous memory of a process and those that it starts, looked at every 10 ms until it has ended or
+/// `is_over`.
+pub(crate) fn watch_peak(pid: u32, is_over: impl Fn() -> bool) -> u64 {
+    let mut peak = 0;
+    // A process that has ended has no memory, even while nobody has noticed its end.
+    while anonymous_bytes(pid).is_some() && !is_over() {
+        peak = peak.max(tree(pid).into_iter().filter_map(anonymous_bytes).sum::<u64>());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    peak
+}
+
+/// What all processes that this one has started have used so far: those that have ended, and those that live.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Family {
+    /// User and system time.
+    pub(crate) seconds: f64,
+    /// Bytes sent to disks; this process's own are among them.
+    pub(crate) written: u64,
+}
+
+impl Family {
+    /// Reads it.
+    pub(crate) fn take() -> Self {
+        let own = std::process::id();
+        let tree = tree(own);
+        let seconds = tree.iter().filter_map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let ended = parse_times(&stat, [13, 14])?;
+            // Its own time isn't its children's.
+            Some(if *pid == own { ended } else { ended + parse_process(&stat)? })
+        });
+        let seconds = seconds.sum();
+        Self { seconds, written: tree.into_iter().filter_map(written_bytes).sum() }
+    }
+
+    /// What was used since `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let seconds = (self.seconds - earlier.seconds).max(0.0);
+        Self { seconds, written: self.written.saturating_sub(earlier.written) }
+    }
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {
@@ -136,6 +216,34 @@ mod tests {
         assert_eq!(parse_machine(machine, &[STOLEN]), Some(3.0 / clock_ticks_per_second() as f64));
         assert_eq!(field("rchar: 1\nwrite_bytes: 4096\n", "write_bytes:"), Some(4096));
         assert_eq!(field("VmRSS:\t  12 kB\n", "VmRSS:"), Some(12));
+    }
+
+    #[test]
+    fn what_children_use_is_counted_while_they_live_and_after() {
+        let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        let before = Family::take();
+        // The shell's own child does the work: 4 MiB to the disk and some CPU time.
+        let script = "sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; dd if=/dev/zero of=x bs=1M count=4 conv=fsync' 2>/dev/null; \
+                      echo; read line";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script])
+            .current_dir(folder.path())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert!(children(std::process::id()).contains(&child.id()));
+        let mut line = [0];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let alive = Family::take().since(&before);
+        let looked = std::cell::Cell::new(false);
+        assert!(watch_peak(child.id(), || looked.replace(true)) > 0, "a shell has memory");
+        assert!(alive.seconds > 0.0 && alive.written >= 4 << 20, "{alive:?}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let ended = Family::take().since(&before);
+        assert!(ended.seconds >= alive.seconds && ended.written >= alive.written, "{alive:?} {ended:?}");
+        assert!(peak_bytes(std::process::id()) >= resident_bytes(std::process::id()).map(|it| it / 2));
     }
 
     #[test]

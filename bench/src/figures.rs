@@ -4,9 +4,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::compare::result::{Cell, Compared, TargetInfo};
 use crate::error::Result;
+use crate::floor::{self, Floor, Floors, RoundFloors};
 use crate::machine::Machine;
 use crate::report::{self, Goal, Observation, Ratio, Report, SCHEMA, note, table};
+use crate::turn::SUBJECT;
 
 /// Every figure in every round, in the order in which they were first seen.
 #[derive(Default)]
@@ -32,6 +35,17 @@ impl Figures {
         }
     }
 
+    /// As they are in a result file: those with a goal and those without, with intervals.
+    pub(crate) fn compared(self) -> Vec<Compared> {
+        let (ratios, observations) = self.finish();
+        let with_goal = ratios.into_iter().filter_map(|Ratio { name, goal, holds, rounds, .. }| {
+            let compared = Compared::new("", &name, "", rounds)?;
+            Some(Compared { goal: Some(goal), holds: Some(holds), ..compared })
+        });
+        let without = observations.into_iter().filter_map(|it| Compared::new("", &it.name, "", it.rounds));
+        with_goal.chain(without).collect()
+    }
+
     /// The medians.
     fn finish(self) -> (Vec<Ratio>, Vec<Observation>) {
         let ratios =
@@ -50,7 +64,7 @@ struct More {
     observations: Vec<Observation>,
 }
 
-/// Everything that such a command has found out.
+/// Everything that a command which gathers figures has found out.
 pub(crate) struct Found<Floors, Outcome> {
     pub(crate) machine: Machine,
     pub(crate) floors: Floors,
@@ -78,6 +92,78 @@ impl<Floors: Serialize, Outcome: Serialize> Found<Floors, Outcome> {
     }
 }
 
+/// What a layer's command has found out.
+pub(crate) struct Measured {
+    pub(crate) machine: Machine,
+    pub(crate) targets: Vec<TargetInfo>,
+    /// Of each round; empty where they say nothing.
+    pub(crate) floors: Vec<RoundFloors>,
+    pub(crate) figures: Figures,
+    pub(crate) cells: Vec<Cell>,
+    /// When it began.
+    pub(crate) from: Instant,
+}
+
+impl Measured {
+    /// Prints it: one JSON object, or tables for people.
+    pub(crate) fn print(self, json: bool) -> Result<()> {
+        let Self { machine, floors, figures, cells, from, .. } = self;
+        let floors = (!floors.is_empty()).then(|| floor::summary(&floors));
+        Found { machine, floors, figures, results: cells, from }.print(json, |floors, cells| {
+            let floors = floors.as_ref().map_or_else(String::new, floors_line);
+            floors + &cells_table(cells)
+        })
+    }
+}
+
+fn floors_line(floors: &Floors) -> String {
+    let shown = |floor: Floor| format!("p50 {} us, p99 {} us", number(floor.p50_us), number(floor.p99_us));
+    format!(
+        "floors  4 KiB overwrite + fdatasync: {}; loopback round trip: {}; bare replicated write: {}\n\n",
+        shown(floors.sync_4k_overwrite),
+        shown(floors.tcp_round_trip_64b),
+        shown(floors.bare_replicated_write)
+    )
+}
+
+/// The targets of `cells`, each once and ours first, as `about` tells of them.
+pub(crate) fn targets(cells: &[Cell], about: impl Fn(&str) -> TargetInfo) -> Vec<TargetInfo> {
+    let mut names: Vec<&str> = Vec::new();
+    for cell in cells {
+        if !names.contains(&&*cell.target) {
+            names.push(&cell.target);
+        }
+    }
+    names.sort_by_key(|name| *name != SUBJECT);
+    names.into_iter().map(about).collect()
+}
+
+/// Cells as a table for people.
+pub(crate) fn cells_table(cells: &[Cell]) -> String {
+    let head =
+        ["load", "target", "throughput", "p50", "p99", "p99.9", "cpu", "memory", "written/byte", "errors"];
+    table(&head, &cells.iter().map(row).collect::<Vec<_>>())
+}
+
+fn row(cell: &Cell) -> Vec<String> {
+    let unknown = || "-".to_owned();
+    let median = &cell.median;
+    let failures: u64 = cell.rounds.iter().map(crate::kv::outcome::Round::failures).sum();
+    vec![
+        cell.name.clone(),
+        cell.target.clone(),
+        format!("{} {}", cell.unit.rate(median.operations_per_second), cell.unit.per_second()),
+        report::time(median.latency(|it| it.p50)),
+        report::time(median.latency(|it| it.p99)),
+        report::time(median.latency(|it| it.p99_9)),
+        cell.cpu_us().map_or_else(unknown, |us| format!("{}/{}", report::time(us), cell.unit.one())),
+        cell.median_of(|round| round.memory_bytes.map(|bytes| bytes as f64))
+            .map_or_else(unknown, |bytes| format!("{:.0} MiB", bytes / f64::from(1 << 20))),
+        cell.median_of(|round| round.written_per_byte).map_or_else(unknown, report::number),
+        failures.to_string(),
+    ]
+}
+
 /// A number for people.
 pub(crate) fn number(value: f64) -> String {
     if value < 1000.0 { format!("{value:.2}") } else { format!("{value:.0}") }
@@ -95,4 +181,37 @@ fn figures_table(ratios: &[Ratio], observations: &[Observation]) -> String {
         rows.push(vec![it.name.clone(), number(it.value), "-".into(), "-".into(), each(&it.rounds)]);
     }
     table(&["figure", "value", "goal", "holds", "rounds"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::result::tests::cell;
+
+    #[test]
+    fn figures_get_intervals_and_keep_their_goals() {
+        let mut figures = Figures::default();
+        [1.0, 2.0, 3.0].into_iter().for_each(|value| figures.ratio("a", value, Goal::AtLeast(1.0)));
+        figures.observe("b", 5.0);
+        figures.observe("c", f64::NAN);
+        let all = figures.compared();
+        assert_eq!(all.len(), 2, "where there was nothing to divide by there is nothing to tell");
+        assert_eq!((all[0].figure.as_str(), all[0].low, all[0].high), ("a", 1.0, 3.0));
+        assert_eq!((all[0].goal.as_deref(), all[0].holds, all[1].holds), (Some(">= 1"), Some(true), None));
+    }
+
+    #[test]
+    fn targets_are_named_once_and_ours_first() {
+        let cells = ["b", SUBJECT, "b", "a"].map(|target| cell("load", target, &[1.0]));
+        let about = |name: &str| TargetInfo {
+            name: name.to_owned(),
+            version: String::new(),
+            durability: String::new(),
+            processes: 1,
+        };
+        let names: Vec<String> = targets(&cells, about).into_iter().map(|it| it.name).collect();
+        assert_eq!(names, [SUBJECT, "b", "a"]);
+        let text = cells_table(&cells);
+        assert!(text.contains("ops/s") && text.lines().count() == 5, "{text}");
+    }
 }

@@ -15,6 +15,7 @@
 //! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
+//! | [`turn`] | one load of a layer on one target, as a process of its own |
 //! | [`recorder`], [`cpu`] | what happened, and what it cost |
 //! | [`hot`], [`instructions`] | the hot paths by themselves, for Criterion and callgrind |
 //! | [`floor`], [`machine`] | what the machine can do at best, and which it is |
@@ -49,6 +50,7 @@ mod runtime;
 mod soak;
 mod target;
 mod timer;
+mod turn;
 mod wal;
 mod workload;
 
@@ -86,6 +88,8 @@ enum Command {
     #[command(hide = true)]
     Instructions,
     #[command(hide = true)]
+    Turn(turn::TurnArgs),
+    #[command(hide = true)]
     RaftNode(raft::processes::NodeArgs),
     #[command(hide = true)]
     EchoServer(runtime::EchoArgs),
@@ -105,6 +109,7 @@ fn main() -> ExitCode {
         Command::Mesh(args) => mesh::run(&args),
         Command::Runtime(args) => runtime::run(&args),
         Command::EchoServer(args) => runtime::serve(&args),
+        Command::Turn(args) => turn::run(&args),
         Command::RaftNode(args) => raft::processes::node(&args),
     };
     match outcome {

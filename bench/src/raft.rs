@@ -8,25 +8,30 @@
 //! | [`peers`] | the same loads on raft-rs and openraft |
 //! | [`failover`] | how long clients wait when a leader is killed |
 
-mod drive;
+pub(crate) mod drive;
 mod failover;
-mod node;
+pub(crate) mod node;
 mod peers;
 pub(crate) mod processes;
-mod trio;
+pub(crate) mod trio;
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 
+use crate::compare::result::{TargetInfo, Unit};
 use crate::error::Result;
-use crate::figures::{Figures, Found, number};
-use crate::floor::{self, Floors, RoundFloors};
+use crate::figures::{Figures, Measured, targets};
+use crate::floor::{self, RoundFloors};
 use crate::interrupt::Interrupt;
+use crate::kv::outcome::Round;
 use crate::machine::Machine;
-use crate::report::{self, Goal, note};
+use crate::report::{Goal, note};
+use crate::target::built::locked;
+use crate::turn::{self, Job, Load, SUBJECT, Seen, Turns, Way};
 use node::Plan;
 use peers::Peer;
 
@@ -44,30 +49,30 @@ const BYTES: usize = 64;
 pub(crate) struct RaftArgs {
     /// Under 40 s in all, with few kills of a leader
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
     /// Rounds, each with everything in it; ratios are medians of them [default: 3; 1 with --quick]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: Option<u16>,
+    pub(crate) rounds: Option<u16>,
     /// Only these parts
     #[arg(long, value_delimiter = ',', value_enum)]
-    only: Vec<Part>,
+    pub(crate) only: Vec<Part>,
     /// Kills of a leader [default: 50; 4 with --quick]
     #[arg(long)]
-    kills: Option<u16>,
+    pub(crate) kills: Option<u16>,
     /// A folder on a real disk, in which a temporary one is made [default: here]
     #[arg(long)]
-    dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// The flotilla program, for the kills [default: beside this one]
     #[arg(long)]
-    flotilla: Option<PathBuf>,
+    pub(crate) flotilla: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// What can be measured by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
+pub(crate) enum Part {
     /// In memory
     Core,
     /// On disk, in one process
@@ -82,70 +87,107 @@ enum Part {
     Failover,
 }
 
-/// One load in one round.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct LoadResult {
-    pub(crate) load: String,
-    pub(crate) target: &'static str,
-    pub(crate) commits_per_second: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-    /// Of all three nodes; none where it wasn't measured.
-    pub(crate) cpu_us_per_commit: Option<f64>,
-}
-
 /// Everything that the parts share.
 struct Bench<'a> {
     args: &'a RaftArgs,
+    place: Place<'a>,
+    figures: Figures,
+    turns: Turns<'a>,
+    interrupt: &'a Interrupt,
+}
+
+/// Where and how it is measured.
+#[derive(Clone, Copy)]
+struct Place<'a> {
     folder: &'a Path,
     /// Of one load.
     time: Duration,
-    raft_rs: Option<Peer>,
-    openraft: Option<Peer>,
-    figures: Figures,
-    results: Vec<LoadResult>,
-    interrupt: &'a Interrupt,
+    raft_rs: Option<&'a Peer>,
+    openraft: Option<&'a Peer>,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &RaftArgs) -> Result<()> {
+    measure(args, &Interrupt::install()?)?.print(args.json)
+}
+
+/// All rounds.
+pub(crate) fn measure(args: &RaftArgs, interrupt: &Interrupt) -> Result<Measured> {
     let from = Instant::now();
-    let interrupt = Interrupt::install()?;
     let folder = crate::kv::folder(args.dir.as_deref())?;
     let machine = Machine::of(folder.path());
     let found = |peer: Result<Peer>| peer.map_err(|missing| note(&format!("without a peer: {missing}"))).ok();
-    let mut bench = Bench {
-        args,
+    let (raft_rs, openraft) = (found(Peer::raft_rs()), found(Peer::openraft()));
+    let place = Place {
         folder: folder.path(),
         time: if args.quick { Duration::from_millis(600) } else { Duration::from_secs(2) },
-        raft_rs: found(Peer::raft_rs()),
-        openraft: found(Peer::openraft()),
-        figures: Figures::default(),
-        results: Vec::new(),
-        interrupt: &interrupt,
+        raft_rs: raft_rs.as_ref(),
+        openraft: openraft.as_ref(),
     };
+    let (figures, turns) = (Figures::default(), Turns::new(interrupt));
+    let mut bench = Bench { args, place, figures, turns, interrupt };
     let mut floors = Vec::new();
-    for round in 1..=args.rounds.unwrap_or(if args.quick { 1 } else { 3 }) {
-        note(&format!("round {round}"));
-        let floor = floor::measure(bench.folder, bench.time / 2, &interrupt)?;
+    let rounds = args.rounds.unwrap_or(if args.quick { 1 } else { 3 });
+    for round in 0..usize::from(rounds) {
+        note(&format!("round {}/{rounds}", round + 1));
+        let floor = floor::measure(place.folder, place.time / 2, interrupt)?;
         floors.push(floor);
+        bench.turns.begin(round);
         bench.round(floor)?;
     }
     if bench.wants(Part::Failover) {
         bench.kills()?;
     }
-    let Bench { figures, results, .. } = bench;
-    let floors = floor::summary(&floors);
-    Found { machine, floors, figures, results, from }.print(args.json, shown)
+    let Bench { figures, turns, .. } = bench;
+    let cells = turns.cells();
+    Ok(Measured { machine, targets: targets(&cells, about), floors, figures, cells, from })
+}
+
+/// What a target is.
+fn about(target: &str) -> TargetInfo {
+    let lock = include_str!("../peers/raft-rs/Cargo.lock");
+    let raft_rs = || format!("{} over raft-engine {}", locked(lock, "raft"), locked(lock, "raft-engine"));
+    let openraft = || locked(include_str!("../peers/openraft/Cargo.lock"), "openraft");
+    let own = || env!("CARGO_PKG_VERSION").to_owned();
+    let (version, processes, what) = match target {
+        SUBJECT => (
+            own(),
+            1,
+            "three replicas that speak in bytes: in one thread, on one core with a log each, or as three processes over TCP",
+        ),
+        "flotilla-1000-groups" => {
+            (own(), 1, "the same number of entries in flight, spread over a thousand groups")
+        }
+        "raft-rs" => (
+            raft_rs(),
+            1,
+            "three replicas whose messages are handed on as they are; durable: a thread and a log each, over channels",
+        ),
+        "raft-rs, encoded" => (raft_rs(), 1, "messages and entries as bytes, as ours are"),
+        _ => (openraft(), 1, "three replicas and their clients as tasks in one thread, in memory"),
+    };
+    TargetInfo { name: target.to_owned(), version, durability: what.to_owned(), processes }
+}
+
+impl Place<'_> {
+    fn load(&self, set: &'static str, name: String, in_flight: usize) -> Load {
+        let seconds = self.time;
+        Load { set, name, unit: Unit::Commit, clients: in_flight, bytes: BYTES, warmup: seconds / 3, seconds }
+    }
+
+    fn plan(&self, groups: u64, in_flight: usize) -> Plan {
+        Plan { groups, in_flight, bytes: BYTES, warmup: self.time / 3, time: self.time }
+    }
+}
+
+/// Our throughput over another's, if that was measured.
+fn over(found: &BTreeMap<&'static str, Round>, other: &str) -> Option<f64> {
+    Some(found[SUBJECT].operations_per_second / found.get(other)?.operations_per_second)
 }
 
 impl Bench<'_> {
     fn wants(&self, part: Part) -> bool {
         self.args.only.is_empty() || self.args.only.contains(&part)
-    }
-
-    fn plan(&self, groups: u64, in_flight: usize) -> Plan {
-        Plan { groups, in_flight, bytes: BYTES, warmup: self.time / 3, time: self.time }
     }
 
     fn round(&mut self, floor: RoundFloors) -> Result<()> {
@@ -165,7 +207,7 @@ impl Bench<'_> {
         if self.wants(Part::Idle) {
             self.interrupt.check()?;
             let settle = Duration::from_secs(2);
-            let share = processes::idle_share(self.folder, 10_000, settle, self.time * 2)?;
+            let share = processes::idle_share(self.place.folder, 10_000, settle, self.place.time * 2)?;
             self.figures.ratio("idle_10k_groups_core_share", share, Goal::AtMost(0.02));
         }
         Ok(())
@@ -173,40 +215,33 @@ impl Bench<'_> {
 
     fn core(&mut self) -> Result<()> {
         for in_flight in [1, 64, 1024] {
-            self.interrupt.check()?;
-            let (load, plan) = (format!("core_{in_flight}"), self.plan(1, in_flight));
-            let ours = trio::in_memory(&load, plan)?;
+            let own = self.place;
+            let load = own.load("core", format!("core_{in_flight}"), in_flight);
+            let plan = own.plan(1, in_flight);
+            let ours = || Ok(turn::ours(Job::RaftInMemory(plan), &load.name, own.folder)?.seen(None));
+            let mut ways = vec![Way::new(SUBJECT, ours)];
+            ways.extend(own.raft_rs.map(|peer| Way::new("raft-rs", || peer.core(&load, false))));
+            ways.extend(own.openraft.map(|peer| Way::new("openraft", || peer.core(&load, false))));
+            ways.extend(own.raft_rs.map(|peer| Way::new("raft-rs, encoded", || peer.core(&load, true))));
+            let found = self.turns.each(&load, ways)?;
+            let speed = found[SUBJECT].operations_per_second;
             match in_flight {
-                64 => self.figures.ratio(
-                    "core_64_single_proposals_per_second",
-                    ours.commits_per_second,
-                    Goal::AtLeast(1e6),
-                ),
-                1024 => self.figures.ratio(
-                    "core_1024_batched_proposals_per_second",
-                    ours.commits_per_second,
-                    Goal::AtLeast(5e6),
-                ),
-                _ => self.figures.observe("core_1_proposals_per_second", ours.commits_per_second),
-            }
-            for (peer, goal) in [(&self.raft_rs, true), (&self.openraft, false)] {
-                let Some(peer) = peer else { continue };
-                let theirs = peer.core(&load, plan)?;
-                let name = format!("{load}_vs_{}", theirs.target.replace('-', "_"));
-                let ratio = ours.commits_per_second / theirs.commits_per_second;
-                match goal {
-                    true => self.figures.ratio(&name, ratio, Goal::AtLeast(2.0)),
-                    false => self.figures.observe(&name, ratio),
+                64 => {
+                    self.figures.ratio("core_64_single_proposals_per_second", speed, Goal::AtLeast(1e6));
                 }
-                self.results.push(theirs);
+                1024 => {
+                    self.figures.ratio("core_1024_batched_proposals_per_second", speed, Goal::AtLeast(5e6));
+                }
+                _ => self.figures.observe("core_1_proposals_per_second", speed),
             }
-            if let Some(peer) = &self.raft_rs {
-                let theirs = peer.core_as_bytes(&load, plan)?;
-                let ratio = ours.commits_per_second / theirs.commits_per_second;
-                self.figures.observe(&format!("{load}_vs_raft_rs_encoded"), ratio);
-                self.results.push(theirs);
+            if let Some(ratio) = over(&found, "raft-rs") {
+                self.figures.ratio(&format!("{}_vs_raft_rs", load.name), ratio, Goal::AtLeast(2.0));
             }
-            self.results.push(ours);
+            for (other, name) in [("openraft", "openraft"), ("raft-rs, encoded", "raft_rs_encoded")] {
+                if let Some(ratio) = over(&found, other) {
+                    self.figures.observe(&format!("{}_vs_{name}", load.name), ratio);
+                }
+            }
         }
         Ok(())
     }
@@ -215,60 +250,74 @@ impl Bench<'_> {
     fn durable(&mut self) -> Result<Option<f64>> {
         let mut at_64 = None;
         for in_flight in [1, 64, 256, 1024] {
-            self.interrupt.check()?;
-            let (load, plan) = (format!("durable_{in_flight}"), self.plan(1, in_flight));
-            let (ours, _) = drive::durable(self.folder, &load, plan)?;
-            if let Some(peer) = &self.raft_rs {
-                let theirs = peer.durable(self.folder, &load, plan)?;
-                let ratio = ours.commits_per_second / theirs.commits_per_second;
-                let name = format!("{load}_vs_raft_rs");
-                if in_flight == 1 {
-                    self.figures.observe(&name, ratio);
-                } else {
-                    self.figures.ratio(&name, ratio, Goal::AtLeast(2.0));
+            let own = self.place;
+            let load = own.load("durable", format!("durable_{in_flight}"), in_flight);
+            let plan = own.plan(1, in_flight);
+            let ours = || Ok(turn::ours(Job::RaftDurable(plan), &load.name, own.folder)?.seen(Some(BYTES)));
+            let mut ways = vec![Way::new(SUBJECT, ours)];
+            ways.extend(own.raft_rs.map(|peer| Way::new("raft-rs", || peer.durable(own.folder, &load))));
+            let found = self.turns.each(&load, ways)?;
+            let Some(theirs) = found.get("raft-rs") else { continue };
+            if let Some(ratio) = over(&found, "raft-rs") {
+                let name = format!("{}_vs_raft_rs", load.name);
+                match in_flight {
+                    1 => self.figures.observe(&name, ratio),
+                    _ => self.figures.ratio(&name, ratio, Goal::AtLeast(2.0)),
                 }
-                if let (Some(ours), Some(theirs)) = (ours.cpu_us_per_commit, theirs.cpu_us_per_commit) {
-                    let name = format!("{load}_cpu_per_commit_vs_raft_rs");
-                    self.figures.ratio(&name, ours / theirs, Goal::AtMost(1.0));
-                }
-                if in_flight == 64 {
-                    at_64 = Some(theirs.commits_per_second);
-                }
-                self.results.push(theirs);
             }
-            self.results.push(ours);
+            if let (Some(ours), Some(theirs)) =
+                (found[SUBJECT].server_cpu_s_per_100k, theirs.server_cpu_s_per_100k)
+            {
+                let name = format!("{}_cpu_per_commit_vs_raft_rs", load.name);
+                self.figures.ratio(&name, ours / theirs, Goal::AtMost(1.0));
+            }
+            if in_flight == 64 {
+                at_64 = Some(theirs.operations_per_second);
+            }
         }
         Ok(at_64)
     }
 
     fn tcp(&mut self, floor: RoundFloors, raft_rs_at_64: Option<f64>) -> Result<()> {
-        self.interrupt.check()?;
-        let one = processes::run(self.folder, "tcp_1", self.plan(1, 1))?;
+        let own = self.place;
+        let mut run = |in_flight: usize| {
+            let load = own.load("tcp", format!("tcp_{in_flight}"), in_flight);
+            self.turns.one(&load, SUBJECT, || {
+                Ok(processes::run(own.folder, &load.name, own.plan(1, in_flight))?.seen(Some(BYTES)))
+            })
+        };
+        let (one, ours) = (run(1)?, run(64)?);
         let RoundFloors { sync, round_trip: trip, replicated } = floor;
         let (p50, p99) = (sync.p50_us + trip.p50_us, sync.p99_us + trip.p99_us);
+        let (one_p50, one_p99) = (one.latency(|it| it.p50), one.latency(|it| it.p99));
         // The bare one has a client, which this has not.
-        self.figures.observe("tcp_1_p50_vs_bare", one.p50_us / (replicated.p50_us - trip.p50_us));
-        self.figures.ratio("tcp_1_p50_vs_sync_and_trip", one.p50_us / p50, Goal::AtMost(1.3));
-        self.figures.ratio("tcp_1_p99_vs_sync_and_trip", one.p99_us / p99, Goal::AtMost(1.5));
-        self.results.push(one);
-        self.interrupt.check()?;
-        let ours = processes::run(self.folder, "tcp_64", self.plan(1, 64))?;
+        self.figures.observe("tcp_1_p50_vs_bare", one_p50 / (replicated.p50_us - trip.p50_us));
+        self.figures.ratio("tcp_1_p50_vs_sync_and_trip", one_p50 / p50, Goal::AtMost(1.3));
+        self.figures.ratio("tcp_1_p99_vs_sync_and_trip", one_p99 / p99, Goal::AtMost(1.5));
         if let Some(theirs) = raft_rs_at_64 {
-            let ratio = ours.commits_per_second / theirs;
+            let ratio = ours.operations_per_second / theirs;
             self.figures.ratio("tcp_64_vs_raft_rs_in_one_process", ratio, Goal::AtLeast(1.0));
         }
-        self.results.push(ours);
         Ok(())
     }
 
     fn groups(&mut self) -> Result<()> {
-        self.interrupt.check()?;
-        let (one, syncs_of_one) = drive::durable(self.folder, "groups_1", self.plan(1, 1024))?;
-        let (many, syncs_of_many) = drive::durable(self.folder, "groups_1000", self.plan(1000, 1024))?;
-        let ratio = many.commits_per_second / one.commits_per_second;
+        let own = self.place;
+        let load = own.load("groups", "groups".to_owned(), 1024);
+        let syncs = [Cell::new(f64::NAN), Cell::new(f64::NAN)];
+        let run = |groups: u64, syncs: &Cell<f64>| -> Result<Seen> {
+            let found = turn::ours(Job::RaftDurable(own.plan(groups, 1024)), &load.name, own.folder)?;
+            syncs.set(found.syncs_per_second.unwrap_or(f64::NAN));
+            Ok(found.seen(Some(BYTES)))
+        };
+        let (one, many) = (|| run(1, &syncs[0]), || run(1000, &syncs[1]));
+        let ways = vec![Way::new(SUBJECT, one), Way::new("flotilla-1000-groups", many)];
+        let found = self.turns.each(&load, ways)?;
+        let ratio =
+            found["flotilla-1000-groups"].operations_per_second / found[SUBJECT].operations_per_second;
         self.figures.ratio("groups_1000_vs_1", ratio, Goal::AtLeast(0.8));
-        self.figures.ratio("groups_1000_vs_1_syncs", syncs_of_many / syncs_of_one, Goal::AtMost(1.2));
-        self.results.extend([one, many]);
+        let [one, many] = syncs.map(Cell::into_inner);
+        self.figures.ratio("groups_1000_vs_1_syncs", many / one, Goal::AtMost(1.2));
         Ok(())
     }
 
@@ -278,36 +327,11 @@ impl Bench<'_> {
             note(&format!("{kills} kills of a leader: a p99 takes 50, and no --quick"));
         }
         let program = self.args.flotilla.as_deref();
-        let found = failover::measure(self.folder, program, kills, self.interrupt)?;
+        let found = failover::measure(self.place.folder, program, kills, self.interrupt)?;
         let timeouts = found.p99_ms / failover::ELECTION_TIMEOUT_MS;
         self.figures.ratio("failover_p99_election_timeouts", timeouts, Goal::AtMost(2.0));
         self.figures.observe("failover_p50_ms", found.p50_ms);
         self.figures.observe("failover_p99_ms", found.p99_ms);
         Ok(())
     }
-}
-
-/// The tables for people.
-fn shown(floors: &Floors, results: &[LoadResult]) -> String {
-    let rows = results.iter().map(|it| {
-        let mut row = vec![it.load.clone(), it.target.to_owned()];
-        row.extend([it.commits_per_second, it.p50_us, it.p99_us].map(number));
-        row.push(it.cpu_us_per_commit.map_or_else(|| "-".to_owned(), number));
-        row
-    });
-    let Floors { sync_4k_overwrite: sync, tcp_round_trip_64b: trip, bare_replicated_write: bare } = floors;
-    format!(
-        "floors  4 KiB overwrite + fdatasync: p50 {} us, p99 {} us; loopback round trip: p50 {} us, p99 {} us; \
-         bare replicated write: p50 {} us, p99 {} us\n\n{}",
-        number(sync.p50_us),
-        number(sync.p99_us),
-        number(trip.p50_us),
-        number(trip.p99_us),
-        number(bare.p50_us),
-        number(bare.p99_us),
-        report::table(
-            &["load", "target", "commits/s", "p50 us", "p99 us", "cpu us/commit"],
-            &rows.collect::<Vec<_>>()
-        )
-    )
 }

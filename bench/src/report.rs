@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::recorder::median;
 
 /// The version of the JSON object. It changes when a field changes its meaning or goes away.
-pub(crate) const SCHEMA: &str = "flotilla-bench/1";
+pub(crate) const SCHEMA: &str = "flotilla-bench/2";
 
 /// The JSON object: the same envelope for every command.
 #[derive(Debug, Serialize)]
@@ -152,6 +152,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 /// Microseconds for people.
 pub(crate) fn time(us: f64) -> String {
     match us {
+        us if us.is_nan() => "-".to_owned(),
+        us if us < 10.0 => format!("{us:.2} us"),
         us if us < 1_000.0 => format!("{us:.0} us"),
         us if us < 100_000.0 => format!("{:.2} ms", us / 1e3),
         us if us < 1_000_000.0 => format!("{:.0} ms", us / 1e3),

@@ -2,29 +2,31 @@
 
 mod echo;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde::Serialize;
 use tempfile::TempDir;
 
 use flotilla_runtime::driver::floor::measure_spawn;
 use flotilla_runtime::wheel::Wheel;
 
-use crate::cpu::CpuReading;
+use crate::compare::result::{TargetInfo, Unit};
+use crate::cpu::{CpuReading, peak_bytes};
 use crate::error::{BenchError, Result};
-use crate::figures::{Figures, Found, number};
-use crate::floor::percentiles;
+use crate::figures::{Figures, Measured, targets};
 use crate::interrupt::Interrupt;
 use crate::kv::args::seconds;
+use crate::kv::outcome::Round;
 use crate::machine::Machine;
-use crate::recorder::{Latencies, latencies};
-use crate::report::{self, Goal, note};
-use crate::target::built::built;
+use crate::recorder::latencies;
+use crate::report::{Goal, note};
+use crate::target::built::{built, locked};
 use crate::target::process::{Process, dying_with_us};
+use crate::turn::{Load, SUBJECT, Seen, Turns, Way};
 
 pub(crate) use echo::{EchoArgs, serve};
 
@@ -44,73 +46,94 @@ const COUNT: u32 = 1_000_000;
 /// to do.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RuntimeArgs {
-    /// Rounds, each with everything in it; ratios are medians of them
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
-    /// Seconds of each load
-    #[arg(long, default_value = "2", value_parser = seconds)]
-    seconds: Duration,
+    /// Under a minute in all
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Rounds, each with everything in it; ratios are medians of them [default: 3; 2 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) rounds: Option<u16>,
+    /// Seconds of each load [default: 2; 0.5 with --quick]
+    #[arg(long, value_parser = seconds)]
+    pub(crate) seconds: Option<Duration>,
+    /// Where servers have their folders: one in which a temporary one is made [default: here]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
-/// One server under both loads.
-#[derive(Clone, Debug, Serialize)]
-struct EchoResult {
-    target: &'static str,
-    p50_us: f64,
-    per_second: f64,
-    cpu_us_per_message: f64,
-    cpu_us_per_pipelined_message: f64,
-}
+/// The servers beside ours, as their program calls them.
+const PEERS: [&str; 3] = ["tokio-multi", "tokio-current", "monoio"];
 
 /// Runs the command.
 pub(crate) fn run(args: &RuntimeArgs) -> Result<()> {
+    measure(args, &Interrupt::install()?)?.print(args.json)
+}
+
+/// All rounds.
+pub(crate) fn measure(args: &RuntimeArgs, interrupt: &Interrupt) -> Result<Measured> {
     let from = Instant::now();
-    let interrupt = Interrupt::install()?;
-    let folder = crate::kv::folder(None)?;
+    let folder = crate::kv::folder(args.dir.as_deref())?;
     let machine = Machine::of(folder.path());
     let peers = built("echo-peers", "echo.sh");
     if let Err(missing) = &peers {
         note(&format!("without tokio and monoio: {missing}"));
     }
     let own = std::env::current_exe().map_err(BenchError::io("finding this program"))?;
-    let starter = Starter { own, folder: folder.path(), time: args.seconds, interrupt: &interrupt };
-    let (mut figures, mut results) = (Figures::default(), Vec::new());
-    for round in 1..=args.rounds {
-        note(&format!("round {round}"));
-        let ours = starter.echo_of("flotilla", &starter.own, "echo-server")?;
-        let mut theirs = Vec::new();
-        for target in ["tokio-multi", "tokio-current", "monoio"] {
-            if let Ok(peers) = &peers {
-                theirs.push(starter.echo_of(target, peers, target)?);
-            }
-        }
-        compare(&ours, &theirs, &mut figures);
-        results.push(ours);
-        results.extend(theirs);
+    let time = args.seconds.unwrap_or_else(|| Duration::from_millis(if args.quick { 500 } else { 2000 }));
+    let starter = Starter { own, peers: peers.ok(), folder: folder.path(), time, interrupt };
+    let (mut figures, mut turns) = (Figures::default(), Turns::new(interrupt));
+    let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 3 });
+    for round in 0..usize::from(rounds) {
+        note(&format!("round {}/{rounds}", round + 1));
+        turns.begin(round);
+        let one = turns.each(&echoes("echo_1", 1, time), starter.ways(1))?;
+        let many = turns.each(&echoes("echo_64", DEPTH, time), starter.ways(DEPTH))?;
+        compare(&one, &many, &mut figures);
         figures.ratio("spawn_and_await_ns", spawn_ns()?, Goal::AtMost(150.0));
         figures.ratio("timer_arm_and_cancel_ns", timer_ns(), Goal::AtMost(60.0));
         figures.ratio("idle_cpu_percent", starter.idle_percent()?, Goal::AtMost(0.5));
     }
-    Found { machine, floors: (), figures, results, from }.print(args.json, |(), results| shown(results))
+    let cells = turns.cells();
+    Ok(Measured { machine, targets: targets(&cells, about), floors: Vec::new(), figures, cells, from })
 }
 
-fn compare(ours: &EchoResult, theirs: &[EchoResult], figures: &mut Figures) {
-    let best = |of: fn(&EchoResult) -> f64, better: fn(f64, f64) -> f64| theirs.iter().map(of).reduce(better);
-    if let Some(p50) = best(|it| it.p50_us, f64::min) {
-        figures.ratio("echo_p50_vs_best", ours.p50_us / p50, Goal::AtMost(1.2));
-    }
-    if let Some(rate) = best(|it| it.per_second, f64::max) {
-        figures.ratio("echo_pipelined_vs_best", ours.per_second / rate, Goal::AtLeast(1.0));
-    }
-    if let Some(cpu) = best(|it| it.cpu_us_per_message, f64::min) {
-        figures.ratio("echo_cpu_vs_best", ours.cpu_us_per_message / cpu, Goal::AtMost(1.0));
-    }
-    if let Some(cpu) = best(|it| it.cpu_us_per_pipelined_message, f64::min) {
-        let ratio = ours.cpu_us_per_pipelined_message / cpu;
-        figures.ratio("echo_pipelined_cpu_vs_best", ratio, Goal::AtMost(1.0));
+/// So many messages under way at once, over one connection.
+fn echoes(name: &str, depth: usize, seconds: Duration) -> Load {
+    let (warmup, unit) = (Duration::ZERO, Unit::Message);
+    Load { set: "echo", name: name.to_owned(), unit, clients: depth, bytes: BYTES, warmup, seconds }
+}
+
+/// What a target is.
+fn about(target: &str) -> TargetInfo {
+    let lock = |package: &str| locked(include_str!("../peers/echo/Cargo.lock"), package);
+    let (version, what) = match target {
+        SUBJECT => (env!("CARGO_PKG_VERSION").to_owned(), "two cores, each a thread with a ring"),
+        "monoio" => (lock("monoio"), "one thread with a ring"),
+        "tokio-multi" => (lock("tokio"), "its multi-threaded runtime"),
+        _ => (lock("tokio"), "its runtime of one thread"),
+    };
+    TargetInfo { name: target.to_owned(), version, durability: what.to_owned(), processes: 1 }
+}
+
+/// One message after the other, and many at once: ours beside the best of the others.
+fn compare(one: &BTreeMap<&'static str, Round>, many: &BTreeMap<&'static str, Round>, figures: &mut Figures) {
+    type Rounds = BTreeMap<&'static str, Round>;
+    let over = |rounds: &Rounds, of: fn(&Round) -> f64, better: fn(f64, f64) -> f64| {
+        let best = PEERS.iter().filter_map(|peer| rounds.get(peer)).map(of).reduce(better)?;
+        Some(of(&rounds[SUBJECT]) / best)
+    };
+    let cpu = |round: &Round| round.server_cpu_s_per_100k.unwrap_or(f64::NAN);
+    for (name, ratio, goal) in [
+        ("echo_p50_vs_best", over(one, |it| it.latency(|it| it.p50), f64::min), Goal::AtMost(1.2)),
+        ("echo_pipelined_vs_best", over(many, |it| it.operations_per_second, f64::max), Goal::AtLeast(1.0)),
+        ("echo_cpu_vs_best", over(one, cpu, f64::min), Goal::AtMost(1.0)),
+        ("echo_pipelined_cpu_vs_best", over(many, cpu, f64::min), Goal::AtMost(1.0)),
+    ] {
+        if let Some(ratio) = ratio {
+            figures.ratio(name, ratio, goal);
+        }
     }
 }
 
@@ -126,6 +149,8 @@ struct Server {
 struct Starter<'a> {
     /// This program.
     own: PathBuf,
+    /// The other servers' program, if it was built.
+    peers: Option<PathBuf>,
     folder: &'a Path,
     time: Duration,
     interrupt: &'a Interrupt,
@@ -144,12 +169,19 @@ impl Starter<'_> {
         Ok(Server { process, address, folder })
     }
 
-    fn echo_of(&self, target: &'static str, program: &Path, word: &str) -> Result<EchoResult> {
-        let server = self.start(target, program, word)?;
-        let (trips, _, cpu_us_per_message) = load(&server, 1, self.time, self.interrupt)?;
-        let (_, per_second, cpu_us_per_pipelined_message) = load(&server, DEPTH, self.time, self.interrupt)?;
-        let p50_us = percentiles(&trips).p50_us;
-        Ok(EchoResult { target, p50_us, per_second, cpu_us_per_message, cpu_us_per_pipelined_message })
+    /// Ours and the others, each started for its turn.
+    fn ways(&self, depth: usize) -> Vec<Way<'_>> {
+        let mut ways =
+            vec![Way::new(SUBJECT, move || self.echo_of(SUBJECT, &self.own, "echo-server", depth))];
+        for peer in self.peers.iter().flat_map(|program| PEERS.map(|target| (target, program))) {
+            let (target, program) = peer;
+            ways.push(Way::new(target, move || self.echo_of(target, program, target, depth)));
+        }
+        ways
+    }
+
+    fn echo_of(&self, target: &str, program: &Path, word: &str, depth: usize) -> Result<Seen> {
+        load(&self.start(target, program, word)?, depth, self.time, self.interrupt)
     }
 
     /// A server that nobody talks to: its CPU time in percent of one CPU.
@@ -171,14 +203,8 @@ impl Server {
     }
 }
 
-/// `depth` messages at a time over one connection: the round trips, messages a second, and the server's CPU time for each in
-/// microseconds.
-fn load(
-    server: &Server,
-    depth: usize,
-    time: Duration,
-    interrupt: &Interrupt,
-) -> Result<(Latencies, f64, f64)> {
+/// `depth` messages at a time over one connection.
+fn load(server: &Server, depth: usize, time: Duration, interrupt: &Interrupt) -> Result<Seen> {
     let io = || BenchError::io(format!("talking to {}", server.address));
     let mut stream = TcpStream::connect(server.address).map_err(io())?;
     stream.set_nodelay(true).map_err(io())?;
@@ -199,10 +225,13 @@ fn load(
         interrupt.check()?;
         trips.saturating_record(trip().map_err(io())?.as_nanos() as u64);
     }
-    let messages = (trips.len() * depth as u64) as f64;
-    let used = server.used().since(&before);
-    let cpu = used.servers.unwrap_or(f64::NAN) * 1e6 / messages;
-    Ok((trips, messages / begun.elapsed().as_secs_f64(), cpu))
+    let (messages, seconds) = ((trips.len() * depth as u64) as f64, begun.elapsed().as_secs_f64());
+    Ok(Seen {
+        cpu_seconds: server.used().since(&before).servers,
+        memory_bytes: peak_bytes(server.process.pid()),
+        latencies: Some(trips),
+        ..Seen::timed(messages, seconds)
+    })
 }
 
 fn spawn_ns() -> Result<f64> {
@@ -222,16 +251,4 @@ fn timer_ns() -> f64 {
         std::hint::black_box(wheel.cancel(key));
     }
     begun.elapsed().as_nanos() as f64 / f64::from(COUNT)
-}
-
-fn shown(results: &[EchoResult]) -> String {
-    let rows: Vec<Vec<String>> = results
-        .iter()
-        .map(|it| {
-            let numbers = [it.p50_us, it.per_second, it.cpu_us_per_message, it.cpu_us_per_pipelined_message]
-                .map(number);
-            std::iter::once(it.target.to_owned()).chain(numbers).collect()
-        })
-        .collect();
-    report::table(&["echo of 64 bytes", "p50 us", "x64 a second", "CPU us each", "x64 CPU us each"], &rows)
 }

@@ -10,7 +10,7 @@
 
 pub(crate) mod appender;
 mod cpu;
-mod drive;
+pub(crate) mod drive;
 mod peers;
 
 use std::path::{Path, PathBuf};
@@ -18,15 +18,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use flotilla_runtime::driver::floor::{measure_bandwidth, measure_ring_sync};
-use serde::Serialize;
 
+use crate::compare::result::{TargetInfo, Unit};
 use crate::error::{BenchError, Result};
-use crate::figures::{Figures, Found, number};
-use crate::floor::{self, Floor, Floors};
+use crate::figures::{Figures, Measured, targets};
+use crate::floor;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
-use crate::recorder::latencies;
-use crate::report::{self, Goal, note};
+use crate::recorder::{Percentiles, latencies};
+use crate::report::{Goal, note};
+use crate::target::built;
+use crate::turn::{self, Job, Load, SUBJECT, Seen, Turns, Way};
 
 /// The write-ahead log, side by side with the disk's own speed and with raft-engine
 ///
@@ -37,37 +39,26 @@ use crate::report::{self, Goal, note};
 pub(crate) struct WalArgs {
     /// Under 40 s in all
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
     /// Rounds, each with everything in it; ratios are medians of them [default: 3; 2 with --quick]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: Option<u16>,
+    pub(crate) rounds: Option<u16>,
     /// A folder on a real disk, in which a temporary one is made [default: here]
     #[arg(long)]
-    dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// Group commits in flight at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
-    commits: u16,
+    pub(crate) commits: u16,
     /// Only the parts whose name contains this: `append_4k`, `appenders_1024_4k`, `recovery`…
     #[arg(long, default_value = "")]
-    only: String,
+    pub(crate) only: String,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// Reads or writes at a time when the disk's bandwidth is measured.
 const DEPTH: usize = 8;
-
-/// One load in one round.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct LoadResult {
-    pub(crate) load: &'static str,
-    pub(crate) target: &'static str,
-    pub(crate) appends_per_second: f64,
-    pub(crate) bytes_per_second: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-}
 
 /// How long things take.
 #[derive(Clone, Copy)]
@@ -79,8 +70,12 @@ struct Times {
 
 /// Runs the command.
 pub(crate) fn run(args: &WalArgs) -> Result<()> {
+    measure(args, &Interrupt::install()?)?.print(args.json)
+}
+
+/// All rounds.
+pub(crate) fn measure(args: &WalArgs, interrupt: &Interrupt) -> Result<Measured> {
     let from = Instant::now();
-    let interrupt = Interrupt::install()?;
     let folder = crate::kv::folder(args.dir.as_deref())?;
     let machine = Machine::of(folder.path());
     let times = match args.quick {
@@ -95,25 +90,46 @@ pub(crate) fn run(args: &WalArgs) -> Result<()> {
     if let Err(missing) = &raft_engine {
         note(&format!("without raft-engine: {missing}"));
     }
-    let mut bench = Bench {
+    let place = Place {
         folder: folder.path(),
         times,
         commits: usize::from(args.commits),
         raft_engine: raft_engine.as_ref().ok(),
-        only: &args.only,
-        interrupt: &interrupt,
-        figures: Figures::default(),
-        results: Vec::new(),
     };
+    let (figures, turns) = (Figures::default(), Turns::new(interrupt));
+    let mut bench = Bench { place, only: &args.only, figures, turns };
     let mut floors = Vec::new();
-    for round in 1..=args.rounds.unwrap_or(if args.quick { 2 } else { 3 }) {
-        note(&format!("round {round}"));
-        floors.push(floor::measure(folder.path(), times.floor, &interrupt)?);
+    let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 3 });
+    for round in 0..usize::from(rounds) {
+        note(&format!("round {}/{rounds}", round + 1));
+        floors.push(floor::measure(folder.path(), times.floor, interrupt)?);
+        bench.turns.begin(round);
         bench.round()?;
     }
-    let Bench { figures, results, .. } = bench;
-    let floors = floor::summary(&floors);
-    Found { machine, floors, figures, results, from }.print(args.json, shown)
+    let Bench { figures, turns, .. } = bench;
+    let cells = turns.cells();
+    Ok(Measured { machine, targets: targets(&cells, about), floors, figures, cells, from })
+}
+
+/// What a target is.
+fn about(target: &str) -> TargetInfo {
+    let engine = built::locked(include_str!("../peers/raft-engine/Cargo.lock"), "raft-engine");
+    let (version, what) = match target {
+        SUBJECT => (
+            env!("CARGO_PKG_VERSION").to_owned(),
+            "a log on one core; an append is done when its frame is synced",
+        ),
+        "raft-engine" => (engine, "a thread for each appender; an append is done when its batch is synced"),
+        "raw recipe" => {
+            (String::new(), "a block overwritten and synced through io_uring, one after the other")
+        }
+        "sync each" => (String::new(), "a block overwritten and synced for each append, one after the other"),
+        "parallel syncs" => {
+            (String::new(), "the same from 64 threads at once: no log could acknowledge in order so")
+        }
+        _ => (String::new(), "the disk's bandwidth, before and after"),
+    };
+    TargetInfo { name: target.to_owned(), version, durability: what.to_owned(), processes: 1 }
 }
 
 /// Loads of small entries and what they are compared with: their name, how many appenders, their figures' names.
@@ -138,16 +154,46 @@ const SMALL_ENTRIES: [(&str, usize, [&str; 3]); 2] = [
     ),
 ];
 
-/// A run and what it has brought so far.
-struct Bench<'a> {
+/// Where and how it is measured.
+#[derive(Clone, Copy)]
+struct Place<'a> {
     folder: &'a Path,
     times: Times,
     commits: usize,
     raft_engine: Option<&'a peers::RaftEngine>,
+}
+
+impl Place<'_> {
+    fn load(&self, set: &'static str, name: &str, unit: Unit, appenders: usize, bytes: usize) -> Load {
+        let (name, seconds) = (name.to_owned(), self.times.load);
+        Load { set, name, unit, clients: appenders, bytes, warmup: seconds / 3, seconds }
+    }
+
+    /// The load on our log.
+    fn ours(&self, load: &Load) -> Result<Seen> {
+        let (commits, time) = (self.commits, load.seconds);
+        let job =
+            Job::Wal(drive::Load { appenders: load.clients, bytes: load.bytes, groups: 1, commits, time });
+        Ok(turn::ours(job, &load.name, self.folder)?.seen(Some(load.bytes)))
+    }
+
+    fn disk_error(&self, error: &std::io::Error) -> BenchError {
+        BenchError::Disk { path: self.folder.to_owned(), reason: error.to_string() }
+    }
+
+    /// The disk's bandwidth, writing and reading, over and over for some time.
+    fn bandwidth(&self, bytes: u64) -> Result<(f64, f64)> {
+        let measured = measure_bandwidth(self.folder, bytes, DEPTH, self.times.floor);
+        measured.map_err(|error| self.disk_error(&error))
+    }
+}
+
+/// A run and what it has brought so far.
+struct Bench<'a> {
+    place: Place<'a>,
     only: &'a str,
-    interrupt: &'a Interrupt,
     figures: Figures,
-    results: Vec<LoadResult>,
+    turns: Turns<'a>,
 }
 
 impl Bench<'_> {
@@ -180,79 +226,83 @@ impl Bench<'_> {
 
     /// Whether this part is wanted.
     fn begins(&self, name: &str) -> Result<bool> {
-        self.interrupt.check()?;
+        self.turns.check()?;
         Ok(name.contains(self.only))
-    }
-
-    fn load(&self, name: &'static str, appenders: usize, bytes: usize) -> Result<LoadResult> {
-        let (commits, time) = (self.commits, self.times.load);
-        drive::run(self.folder, &drive::Load { name, appenders, bytes, groups: 1, commits, time })
-    }
-
-    fn disk_error(&self, error: &std::io::Error) -> BenchError {
-        BenchError::Disk { path: self.folder.to_owned(), reason: error.to_string() }
     }
 
     fn lone_append(&mut self) -> Result<()> {
         // A frame of one block: what is left of it beside the headers.
-        let one = self.load("append_4k", 1, appender::ONE_BLOCK)?;
-        let raw = raw_recipe(self.folder, self.times.floor).map_err(|error| self.disk_error(&error))?;
-        self.figures.ratio("append_4k_p50_vs_raw", one.p50_us / raw.p50_us, Goal::AtMost(1.15));
-        self.figures.ratio("append_4k_p99_vs_raw", one.p99_us / raw.p99_us, Goal::AtMost(1.5));
-        self.results.push(one);
+        let load = self.place.load("one", "append_4k", Unit::Append, 1, appender::ONE_BLOCK);
+        let own = self.place;
+        let raw = || raw_recipe(own.folder, own.times.floor).map_err(|error| own.disk_error(&error));
+        let ways = vec![Way::new(SUBJECT, || own.ours(&load)), Way::new("raw recipe", raw)];
+        let found = self.turns.each(&load, ways)?;
+        let ratio =
+            |of: fn(&Percentiles) -> f64| found[SUBJECT].latency(of) / found["raw recipe"].latency(of);
+        self.figures.ratio("append_4k_p50_vs_raw", ratio(|it| it.p50), Goal::AtMost(1.15));
+        self.figures.ratio("append_4k_p99_vs_raw", ratio(|it| it.p99), Goal::AtMost(1.5));
         Ok(())
     }
 
-    fn small_entries(
-        &mut self,
-        name: &'static str,
-        appenders: usize,
-        figures: [&'static str; 3],
-    ) -> Result<()> {
+    fn small_entries(&mut self, name: &str, appenders: usize, figures: [&'static str; 3]) -> Result<()> {
+        let load = self.place.load("small entries", name, Unit::Append, appenders, 256);
+        let own = self.place;
+        let syncs = |in_order| peers::sync_each(own.folder, appenders, in_order, own.times.load / 2);
+        let mut ways = vec![
+            Way::new(SUBJECT, || own.ours(&load)),
+            Way::new("sync each", || syncs(true)),
+            Way::new("parallel syncs", || syncs(false)),
+        ];
+        ways.extend(own.raft_engine.map(|engine| Way::new("raft-engine", || engine.run(own.folder, &load))));
+        let found = self.turns.each(&load, ways)?;
+        let over = |other: &str| {
+            let other = found.get(other)?;
+            Some(found[SUBJECT].operations_per_second / other.operations_per_second)
+        };
         let [vs_engine, vs_sync, vs_parallel] = figures;
-        let ours = self.load(name, appenders, 256)?;
-        let speed = ours.appends_per_second;
-        let each = peers::sync_each(self.folder, name, appenders, true, self.times.load / 2)?;
-        let parallel = peers::sync_each(self.folder, name, appenders, false, self.times.load / 2)?;
-        self.figures.ratio(vs_sync, speed / each.appends_per_second, Goal::AtLeast(10.0));
-        self.figures.observe(vs_parallel, speed / parallel.appends_per_second);
-        if let Some(engine) = self.raft_engine {
-            let theirs = engine.run(self.folder, name, appenders, 256, self.times.load)?;
-            self.figures.ratio(vs_engine, speed / theirs.appends_per_second, Goal::AtLeast(2.0));
-            self.results.push(theirs);
+        for (name, other, goal) in
+            [(vs_sync, "sync each", Goal::AtLeast(10.0)), (vs_engine, "raft-engine", Goal::AtLeast(2.0))]
+        {
+            if let Some(ratio) = over(other) {
+                self.figures.ratio(name, ratio, goal);
+            }
         }
-        self.results.extend([ours, each, parallel]);
+        if let Some(ratio) = over("parallel syncs") {
+            self.figures.observe(vs_parallel, ratio);
+        }
         Ok(())
-    }
-
-    /// The disk's bandwidth, writing and reading, over and over for some time.
-    fn bandwidth(&self, bytes: u64) -> Result<(f64, f64)> {
-        let measured = measure_bandwidth(self.folder, bytes, DEPTH, self.times.floor);
-        measured.map_err(|error| self.disk_error(&error))
     }
 
     fn large_entries(&mut self) -> Result<()> {
+        let load = self.place.load("large entries", "appenders_1024_4k", Unit::Append, 1024, 4096);
         // The disk before and behind the load: a shared one doesn't stay as it is.
-        let (before, _) = self.bandwidth(self.times.log_bytes)?;
-        let ours = self.load("appenders_1024_4k", 1024, 4096)?;
-        let (behind, _) = self.bandwidth(self.times.log_bytes)?;
+        let own = self.place;
+        let (before, _) = own.bandwidth(own.times.log_bytes)?;
+        let ours = self.turns.one(&load, SUBJECT, || own.ours(&load))?;
+        let (behind, _) = own.bandwidth(own.times.log_bytes)?;
         let written = f64::midpoint(before, behind);
-        self.figures.ratio(
-            "appenders_1024_4k_vs_bandwidth",
-            ours.bytes_per_second / written,
-            Goal::AtLeast(0.8),
-        );
+        self.turns.one(&load, "the disk", || Ok(Seen::timed(written / load.bytes as f64, 1.0)))?;
+        let ratio = ours.operations_per_second * load.bytes as f64 / written;
+        self.figures.ratio("appenders_1024_4k_vs_bandwidth", ratio, Goal::AtLeast(0.8));
         self.figures.observe("disk_write_mib_per_second", written / f64::from(1 << 20));
-        self.results.push(ours);
         Ok(())
     }
 
     fn recovery(&mut self, name: &'static str, groups: u64, goal: Goal) -> Result<()> {
-        let (_, before) = self.bandwidth(self.times.log_bytes)?;
-        let opened = drive::recovery(self.folder, groups, self.times.log_bytes)?;
-        let (_, behind) = self.bandwidth(self.times.log_bytes)?;
-        let read = f64::midpoint(before, behind);
-        let speed = opened.file_bytes as f64 / opened.seconds;
+        let load = Load {
+            warmup: Duration::ZERO,
+            seconds: Duration::ZERO,
+            ..self.place.load("recovery", name.split("_vs").next().unwrap_or(name), Unit::Megabyte, 1, 1000)
+        };
+        let own = self.place;
+        let (_, before) = own.bandwidth(own.times.log_bytes)?;
+        let opened = self.turns.one(&load, SUBJECT, || {
+            let opened = drive::recovery(own.folder, groups, own.times.log_bytes)?;
+            Ok(Seen::timed(opened.file_bytes as f64 / 1e6, opened.seconds))
+        })?;
+        let (_, behind) = own.bandwidth(own.times.log_bytes)?;
+        let (speed, read) = (1e6 * opened.operations_per_second, f64::midpoint(before, behind));
+        self.turns.one(&load, "the disk", || Ok(Seen::timed(read / 1e6, 1.0)))?;
         match goal {
             Goal::AtLeast(_) => self.figures.ratio(name, speed / read, goal),
             Goal::AtMost(_) => self.figures.ratio(name, read / speed, goal),
@@ -263,29 +313,12 @@ impl Bench<'_> {
 }
 
 /// A block overwritten and synced through io_uring, as a core does it.
-fn raw_recipe(folder: &Path, lasting: Duration) -> std::io::Result<Floor> {
+fn raw_recipe(folder: &Path, lasting: Duration) -> std::io::Result<Seen> {
     let mut seen = latencies();
     for time in measure_ring_sync(folder, 4096, lasting)? {
         seen.saturating_record(time);
     }
-    Ok(floor::percentiles(&seen))
-}
-
-/// The tables for people.
-fn shown(floors: &Floors, results: &[LoadResult]) -> String {
-    let rows = results.iter().map(|it| {
-        let mut row = vec![it.load.to_owned(), it.target.to_owned()];
-        let mib = it.bytes_per_second / f64::from(1 << 20);
-        row.extend([it.appends_per_second, mib, it.p50_us, it.p99_us].map(number));
-        row
-    });
-    format!(
-        "floor  4 KiB overwrite + fdatasync, plain system calls: p50 {} us, p99 {} us\n\n{}",
-        number(floors.sync_4k_overwrite.p50_us),
-        number(floors.sync_4k_overwrite.p99_us),
-        report::table(
-            &["load", "target", "appends/s", "MiB/s", "p50 us", "p99 us"],
-            &rows.collect::<Vec<_>>()
-        )
-    )
+    // One after the other: together they are the time.
+    let seconds = seen.mean() * seen.len() as f64 / 1e9;
+    Ok(Seen { latencies: Some(seen.clone()), ..Seen::timed(seen.len() as f64, seconds) })
 }

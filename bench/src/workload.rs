@@ -277,6 +277,25 @@ pub(crate) struct LoadSummary {
     seconds: f64,
 }
 
+impl LoadSummary {
+    /// A load that has no keys: so much under way at once, of so many bytes.
+    pub(crate) fn without_keys(clients: usize, bytes: usize, warmup: Duration, seconds: Duration) -> Self {
+        Self {
+            loop_kind: "closed".to_owned(),
+            clients,
+            pipeline: 1,
+            rate: None,
+            threads: 0,
+            keys: 0,
+            distribution: "none".to_owned(),
+            reads_percent: 0,
+            value_bytes: bytes,
+            warmup_seconds: warmup.as_secs_f64(),
+            seconds: seconds.as_secs_f64(),
+        }
+    }
+}
+
 impl From<&Load> for LoadSummary {
     fn from(load: &Load) -> Self {
         Self {

@@ -83,7 +83,7 @@ pub(crate) struct CompareArgs {
     /// How long each load runs before it is measured [default: 0.4; 0.1 with --quick]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Measuring")]
     pub(crate) warmup: Option<Duration>,
-    /// Rounds over everything: what drifts, drifts for all [default: 5; 2 with --quick]
+    /// Rounds over everything: what drifts, drifts for all [default: 5, of mapreduce, raft, runtime and wal 3; 2 with --quick]
     #[arg(long, value_parser = value_parser!(u16).range(1..=1000), help_heading = "Measuring")]
     pub(crate) rounds: Option<u16>,
 }
@@ -100,8 +100,27 @@ pub(crate) enum What {
     /// Whole MapReduce jobs: GNU tools, ripgrep, DuckDB, PySpark
     #[value(name = "mapreduce")]
     MapReduce,
+    /// From core to core: rtrb, an eventfd, crossbeam's and glommio's channels
+    Mesh,
+    /// A core as an echo server: tokio, monoio
+    Runtime,
     /// One after the other
     All,
+}
+
+impl What {
+    /// As on the command line and in a file's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Kv => "kv",
+            Self::Wal => "wal",
+            Self::Raft => "raft",
+            Self::MapReduce => "mapreduce",
+            Self::Mesh => "mesh",
+            Self::Runtime => "runtime",
+            Self::All => "all",
+        }
+    }
 }
 
 /// Loads that belong together.
@@ -139,8 +158,8 @@ impl CompareArgs {
     /// What clap can't see.
     pub(crate) fn check(&self) -> Result<()> {
         let usage = |text: &str| Err(BenchError::Usage(text.to_owned()));
-        let is_wrapped = matches!(self.what, What::Wal | What::Raft | What::MapReduce);
-        if is_wrapped && (self.minutes.is_some() || self.seconds.is_some() || self.warmup.is_some()) {
+        let is_layer = !matches!(self.what, What::Kv | What::All);
+        if is_layer && (self.minutes.is_some() || self.seconds.is_some() || self.warmup.is_some()) {
             return usage(
                 "--minutes, --seconds and --warmup are for kv; here there are --quick and --rounds",
             );
@@ -191,7 +210,7 @@ mod tests {
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args.check()
         };
         for option in ["--minutes 1", "--seconds 1", "--warmup 1"] {
-            for what in ["wal", "raft", "mapreduce"] {
+            for what in ["wal", "raft", "mapreduce", "mesh", "runtime"] {
                 let error = check(&format!("{what} {option}")).unwrap_err();
                 assert!(matches!(error, BenchError::Usage(_)), "{what} {option}: {error}");
             }

@@ -154,7 +154,7 @@ mod tests {
         stolen[0].rounds.iter_mut().for_each(|round| round.stolen_cpu_share = 0.03);
         assert!(marks(&stolen, &[1.0]).contains("hypervisor gave 3 %"));
         let mut fading = cells();
-        fading[0].rounds.iter_mut().for_each(|round| round.drift = -0.2);
+        fading[0].rounds.iter_mut().for_each(|round| round.drift = Some(-0.2));
         assert!(marks(&fading, &[1.0]).contains("1 of 1 results"));
         let mut uneven = vec![cell("set_1", "flotilla", &[100.0, 140.0])];
         assert!(marks(&uneven, &[1.0]).contains("from round to round by 33 %"));

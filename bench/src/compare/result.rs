@@ -13,7 +13,7 @@ use crate::floor::RoundFloors;
 use crate::kv::outcome::{Median, Round};
 use crate::machine::Machine;
 use crate::recorder::{Latencies, median};
-use crate::report::number;
+use crate::report::{number, rate};
 use crate::workload::LoadSummary;
 
 /// The version of the file. It changes when a field changes its meaning or goes away.
@@ -23,7 +23,7 @@ pub(crate) const SCHEMA: &str = "flotilla-bench/compare/1";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ResultFile {
     pub(crate) schema: String,
-    /// `kv`, `wal`, `raft` or `mapreduce`.
+    /// `kv`, `wal`, `raft`, `mapreduce`, `mesh` or `runtime`.
     pub(crate) what: String,
     /// The command line, to run it again.
     pub(crate) command: String,
@@ -39,7 +39,7 @@ pub(crate) struct ResultFile {
     pub(crate) noise: Noise,
     pub(crate) cells: Vec<Cell>,
     pub(crate) ratios: Vec<Compared>,
-    /// What the command below said, where `compare` only wraps it.
+    /// Of files that older programs wrote of `wal`, `raft` and `mapreduce`: what that command said.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(crate) detail: Value,
 }
@@ -49,10 +49,17 @@ pub(crate) struct ResultFile {
 pub(crate) struct TargetInfo {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// What a reply to a write promises.
+    /// What a reply to a write promises; of a layer, what was measured.
     pub(crate) durability: String,
     /// Processes.
     pub(crate) processes: usize,
+}
+
+impl TargetInfo {
+    /// Its name and version, if it has one.
+    pub(crate) fn title(&self) -> String {
+        format!("{} {}", self.name, self.version).trim_end().to_owned()
+    }
 }
 
 /// One load on one target.
@@ -62,6 +69,9 @@ pub(crate) struct Cell {
     pub(crate) set: String,
     pub(crate) name: String,
     pub(crate) target: String,
+    /// What an operation is.
+    #[serde(default)]
+    pub(crate) unit: Unit,
     pub(crate) load: LoadSummary,
     /// Of the target's own peak, in an open loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,7 +82,78 @@ pub(crate) struct Cell {
     pub(crate) quantiles: Vec<(f64, f64)>,
 }
 
+/// What is counted as one operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Unit {
+    #[default]
+    #[serde(rename = "op")]
+    Operation,
+    #[serde(rename = "append")]
+    Append,
+    #[serde(rename = "commit")]
+    Commit,
+    #[serde(rename = "message")]
+    Message,
+    /// Of a job's input.
+    #[serde(rename = "MB")]
+    Megabyte,
+}
+
+impl Unit {
+    /// One of it.
+    pub(crate) fn one(self) -> &'static str {
+        match self {
+            Self::Operation => "op",
+            Self::Append => "append",
+            Self::Commit => "commit",
+            Self::Message => "message",
+            Self::Megabyte => "MB",
+        }
+    }
+
+    /// How many, for people: megabytes have no thousands.
+    pub(crate) fn rate(self, per_second: f64) -> String {
+        match self {
+            Self::Megabyte => format!("{per_second:.0}"),
+            _ => rate(per_second),
+        }
+    }
+
+    /// So many of it in a second.
+    pub(crate) fn per_second(self) -> &'static str {
+        match self {
+            Self::Operation => "ops/s",
+            Self::Append => "appends/s",
+            Self::Commit => "commits/s",
+            Self::Message => "messages/s",
+            Self::Megabyte => "MB/s",
+        }
+    }
+}
+
 impl Cell {
+    /// Of at least one round.
+    pub(crate) fn new(
+        set: &str,
+        name: &str,
+        target: &str,
+        load: LoadSummary,
+        rounds: Vec<Round>,
+        latencies: &Latencies,
+    ) -> Self {
+        Self {
+            set: set.to_owned(),
+            name: name.to_owned(),
+            target: target.to_owned(),
+            unit: Unit::Operation,
+            load,
+            peak_share: None,
+            median: Median::of(&rounds),
+            rounds,
+            quantiles: quantiles(latencies),
+        }
+    }
+
     /// For people.
     pub(crate) fn title(&self) -> String {
         format!("{} on {}", self.name, self.target)
@@ -85,7 +166,7 @@ impl Cell {
 
     /// Whether throughput was the same at the end of the measured time as at its beginning, in the middle round.
     pub(crate) fn is_steady(&self) -> bool {
-        median(self.rounds.iter().map(|round| round.drift)).abs() <= DRIFT_MAX
+        self.median_of(|round| round.drift).is_none_or(|drift| drift.abs() <= DRIFT_MAX)
     }
 
     /// Whether the load generator had all the CPU time that it can use, in the middle round: the target may do more.
@@ -126,7 +207,7 @@ impl Cell {
 }
 
 /// The quantiles that are plotted: evenly spaced where they are looked at, from the median to the far tail.
-pub(crate) fn quantiles(latencies: &Latencies) -> Vec<(f64, f64)> {
+fn quantiles(latencies: &Latencies) -> Vec<(f64, f64)> {
     let nines = (0..=50).map(|step| 1.0 - 10f64.powf(-f64::from(step) / 10.0));
     let (below, above): (Vec<f64>, Vec<f64>) = nines.partition(|quantile| *quantile < 0.5);
     let nines = below.into_iter().chain([0.5]).chain(above);
@@ -141,7 +222,7 @@ pub(crate) fn quantiles(latencies: &Latencies) -> Vec<(f64, f64)> {
 pub(crate) struct Compared {
     /// The load.
     pub(crate) cell: String,
-    /// `throughput`, `p50`, `p99`, `server_cpu` for an operation; or the name of the wrapped command's figure.
+    /// `throughput`, `p50`, `p99`, `server_cpu` for an operation; or the name of a layer's own figure.
     pub(crate) figure: String,
     pub(crate) against: String,
     /// The median of the rounds.
@@ -185,8 +266,8 @@ pub(crate) fn compared(subject: &str, cells: &[Cell]) -> Vec<Compared> {
     type Figure = (&'static str, fn(&Round) -> f64);
     let figures: [Figure; 4] = [
         ("throughput", |round| round.operations_per_second),
-        ("p50", |round| round.latency_us.p50),
-        ("p99", |round| round.latency_us.p99),
+        ("p50", |round| round.latency(|it| it.p50)),
+        ("p99", |round| round.latency(|it| it.p99)),
         ("server_cpu", |round| round.server_cpu_s_per_100k.unwrap_or(f64::NAN)),
     ];
     let closed = |cell: &&Cell| cell.load.rate.is_none();
@@ -285,7 +366,7 @@ pub(crate) mod tests {
             Round {
                 operations: *per_second as u64,
                 operations_per_second: *per_second,
-                latency_us,
+                latency_us: Some(latency_us),
                 read_latency_us: None,
                 write_latency_us: None,
                 errors: BTreeMap::new(),
@@ -297,7 +378,7 @@ pub(crate) mod tests {
                 client_cpu_share: 0.5,
                 foreign_cpu_share: 0.01,
                 stolen_cpu_share: 0.0,
-                drift: 0.0,
+                drift: Some(0.0),
                 written_per_byte: Some(3.0),
                 memory_bytes: Some(50 << 20),
             }
@@ -309,16 +390,7 @@ pub(crate) mod tests {
             "loop_kind": "closed", "clients": 64, "pipeline": 1, "threads": 1, "keys": 100, "distribution": "uniform",
             "reads_percent": 0, "value_bytes": 64, "warmup_seconds": 1.0, "seconds": 1.0,
         });
-        Cell {
-            set: "grid".to_owned(),
-            name: name.to_owned(),
-            target: target.to_owned(),
-            load: serde_json::from_value(load).unwrap(),
-            peak_share: None,
-            median: Median::of(&rounds),
-            rounds,
-            quantiles: quantiles(&seen),
-        }
+        Cell::new("grid", name, target, serde_json::from_value(load).unwrap(), rounds, &seen)
     }
 
     /// A result with these cells.
@@ -374,7 +446,7 @@ pub(crate) mod tests {
         made.rounds[0].client_cpu_share = 1.0;
         assert_eq!(made.remarks(), "", "one round of three");
         for round in &mut made.rounds {
-            (round.client_cpu_share, round.drift, round.misses) = (0.95, 0.2, 1);
+            (round.client_cpu_share, round.drift, round.misses) = (0.95, Some(0.2), 1);
         }
         made.rounds[1].errors.insert("BUSY".to_owned(), 4);
         assert_eq!(made.remarks(), "not steady; the load generator's limit; 4 failed; 3 found nothing");
@@ -393,6 +465,13 @@ pub(crate) mod tests {
         let text = serde_json::to_string(&written).unwrap();
         let wanted: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::to_value(&read[0]).unwrap(), wanted);
+        // Those of older programs have no units, and count operations.
+        fs::write(&path, text.replace("\"unit\":\"op\",", "")).unwrap();
+        let older = ResultFile::read_all(path.parent().unwrap()).unwrap();
+        assert!(
+            !fs::read_to_string(&path).unwrap().contains("unit\"")
+                && older[0].cells[0].unit == Unit::Operation
+        );
     }
 
     #[test]

@@ -15,11 +15,11 @@ use serde_json::Value;
 use super::args::{CompareArgs, Set};
 use super::loads::{self, Planned, Times};
 use super::noise::Noise;
-use super::result::{Cell, ResultFile, SCHEMA, TargetInfo, compared, quantiles};
+use super::result::{Cell, ResultFile, SCHEMA, TargetInfo, compared};
 use crate::error::{BenchError, Result};
 use crate::floor::{self, RoundFloors};
 use crate::interrupt::Interrupt;
-use crate::kv::outcome::{Median, Round};
+use crate::kv::outcome::Round;
 use crate::kv::print::progress;
 use crate::machine::Machine;
 use crate::recorder::{Latencies, latencies};
@@ -191,16 +191,10 @@ fn rounds(
     for (place, (growing, load)) in grown.into_iter().zip(loads).enumerate() {
         let (each, target) = (&planned[place / targets.len()], &targets[place % targets.len()]);
         let Some(load) = load else { continue };
-        cells.push(Cell {
-            set: each.set.name().to_owned(),
-            name: each.name.clone(),
-            target: target.name.clone(),
-            load: LoadSummary::from(&load),
-            peak_share: each.share.as_ref().map(|(share, _)| *share),
-            median: Median::of(&growing.rounds),
-            quantiles: quantiles(&growing.latencies),
-            rounds: growing.rounds,
-        });
+        let Growing { rounds, latencies } = growing;
+        let summary = LoadSummary::from(&load);
+        let cell = Cell::new(each.set.name(), &each.name, &target.name, summary, rounds, &latencies);
+        cells.push(Cell { peak_share: each.share.as_ref().map(|(share, _)| *share), ..cell });
     }
     Ok((cells, floors))
 }

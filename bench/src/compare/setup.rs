@@ -11,11 +11,13 @@ use crate::target::built::beside;
 use crate::target::peer::Peer;
 
 /// Scripts that build or fetch what is compared with, and what tells that they have run.
-const BUILT: [(What, &str, &str); 5] = [
+const BUILT: [(What, &str, &str); 7] = [
     (What::Kv, "naive.sh", "peers/release/naive-kv"),
     (What::Wal, "raft-engine.sh", "peers/release/wal-raft-engine"),
     (What::Raft, "raft-rs.sh", "peers/release/raft-raft-rs"),
     (What::Raft, "openraft.sh", "peers/release/raft-openraft"),
+    (What::Mesh, "mesh.sh", "peers/release/mesh-peers"),
+    (What::Runtime, "echo.sh", "peers/release/echo-peers"),
     (What::MapReduce, "mapreduce.sh", "peers/mapreduce/bin/python"),
 ];
 

@@ -72,7 +72,7 @@ impl Figure {
     fn of(self, round: &Round) -> f64 {
         match self {
             Self::Throughput => round.operations_per_second,
-            Self::P50 => round.latency_us.p50,
+            Self::P50 => round.latency(|it| it.p50),
             Self::ServerCpu => round.server_cpu_s_per_100k.unwrap_or(f64::NAN),
         }
     }

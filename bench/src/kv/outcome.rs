@@ -13,7 +13,9 @@ use crate::workload::{KEY_BYTES, Load, LoadSummary};
 pub(crate) struct Round {
     pub(crate) operations: u64,
     pub(crate) operations_per_second: f64,
-    pub(crate) latency_us: Percentiles,
+    /// None where only the whole was timed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) latency_us: Option<Percentiles>,
     /// Only where the load mixes both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) read_latency_us: Option<Percentiles>,
@@ -32,8 +34,9 @@ pub(crate) struct Round {
     pub(crate) foreign_cpu_share: f64,
     /// Of the whole machine: what the hypervisor gave to others.
     pub(crate) stolen_cpu_share: f64,
-    /// How much more was answered in the second half than in the first, of all that was: 0 is a steady state.
-    pub(crate) drift: f64,
+    /// How much more was answered in the second half than in the first, of all that was: 0 is a steady state. None where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drift: Option<f64>,
     /// Bytes that all server processes had written to disks, for each byte of keys and values that clients wrote.
     pub(crate) written_per_byte: Option<f64>,
     /// Memory that all server processes hold afterwards.
@@ -61,7 +64,7 @@ impl Round {
         Self {
             operations,
             operations_per_second: operations as f64 / answered.max(seconds),
-            latency_us: Percentiles::of(&all),
+            latency_us: Some(Percentiles::of(&all)),
             read_latency_us: mixed.then(|| Percentiles::of(&recorder.reads)),
             write_latency_us: mixed.then(|| Percentiles::of(&recorder.writes)),
             errors: recorder.errors.clone(),
@@ -73,10 +76,21 @@ impl Round {
             client_cpu_share: used.client / seconds,
             foreign_cpu_share: used.foreign / seconds / cpus,
             stolen_cpu_share: used.stolen / seconds / cpus,
-            drift: recorder.drift(),
+            drift: Some(recorder.drift()),
             written_per_byte: used.written.filter(|_| writes >= 1.0).map(|bytes| bytes as f64 / stored),
             memory_bytes: used.resident,
         }
+    }
+
+    /// A percentile in microseconds, or not a number where there is none.
+    pub(crate) fn latency(&self, which: fn(&Percentiles) -> f64) -> f64 {
+        self.latency_us.as_ref().map_or(f64::NAN, which)
+    }
+
+    /// CPU time of all server processes for an operation, in microseconds.
+    pub(crate) fn cpu_us(&self) -> Option<f64> {
+        // Seconds for 100 000 operations.
+        self.server_cpu_s_per_100k.map(|seconds| 10.0 * seconds)
     }
 
     /// Operations that failed.
@@ -89,7 +103,8 @@ impl Round {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Median {
     pub(crate) operations_per_second: f64,
-    pub(crate) latency_us: Percentiles,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) latency_us: Option<Percentiles>,
     pub(crate) server_cpu_s_per_100k: Option<f64>,
     pub(crate) client_cpu_s_per_100k: f64,
     pub(crate) foreign_cpu_share: f64,
@@ -123,15 +138,20 @@ impl Outcome {
 impl Median {
     /// Of at least one round.
     pub(crate) fn of(rounds: &[Round]) -> Self {
-        let latencies: Vec<Percentiles> = rounds.iter().map(|round| round.latency_us).collect();
+        let latencies: Option<Vec<Percentiles>> = rounds.iter().map(|round| round.latency_us).collect();
         let servers: Option<Vec<f64>> = rounds.iter().map(|round| round.server_cpu_s_per_100k).collect();
         Self {
             operations_per_second: median(rounds.iter().map(|round| round.operations_per_second)),
-            latency_us: Percentiles::median(&latencies),
+            latency_us: latencies.map(|all| Percentiles::median(&all)),
             server_cpu_s_per_100k: servers.map(median),
             client_cpu_s_per_100k: median(rounds.iter().map(|round| round.client_cpu_s_per_100k)),
             foreign_cpu_share: median(rounds.iter().map(|round| round.foreign_cpu_share)),
         }
+    }
+
+    /// A percentile in microseconds, or not a number where there is none.
+    pub(crate) fn latency(&self, which: fn(&Percentiles) -> f64) -> f64 {
+        self.latency_us.as_ref().map_or(f64::NAN, which)
     }
 }
 

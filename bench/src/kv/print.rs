@@ -58,7 +58,7 @@ fn results(outcomes: &[Outcome]) -> String {
         .iter()
         .filter_map(|it| {
             let median = it.median.as_ref()?;
-            let latency = &median.latency_us;
+            let latency = median.latency_us.as_ref()?;
             let mut row = vec![it.scenario.to_owned(), it.target.clone(), rate(median.operations_per_second)];
             for value in [latency.p50, latency.p90, latency.p99, latency.p99_9, latency.p99_99, latency.max] {
                 row.push(time(value));
@@ -94,9 +94,9 @@ pub(crate) fn progress(round: usize, rounds: u16, load: &str, target: &str, it: 
         "round {}/{rounds}  {load:<20}  {target:<18}  {:>9}/s  p50 {:>8}  p99 {:>8}  drift {:>4.0} %",
         round + 1,
         rate(it.operations_per_second),
-        time(it.latency_us.p50),
-        time(it.latency_us.p99),
-        100.0 * it.drift,
+        time(it.latency(|it| it.p50)),
+        time(it.latency(|it| it.p99)),
+        100.0 * it.drift.unwrap_or(0.0),
     );
     for (code, count) in &it.errors {
         line.push_str(&format!("  {code} x{count}"));

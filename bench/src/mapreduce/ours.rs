@@ -2,19 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
+use super::ended::{Ended, to_its_end};
+use crate::cpu::children;
 use crate::error::{BenchError, Result};
+use crate::target::process::dying_with_us;
 
 /// How a run went.
 pub(super) struct Ran {
-    pub(super) seconds: f64,
-    /// Anonymous memory of all processes, at its highest.
-    pub(super) peak_mib: f64,
+    pub(super) job: Ended,
     /// Attempts that failed.
     pub(super) failures: usize,
 }
@@ -46,19 +46,9 @@ pub(super) fn run(
 ) -> Result<Ran> {
     let output = folder.join("output");
     clear(&output)?;
-    let from = Instant::now();
-    let mut command = Command::new(program);
+    let mut command = dying_with_us(program.as_os_str());
     command.args(["mr", "run", "--json", "--input"]).arg(input).arg("--output").arg(&output).args(arguments);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let child = child.map_err(BenchError::io("starting flotilla"))?;
-    let pid = child.id();
-    let (ended, peak) = std::thread::scope(|scope| {
-        let watching = scope.spawn(move || watch(pid));
-        scope.spawn(move || disturb(pid));
-        let ended = child.wait_with_output();
-        (ended.map(|ended| (ended, from.elapsed().as_secs_f64())), watching.join().unwrap_or(0))
-    });
-    let (ended, seconds) = ended.map_err(BenchError::io("waiting for flotilla"))?;
+    let (ended, job) = to_its_end(command, "flotilla", disturb)?;
     let failed = |reason: String| BenchError::Failed {
         scenario: arguments.join(" "),
         target: "flotilla".to_owned(),
@@ -73,8 +63,7 @@ pub(super) fn run(
         return Err(failed(format!("it is {}", printed.state)));
     }
     clear(&output)?;
-    let peak_mib = peak as f64 / 1024.0;
-    Ok(Ran { seconds, peak_mib, failures: printed.failures.len() })
+    Ok(Ran { job, failures: printed.failures.len() })
 }
 
 /// Removes an output, so that the next one doesn't overwrite blocks that are there.
@@ -87,28 +76,7 @@ pub(super) fn clear(output: &Path) -> Result<()> {
     }
 }
 
-fn children(pid: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
-}
-
-/// The highest sum of anonymous memory, in KiB, until the process has ended.
-fn watch(pid: u32) -> u64 {
-    let anonymous = |pid: u32| -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-        line.trim().trim_end_matches(" kB").parse().ok()
-    };
-    let mut peak = 0;
-    // A process that has ended has no memory, even while nobody has noticed its end.
-    while let Some(own) = anonymous(pid) {
-        peak = peak.max(own + children(pid).into_iter().filter_map(anonymous).sum::<u64>());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    peak
-}
-
-fn send(pid: u32, signal: Signal) -> bool {
+pub(super) fn send(pid: u32, signal: Signal) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
 }

@@ -1,8 +1,12 @@
 //! What is plotted: each figure with the data and the command behind it.
 
+use super::layers;
 use super::plot::{AxisSpec, COLOURS, Scale, Series, bars, lines};
 use crate::compare::result::{Cell, ResultFile};
+use crate::compare::stats::interval;
 use crate::error::Result;
+use crate::kv::outcome::Round;
+use crate::recorder::median;
 use crate::report::{number, rate, time};
 
 /// One plot and what belongs to it.
@@ -30,13 +34,20 @@ const PERCENTILE: AxisSpec =
 const SYSTEMS: [&str; COLOURS - 1] =
     ["flotilla", "etcd", "redis-none", "redis-everysec", "redis", "redis-wait", "flotilla-64-groups"];
 
-/// The colour of a system; the last one is everybody else's.
-pub(super) fn colour(target: &str) -> usize {
-    SYSTEMS.iter().position(|system| *system == target).unwrap_or(COLOURS - 1)
+/// The colour of a system; the last one is everybody else's. A layer's targets have theirs in their order.
+fn colour(result: &ResultFile, target: &str) -> usize {
+    let place = match result.what.as_str() {
+        "kv" => SYSTEMS.iter().position(|system| *system == target),
+        _ => result.targets.iter().position(|it| it.name == target),
+    };
+    place.unwrap_or(COLOURS).min(COLOURS - 1)
 }
 
-/// All figures of a comparison of key/value stores.
+/// All figures of a comparison.
 pub(super) fn of(result: &ResultFile) -> Result<Vec<Figure>> {
+    if result.what != "kv" {
+        return layers::of(result);
+    }
     let mut figures = Vec::new();
     for (verb, reads) in [("SET", 0), ("GET", 100)] {
         let cells: Vec<&Cell> = closed(result).filter(|cell| cell.load.reads_percent == reads).collect();
@@ -47,8 +58,8 @@ pub(super) fn of(result: &ResultFile) -> Result<Vec<Figure>> {
             figures.extend(percentiles(result, verb, &cells, clients)?);
         }
         figures.extend(cpu(result, verb, &cells)?);
-        figures.extend(curve(result, verb, "median", |cell| cell.median.latency_us.p50)?);
-        figures.extend(curve(result, verb, "99th percentile", |cell| cell.median.latency_us.p99)?);
+        figures.extend(curve(result, verb, "median", |cell| cell.median.latency(|it| it.p50))?);
+        figures.extend(curve(result, verb, "99th percentile", |cell| cell.median.latency(|it| it.p99))?);
         if reads == 0 {
             figures.extend(written(result, &cells)?);
         }
@@ -63,7 +74,7 @@ fn closed(result: &ResultFile) -> impl Iterator<Item = &Cell> {
 }
 
 /// The numbers that occur, each once, in their order.
-fn numbers(cells: &[&Cell], of: fn(&Cell) -> usize) -> Vec<usize> {
+pub(super) fn numbers(cells: &[&Cell], of: fn(&Cell) -> usize) -> Vec<usize> {
     let mut all: Vec<usize> = cells.iter().map(|cell| of(cell)).collect();
     all.sort_unstable();
     all.dedup();
@@ -86,7 +97,7 @@ fn series<'a>(
         let own = cells.iter().copied().filter(|cell| cell.target == *name);
         let mut points: Vec<(f64, f64)> = own.flat_map(&points).collect();
         points.sort_by(|one, other| one.0.total_cmp(&other.0));
-        Series { name: name.clone(), colour: colour(name), points }
+        Series { name: name.clone(), colour: colour(result, name), points, range: None }
     };
     let names = result.targets.iter().map(|target| &target.name);
     names.map(of).filter(|series| !series.points.is_empty()).collect()
@@ -116,36 +127,62 @@ fn scaling(
 ) -> Result<Option<Figure>> {
     let own = |cell: &&&Cell| cell.load.pipeline == pipeline && cell.load.value_bytes == bytes;
     let cells: Vec<&Cell> = cells.iter().filter(own).copied().collect();
-    let series =
-        series(result, &cells, |cell| vec![(cell.load.clients as f64, cell.median.operations_per_second)]);
-    let Some(svg) = lines(CLIENTS, THROUGHPUT, &series, true)? else { return Ok(None) };
     let clients: Vec<String> =
         numbers(&cells, |cell| cell.load.clients).iter().map(ToString::to_string).collect();
     let pipelined = match pipeline {
         1 => String::new(),
         more => format!(", {more} in flight each"),
     };
-    Ok(Some(Figure {
+    let about = About {
         title: format!("{verb}, {bytes} B{pipelined}: throughput by clients"),
-        note: "Closed loop: every client waits for its replies. Medians of the rounds.".to_owned(),
+        note: "Closed loop: every client waits for its replies. Medians of the rounds.",
+        command: grid_command(&clients.join(","), pipeline, bytes),
+    };
+    by_clients(result, &cells, about, CLIENTS, THROUGHPUT, |cell| Some(cell.median.operations_per_second))
+}
+
+/// What is told of a figure.
+pub(super) struct About {
+    pub(super) title: String,
+    pub(super) note: &'static str,
+    pub(super) command: String,
+}
+
+/// A line for each target: a value over the number of clients, or of whatever is under way at once.
+pub(super) fn by_clients(
+    result: &ResultFile,
+    cells: &[&Cell],
+    about: About,
+    clients: AxisSpec,
+    axis: AxisSpec,
+    value: impl Fn(&Cell) -> Option<f64>,
+) -> Result<Option<Figure>> {
+    let series = series(result, cells, |cell| {
+        value(cell).map(|value| (cell.load.clients as f64, value)).into_iter().collect()
+    });
+    let Some(svg) = lines(clients, axis, &series, true)? else { return Ok(None) };
+    let row = |cell: &&Cell| {
+        let median = &cell.median;
+        vec![
+            cell.target.clone(),
+            cell.load.clients.to_string(),
+            rate(median.operations_per_second),
+            time(median.latency(|it| it.p50)),
+            time(median.latency(|it| it.p99)),
+            time(median.latency(|it| it.p99_9)),
+            cell.cpu_us().map_or_else(|| "-".to_owned(), time),
+        ]
+    };
+    let unit = cells.first().map(|cell| cell.unit).unwrap_or_default();
+    let cpu = format!("cpu/{}", unit.one());
+    Ok(Some(Figure {
+        title: about.title,
+        note: about.note.to_owned(),
         svg,
         legend: legend(&series),
-        head: strings(&["target", "clients", "ops/s", "p50", "p99", "p99.9"]),
-        rows: cells
-            .iter()
-            .map(|cell| {
-                let latency = &cell.median.latency_us;
-                vec![
-                    cell.target.clone(),
-                    cell.load.clients.to_string(),
-                    rate(cell.median.operations_per_second),
-                    time(latency.p50),
-                    time(latency.p99),
-                    time(latency.p99_9),
-                ]
-            })
-            .collect(),
-        command: grid_command(&clients.join(","), pipeline, bytes),
+        head: strings(&["target", clients.label, unit.per_second(), "p50", "p99", "p99.9", &cpu]),
+        rows: cells.iter().map(row).collect(),
+        command: about.command,
     }))
 }
 
@@ -155,6 +192,19 @@ fn percentiles(result: &ResultFile, verb: &str, cells: &[&Cell], clients: usize)
         cell.load.clients == clients && cell.load.pipeline == 1 && cell.load.value_bytes == bytes
     };
     let cells: Vec<&Cell> = cells.iter().filter(own).copied().collect();
+    let noun = if clients == 1 { "client" } else { "clients" };
+    let title = format!("{verb}, {bytes} B, {clients} {noun}: latency by percentile");
+    by_percentile(result, &cells, title, grid_command(&clients.to_string(), 1, bytes))
+}
+
+/// A line for each target that has latencies.
+pub(super) fn by_percentile(
+    result: &ResultFile,
+    cells: &[&Cell],
+    title: String,
+    command: String,
+) -> Result<Option<Figure>> {
+    let cells: Vec<&Cell> = cells.iter().filter(|cell| !cell.quantiles.is_empty()).copied().collect();
     let series = series(result, &cells, |cell| cell.quantiles.clone());
     let Some(svg) = lines(PERCENTILE, LATENCY, &series, false)? else { return Ok(None) };
     let shown = [0.5, 0.9, 0.99, 0.999, 0.9999];
@@ -165,15 +215,14 @@ fn percentiles(result: &ResultFile, verb: &str, cells: &[&Cell], clients: usize)
         };
         std::iter::once(cell.target.clone()).chain(shown.map(at)).collect()
     };
-    let noun = if clients == 1 { "client" } else { "clients" };
     Ok(Some(Figure {
-        title: format!("{verb}, {bytes} B, {clients} {noun}: latency by percentile"),
+        title,
         note: "Closed loop, all rounds together; to the right are the slowest operations.".to_owned(),
         svg,
         legend: legend(&series),
         head: std::iter::once("target".to_owned()).chain(shown.map(percentile)).collect(),
         rows: cells.iter().map(row).collect(),
-        command: grid_command(&clients.to_string(), 1, bytes),
+        command,
     }))
 }
 
@@ -188,30 +237,59 @@ fn usual<'a>(cells: &[&'a Cell]) -> Vec<&'a Cell> {
     cells.iter().filter(own).copied().collect()
 }
 
-/// A bar for each cell that has the figure.
-fn bar_figure(
+/// A figure's median over the rounds, and the interval that holds it. None where not every round has it.
+pub(super) fn over_rounds(cell: &Cell, figure: impl Fn(&Round) -> Option<f64>) -> Option<(f64, (f64, f64))> {
+    let values: Vec<f64> = cell.rounds.iter().map(figure).collect::<Option<_>>()?;
+    let value = median(values.iter().copied());
+    value.is_finite().then(|| (value, interval(&values)))
+}
+
+/// A bar for each cell that has the figure: its value and interval.
+pub(super) fn bar_figure(
     result: &ResultFile,
     cells: &[&Cell],
-    title: String,
-    note: &str,
+    about: About,
     axis: AxisSpec,
-    value: impl Fn(&Cell) -> Option<f64>,
+    value: impl Fn(&Cell) -> Option<(f64, (f64, f64))>,
 ) -> Result<Option<Figure>> {
-    let series = series(result, cells, |cell| value(cell).map(|value| (0.0, value)).into_iter().collect());
+    let of = |cell: &&Cell| {
+        let (middle, range) = value(cell)?;
+        let (name, colour) = (cell.target.clone(), colour(result, &cell.target));
+        Some(Series { name, colour, points: vec![(0.0, middle)], range: Some(range) })
+    };
+    let place = |cell: &&Cell| result.targets.iter().position(|target| target.name == cell.target);
+    let mut cells = cells.to_vec();
+    cells.sort_by_key(place);
+    let series: Vec<Series> = cells.iter().filter_map(of).collect();
     let Some(svg) = bars(axis, &series)? else { return Ok(None) };
-    let load = cells.first().map(|cell| (cell.load.clients, cell.load.pipeline, cell.load.value_bytes));
-    let (clients, pipeline, bytes) = load.unwrap_or((64, 1, 64));
-    let rows = series.iter().map(|each| vec![each.name.clone(), (axis.format)(each.points[0].1)]);
+    let row = |each: &Series| {
+        let shown = |value: f64| (axis.format)(value);
+        let interval = match each.range {
+            Some((low, high)) if low < high => format!("{} to {}", shown(low), shown(high)),
+            _ => "-".to_owned(),
+        };
+        vec![each.name.clone(), shown(each.points[0].1), interval]
+    };
     Ok(Some(Figure {
-        title,
-        note: note.to_owned(),
-        head: strings(&["target", axis.label]),
-        rows: rows.collect(),
+        title: about.title,
+        note: about.note.to_owned(),
+        head: strings(&["target", axis.label, "interval"]),
+        rows: series.iter().map(row).collect(),
         legend: Vec::new(),
         svg,
-        command: grid_command(&clients.to_string(), pipeline, bytes),
+        command: about.command,
     }))
 }
+
+/// The load of these cells alone.
+fn cells_command(cells: &[&Cell]) -> String {
+    let load = cells.first().map(|cell| (cell.load.clients, cell.load.pipeline, cell.load.value_bytes));
+    let (clients, pipeline, bytes) = load.unwrap_or((64, 1, 64));
+    grid_command(&clients.to_string(), pipeline, bytes)
+}
+
+const CPU_NOTE: &str =
+    "User and system time, kernel threads that work for the servers included; of all nodes together.";
 
 fn cpu(result: &ResultFile, verb: &str, cells: &[&Cell]) -> Result<Option<Figure>> {
     let cells = usual(cells);
@@ -223,9 +301,8 @@ fn cpu(result: &ResultFile, verb: &str, cells: &[&Cell]) -> Result<Option<Figure
         scale: Scale::Linear,
         format: |it| short(&time(it)),
     };
-    let note =
-        "User and system time, kernel threads that work for the servers included; of all nodes together.";
-    bar_figure(result, &cells, title, note, axis, Cell::cpu_us)
+    let about = About { title, note: CPU_NOTE, command: cells_command(&cells) };
+    bar_figure(result, &cells, about, axis, |cell| over_rounds(cell, Round::cpu_us))
 }
 
 fn written(result: &ResultFile, cells: &[&Cell]) -> Result<Option<Figure>> {
@@ -234,7 +311,8 @@ fn written(result: &ResultFile, cells: &[&Cell]) -> Result<Option<Figure>> {
     let axis = AxisSpec { label: "bytes per byte of keys and values", scale: Scale::Linear, format: number };
     let note = "SET as above; of all nodes together, so three copies are at least 3. What the kernel counted as \
                 written by the servers' processes, preparation of log segments included.";
-    bar_figure(result, &cells, title, note, axis, |cell| cell.median_of(|round| round.written_per_byte))
+    let about = About { title, note, command: cells_command(&cells) };
+    bar_figure(result, &cells, about, axis, |cell| over_rounds(cell, |round| round.written_per_byte))
 }
 
 fn memory(result: &ResultFile) -> Result<Option<Figure>> {
@@ -247,11 +325,11 @@ fn memory(result: &ResultFile) -> Result<Option<Figure>> {
         format: |mebibytes| format!("{mebibytes:.0} MiB"),
     };
     let note = "After the last load. etcd keeps its history of versions, the others don't.";
-    let figure = bar_figure(result, &cells, "Memory".to_owned(), note, axis, |cell| {
-        let bytes = cell.rounds.last().and_then(|round| round.memory_bytes);
-        bytes.map(|bytes| bytes as f64 / f64::from(1 << 20))
-    })?;
-    Ok(figure.map(|figure| Figure { command: result.command.clone(), ..figure }))
+    let about = About { title: "Memory".to_owned(), note, command: result.command.clone() };
+    bar_figure(result, &cells, about, axis, |cell| {
+        let mebibytes = cell.rounds.last()?.memory_bytes? as f64 / f64::from(1 << 20);
+        Some((mebibytes, (mebibytes, mebibytes)))
+    })
 }
 
 fn curve(result: &ResultFile, verb: &str, which: &str, latency: fn(&Cell) -> f64) -> Result<Option<Figure>> {
@@ -267,9 +345,9 @@ fn curve(result: &ResultFile, verb: &str, which: &str, latency: fn(&Cell) -> f64
             cell.peak_share.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share)),
             cell.load.rate.map_or_else(String::new, rate),
             rate(cell.median.operations_per_second),
-            time(cell.median.latency_us.p50),
-            time(cell.median.latency_us.p99),
-            time(cell.median.latency_us.p99_9),
+            time(cell.median.latency(|it| it.p50)),
+            time(cell.median.latency(|it| it.p99)),
+            time(cell.median.latency(|it| it.p99_9)),
         ]
     });
     Ok(Some(Figure {
@@ -297,14 +375,14 @@ fn named(result: &ResultFile) -> Result<Vec<Figure>> {
     for (set, name) in names {
         let cells: Vec<&Cell> = result.cells.iter().filter(|cell| cell.name == name).collect();
         let is_open = cells.iter().any(|cell| cell.load.rate.is_some());
-        let (axis, value): (_, fn(&Cell) -> Option<f64>) = match is_open {
+        let (axis, value): (_, fn(&Round) -> Option<f64>) = match is_open {
             true => {
                 let axis = AxisSpec {
                     label: "99th percentile of latency",
                     scale: Scale::Linear,
                     format: |it| short(&time(it)),
                 };
-                (axis, |cell| Some(cell.median.latency_us.p99))
+                (axis, |round| Some(round.latency(|it| it.p99)))
             }
             false => {
                 let axis = AxisSpec {
@@ -312,25 +390,26 @@ fn named(result: &ResultFile) -> Result<Vec<Figure>> {
                     scale: Scale::Linear,
                     format: |it| short(&rate(it)),
                 };
-                (axis, |cell| Some(cell.median.operations_per_second))
+                (axis, |round| Some(round.operations_per_second))
             }
         };
-        let Some(figure) = bar_figure(result, &cells, title(name), about(name), axis, value)? else {
+        let command = format!("flotilla-bench compare kv --sets {set}");
+        let told = About { title: title(name), note: about(name), command };
+        let Some(figure) = bar_figure(result, &cells, told, axis, |cell| over_rounds(cell, value))? else {
             continue;
         };
         let row = |cell: &&Cell| {
             vec![
                 cell.target.clone(),
                 rate(cell.median.operations_per_second),
-                time(cell.median.latency_us.p50),
-                time(cell.median.latency_us.p99),
+                time(cell.median.latency(|it| it.p50)),
+                time(cell.median.latency(|it| it.p99)),
                 cell.cpu_us().map_or_else(|| "?".to_owned(), time),
             ]
         };
         figures.push(Figure {
             head: strings(&["target", "ops/s", "p50", "p99", "cpu/op"]),
             rows: cells.iter().map(row).collect(),
-            command: format!("flotilla-bench compare kv --sets {set}"),
             ..figure
         });
     }
@@ -372,7 +451,7 @@ fn about(name: &str) -> &'static str {
 }
 
 /// `10 ms` of `10.00 ms`: ticks are round numbers.
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     let unit = text.trim_start_matches(|it: char| it.is_ascii_digit() || it == '.');
     let digits = &text[..text.len() - unit.len()];
     match digits.contains('.') {
@@ -390,6 +469,7 @@ fn percentile(quantile: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::result::tests::{cell, result};
 
     #[test]
     fn percentiles_have_their_usual_names() {
@@ -406,9 +486,13 @@ mod tests {
 
     #[test]
     fn every_system_has_a_colour_of_its_own() {
-        let mut colours: Vec<usize> = SYSTEMS.iter().map(|system| colour(system)).collect();
+        let mut kv = result(SYSTEMS.map(|system| cell("set", system, &[1.0])).into());
+        let mut colours: Vec<usize> = SYSTEMS.iter().map(|system| colour(&kv, system)).collect();
         colours.dedup();
         assert_eq!(colours, (0..COLOURS - 1).collect::<Vec<_>>());
-        assert_eq!(colour("anybody"), COLOURS - 1);
+        assert_eq!(colour(&kv, "anybody"), COLOURS - 1);
+        kv.what = "wal".to_owned();
+        kv.targets.remove(1);
+        assert_eq!(colour(&kv, SYSTEMS[2]), 1, "a layer's targets have other names, and their place");
     }
 }

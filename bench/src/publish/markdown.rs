@@ -1,7 +1,8 @@
 //! The README's tables, from the same results as the page.
 
+use super::layers::title;
 use super::page::{date, details, floors, heading};
-use crate::compare::result::{Cell, Compared, ResultFile};
+use crate::compare::result::{Cell, Compared, ResultFile, TargetInfo, Unit};
 use crate::report::{number, rate, time};
 
 /// The end of a table in a document.
@@ -53,7 +54,13 @@ fn of(result: &ResultFile, extent: Extent) -> String {
         ));
     }
     match result.cells.is_empty() {
-        false => out.push_str(&kv(result, extent)),
+        false => {
+            out.push_str(&cells(result, extent));
+            if result.what != "kv" {
+                out.push('\n');
+                out.push_str(&goals(result));
+            }
+        }
         true => {
             if let Some((head, rows)) = details(&result.detail) {
                 out.push_str(&table(&head, &rows));
@@ -79,13 +86,13 @@ fn of(result: &ResultFile, extent: Extent) -> String {
 }
 
 fn versions(result: &ResultFile) -> String {
-    let named = result.targets.iter().map(|target| format!("{} {}", target.name, target.version));
+    let named = result.targets.iter().filter(|it| !it.version.is_empty()).map(TargetInfo::title);
     let all: Vec<String> = named.collect();
     if all.is_empty() { "versions as the peers' scripts pin them".to_owned() } else { all.join(", ") }
 }
 
 /// A row for each load, a column for each system; then a row for each system's CPU, memory and bytes written.
-fn kv(result: &ResultFile, extent: Extent) -> String {
+fn cells(result: &ResultFile, extent: Extent) -> String {
     let targets: Vec<&String> = result.targets.iter().map(|target| &target.name).collect();
     let column = |name: &&String| {
         let nodes = result.targets.iter().find(|target| target.name == **name).map_or(0, |it| it.processes);
@@ -131,17 +138,18 @@ fn kv(result: &ResultFile, extent: Extent) -> String {
     if extent == Extent::Brief {
         return table(&head, &rows);
     }
+    let means = if result.what == "kv" { "What a reply to a write means" } else { "What was measured" };
     let durabilities: Vec<String> =
         result.targets.iter().map(|target| format!("* {}: {}\n", target.name, target.durability)).collect();
     let ratios = ratios(result);
-    format!("{}\nWhat a reply to a write means:\n\n{}\n{ratios}", table(&head, &rows), durabilities.concat())
+    format!("{}\n{means}:\n\n{}\n{ratios}", table(&head, &rows), durabilities.concat())
 }
 
 /// A load for people.
 fn load(cell: &Cell) -> String {
     let load = &cell.load;
     if cell.set != "grid" && cell.set != "curves" {
-        return cell.name.replace('_', " ");
+        return title(cell);
     }
     let verb = if load.reads_percent == 100 { "GET" } else { "SET" };
     let clients = if load.clients == 1 { "1 client".to_owned() } else { format!("{} clients", load.clients) };
@@ -157,11 +165,17 @@ fn load(cell: &Cell) -> String {
 }
 
 fn shown(cell: &Cell) -> String {
-    let latency = &cell.median.latency_us;
     let remarks = cell.remarks();
     let star = if remarks.is_empty() { String::new() } else { format!(" ({remarks})") };
-    let (p50, p99) = (time(latency.p50), time(latency.p99));
-    format!("{}/s, p50 {p50}, p99 {p99}{star}", rate(cell.median.operations_per_second))
+    let speed = match cell.unit {
+        Unit::Operation => format!("{}/s", rate(cell.median.operations_per_second)),
+        unit => format!("{} {}", unit.rate(cell.median.operations_per_second), unit.per_second()),
+    };
+    let latency = match &cell.median.latency_us {
+        Some(latency) => format!(", p50 {}, p99 {}", time(latency.p50), time(latency.p99)),
+        None => String::new(),
+    };
+    format!("{speed}{latency}{star}")
 }
 
 /// Throughput over that of each other system.
@@ -177,7 +191,7 @@ fn ratios(result: &ResultFile) -> String {
 }
 
 fn goals(result: &ResultFile) -> String {
-    let rows = result.ratios.iter().map(|it| {
+    let rows = result.ratios.iter().filter(|it| it.cell.is_empty()).map(|it| {
         let holds = it.holds.map_or("-", |holds| if holds { "yes" } else { "no" });
         let goal = it.goal.clone().unwrap_or_else(|| "-".to_owned());
         vec![it.figure.replace('_', " "), number(it.value), it.interval(), goal, holds.to_owned()]

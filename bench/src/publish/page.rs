@@ -39,16 +39,16 @@ fn section(result: &ResultFile) -> Result<String> {
     if !result.targets.is_empty() {
         let items = result.targets.iter().map(|target| {
             format!(
-                "<dt>{} {}</dt><dd>{} process{}; {}</dd>",
-                escape(&target.name),
-                escape(&target.version),
+                "<dt>{}</dt><dd>{} process{}; {}</dd>",
+                escape(&target.title()),
                 target.processes,
                 if target.processes == 1 { "" } else { "es" },
                 escape(&target.durability)
             )
         });
         let items: String = items.collect();
-        let _ = writeln!(out, "<h3>What a reply to a write means</h3>\n<dl>{items}</dl>");
+        let head = if result.what == "kv" { "What a reply to a write means" } else { "What was measured" };
+        let _ = writeln!(out, "<h3>{head}</h3>\n<dl>{items}</dl>");
     }
     out.push_str("<div class=\"figures\">\n");
     for figure in figures::of(result)? {
@@ -70,10 +70,12 @@ pub(super) fn heading(result: &ResultFile) -> String {
         "wal" => "The write-ahead log",
         "raft" => "Agreement",
         "mapreduce" => "MapReduce",
+        "mesh" => "From core to core",
+        "runtime" => "A core's runtime",
         other => other,
     };
     match result.sets().as_slice() {
-        [] => what.to_owned(),
+        sets if sets.is_empty() || result.what != "kv" => what.to_owned(),
         sets => format!("{what}: {}", sets.join(", ")),
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Series {
     /// Below [`COLOURS`].
     pub(super) colour: usize,
     pub(super) points: Vec<(f64, f64)>,
+    /// Of a bar: the interval that holds its value.
+    pub(super) range: Option<(f64, f64)>,
 }
 
 #[derive(Clone)]
@@ -153,7 +155,8 @@ pub(super) fn lines(x: AxisSpec, y: AxisSpec, series: &[Series], dots: bool) -> 
         let up = Axis::around(y, points.map(|(_, y)| y));
         let mut chart = ChartBuilder::on(area)
             .margin(8)
-            .margin_right(16)
+            // A tick at the end has half its label beyond it, and nines have long ones.
+            .margin_right(if x.scale == Scale::Nines { 32 } else { 16 })
             .x_label_area_size(46)
             .y_label_area_size(84)
             .build_cartesian_2d(across, up)?;
@@ -182,7 +185,7 @@ pub(super) fn lines(x: AxisSpec, y: AxisSpec, series: &[Series], dots: bool) -> 
     .map(Some)
 }
 
-/// A bar for each series, from zero, with its value beside it.
+/// A bar for each series, from zero, with its value beside it, and the interval on it where there is one.
 ///
 /// # Errors
 /// The plotting library's.
@@ -191,7 +194,12 @@ pub(super) fn bars(x: AxisSpec, series: &[Series]) -> Result<Option<String>> {
     if values.is_empty() {
         return Ok(None);
     }
-    let most = values.iter().copied().fold(0.0, f64::max);
+    let ends: Vec<f64> = series
+        .iter()
+        .zip(&values)
+        .map(|(each, value)| each.range.map_or(*value, |(_, high)| high.max(*value)))
+        .collect();
+    let most = ends.iter().copied().fold(0.0, f64::max);
     let height = 64 + 30 * values.len() as u32;
     draw((SIZE.0, height), |area| {
         // Room for the longest bar's number.
@@ -216,12 +224,17 @@ pub(super) fn bars(x: AxisSpec, series: &[Series]) -> Result<Option<String>> {
             .x_desc(x.label)
             .draw()?;
         let label = |h| ("sans-serif", 14).into_font().color(&INK).pos(Pos::new(h, VPos::Center));
-        for (place, (each, value)) in series.iter().zip(&values).enumerate() {
+        for (place, ((each, value), end)) in series.iter().zip(&values).zip(&ends).enumerate() {
             let middle = (values.len() - place) as f64 - 0.5;
             let bar = [(0.0, middle - 0.32), (*value, middle + 0.32)];
             chart.draw_series([Rectangle::new(bar, colour(each.colour).filled())])?;
+            if let Some((low, high)) = each.range.filter(|(low, high)| low < high) {
+                let across = |x: f64| vec![(x, middle - 0.16), (x, middle + 0.16)];
+                let lines = [vec![(low, middle), (high, middle)], across(low), across(high)];
+                chart.draw_series(lines.map(|line| PathElement::new(line, INK)))?;
+            }
             let beside =
-                EmptyElement::at((*value, middle)) + Text::new((x.format)(*value), (6, 0), label(HPos::Left));
+                EmptyElement::at((*end, middle)) + Text::new((x.format)(*value), (6, 0), label(HPos::Left));
             chart.draw_series([beside])?;
             let name =
                 EmptyElement::at((0.0, middle)) + Text::new(each.name.clone(), (-8, 0), label(HPos::Right));
@@ -266,7 +279,7 @@ mod tests {
     const PLAIN: AxisSpec = AxisSpec { label: "x", scale: Scale::Linear, format: |it| format!("{it}") };
 
     fn series(points: Vec<(f64, f64)>) -> Vec<Series> {
-        vec![Series { name: "one".to_owned(), colour: 3, points }]
+        vec![Series { name: "one".to_owned(), colour: 3, points, range: None }]
     }
 
     #[test]
@@ -281,6 +294,17 @@ mod tests {
             }
             assert!(!svg.contains("#0102"), "{svg}");
         }
+    }
+
+    #[test]
+    fn an_interval_lies_on_its_bar() {
+        let mut one = series(vec![(0.0, 5.0)]);
+        let count = |series: &[Series]| bars(PLAIN, series).unwrap().unwrap().matches("<polyline").count();
+        let bare = count(&one);
+        one[0].range = Some((5.0, 5.0));
+        assert_eq!(count(&one), bare, "one round has no interval");
+        one[0].range = Some((4.0, 6.0));
+        assert_eq!(count(&one), bare + 3, "a line with two ends");
     }
 
     #[test]

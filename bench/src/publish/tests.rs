@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
-use crate::compare::result::Cell;
 use crate::compare::result::tests::{cell, result};
+use crate::compare::result::{Cell, Compared, Unit};
 use crate::target::process::find;
 
 /// A grid of two rounds, a curve and a named load, on two systems.
@@ -37,12 +37,76 @@ fn sample() -> ResultFile {
     made
 }
 
+/// Two layers: a log whose loads have latencies, and jobs that were only timed.
+fn layers() -> [ResultFile; 2] {
+    let mut cells: Vec<Cell> = Vec::new();
+    for (name, clients) in [("durable_1", 1), ("durable_64", 64), ("tcp_1", 1)] {
+        for (target, factor) in [("flotilla", 3.0), ("raft-rs", 1.0)] {
+            let per_second = factor * 4000.0 * f64::from(clients).sqrt();
+            let rounds = [per_second, 1.2 * per_second, 0.9 * per_second];
+            let mut made = cell(name, target, &rounds);
+            made.set = name.split('_').next().unwrap().to_owned();
+            (made.unit, made.load.clients) = (Unit::Commit, clients as usize);
+            // As of a hundred thousand operations: the longest label is at the end.
+            made.quantiles.push((0.99999, 20_000.0));
+            cells.push(made);
+        }
+    }
+    let mut raft = result(cells);
+    raft.what = "raft".to_owned();
+    raft.targets.dedup_by_key(|target| target.name == "raft-rs");
+    raft.ratios.extend(Compared::new("", "tcp_1_p50_vs_bare", "", vec![1.5, 1.6]));
+    let jobs = ["wc", "sort"].map(|job| {
+        ["flotilla", "gnu", "duckdb", "the labs' design"].map(|target| {
+            let mut made = cell(job, target, &[500.0, 620.0]);
+            (made.set, made.unit) = (job.to_owned(), Unit::Megabyte);
+            made.rounds.iter_mut().for_each(|round| (round.latency_us, round.drift) = (None, None));
+            (made.median.latency_us, made.quantiles) = (None, Vec::new());
+            made
+        })
+    });
+    let mut mapreduce = result(jobs.into_iter().flatten().collect());
+    mapreduce.what = "mapreduce".to_owned();
+    mapreduce.targets.truncate(4);
+    [raft, mapreduce]
+}
+
+#[test]
+fn a_layers_section_has_its_plots_and_their_commands() {
+    let [raft, mapreduce] = layers();
+    let html = page::html(&[raft, mapreduce.clone()]).unwrap();
+    for title in [
+        "On disk: throughput by what is under way",
+        "On disk: CPU time per commit by what is under way",
+        "On disk, 64 in flight: throughput",
+        "On disk, 64 in flight: latency by percentile",
+        "On disk, 64 in flight: CPU time per commit",
+        "Three processes over TCP, 1 in flight: memory",
+        "Word count: throughput",
+        "Sort: CPU time per MB",
+        "Sort: bytes written for each byte read",
+    ] {
+        assert!(html.contains(&format!("<h3>{title}</h3>")), "{title}");
+    }
+    assert!(!html.contains("Sort: latency"), "what was only timed has no latencies");
+    for told in
+        ["flotilla-bench raft --only durable", "flotilla-bench mapreduce --only sort", "10.8k to 14.4k"]
+    {
+        assert!(html.contains(told), "{told}");
+    }
+    assert!(html.contains("tcp_1_p50_vs_bare") && html.contains("What was measured"));
+    let told = markdown::text(&[mapreduce]);
+    assert!(told.contains("| Word count | 560 MB/s | 560 MB/s |"), "{told}");
+    assert!(told.contains("| Sort | gnu | 1.00 |"), "{told}");
+}
+
 #[test]
 fn the_page_is_whole_and_fetches_nothing() {
-    let html = page::html(&[sample()]).unwrap();
+    let [raft, mapreduce] = layers();
+    let html = page::html(&[sample(), raft, mapreduce]).unwrap();
     let figures = html.matches("<figure>").count();
-    assert!(figures >= 9, "{figures}");
-    for part in ["<svg role=\"img\"", "Data and command", "<code>flotilla-bench compare kv"] {
+    assert!(figures >= 30, "{figures}");
+    for part in ["<svg role=\"img\"", "Data and command", "<code>flotilla-bench "] {
         assert!(html.matches(part).count() >= figures, "every figure has {part}");
     }
     assert!(html.contains("a &lt;b&gt;sign&lt;/b&gt; &amp; its &quot;mark&quot;"), "what is told is escaped");
@@ -171,7 +235,8 @@ fn a_browser_shows_it_on_a_phone() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let html = page::html(&[sample()]).unwrap();
+    let [raft, mapreduce] = layers();
+    let html = page::html(&[sample(), raft, mapreduce]).unwrap();
     let plots = html.matches("<svg ").count();
     assert_eq!(title_after(&chromium, folder.path(), &html, LOOK), format!("{plots} plots: fine"));
     // And the look itself can see.

@@ -11,26 +11,26 @@ use flotilla_runtime::{
     CoreBoot, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, NodeId, Now, OpId,
 };
 
+use super::PATIENCE;
 use super::node::{Plan, shared};
-use super::trio::{Trio, result};
-use super::{LoadResult, PATIENCE};
+use super::trio::Trio;
 use crate::cpu::CpuReading;
 use crate::error::{BenchError, Result};
+use crate::turn::Printed;
 
 /// How often the clock is looked at.
 const GRAIN: Duration = Duration::from_millis(5);
 
-/// Runs a plan; what was measured, and syncs per second of all three logs.
-pub(super) fn durable(folder: &Path, name: &str, plan: Plan) -> Result<(LoadResult, f64)> {
+/// Runs a plan with logs in `folder`, an empty one.
+pub(crate) fn durable(folder: &Path, plan: Plan) -> Result<Printed> {
     let failed = |reason: String| BenchError::Failed {
-        scenario: name.to_owned(),
+        scenario: "durable".to_owned(),
         target: "flotilla".to_owned(),
         reason,
     };
-    let logs = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for logs"))?;
     let port = || TcpListener::bind("127.0.0.1:0").map_err(BenchError::io("binding a port"));
     let mut options = NodeOptions::new(NodeId(1), 1, 1);
-    options.cores.push(CoreOptions { clients: port()?, peers: port()?, folder: logs.path().to_owned() });
+    options.cores.push(CoreOptions { clients: port()?, peers: port()?, folder: folder.to_owned() });
     let (stop, results, syncs) = (NodeHandle::new(), shared(), Arc::new(AtomicU64::new(0)));
     let (handle, seen, synced) = (stop.clone(), results.clone(), Arc::clone(&syncs));
     let (alive, running) = mpsc::channel::<()>();
@@ -53,11 +53,12 @@ pub(super) fn durable(folder: &Path, name: &str, plan: Plan) -> Result<(LoadResu
         }
         true
     };
+    let own = [std::process::id()];
     let has_begun = until(&|measured| measured.has_begun);
     let (from, before, synced_before) =
-        (Instant::now(), CpuReading::take(&[]), syncs.load(Ordering::Relaxed));
+        (Instant::now(), CpuReading::take(&own), syncs.load(Ordering::Relaxed));
     let is_over = has_begun && until(&|measured| measured.is_over);
-    let (seconds, used) = (from.elapsed().as_secs_f64(), CpuReading::take(&[]).since(&before));
+    let (seconds, used) = (from.elapsed().as_secs_f64(), CpuReading::take(&own).since(&before));
     let synced = syncs.load(Ordering::Relaxed) - synced_before;
     stop.stop();
     match node.join() {
@@ -68,8 +69,10 @@ pub(super) fn durable(folder: &Path, name: &str, plan: Plan) -> Result<(LoadResu
         return Err(failed("it never came to its end".to_owned()));
     }
     let measured = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let cpu = Some(used.client * 1e6 / measured.commits as f64);
-    Ok((LoadResult { cpu_us_per_commit: cpu, ..result(name, &measured) }, synced as f64 / seconds))
+    let latencies = Some(&measured.latencies);
+    let mut printed = Printed::new(measured.commits, measured.nanos as f64 / 1e9, latencies, used, &own);
+    printed.syncs_per_second = Some(synced as f64 / seconds);
+    Ok(printed)
 }
 
 /// A node's files are numbered from its place times this; its operations have its place in these bits.

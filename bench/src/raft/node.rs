@@ -10,6 +10,7 @@ use flotilla_runtime::{
     BlockPool, CoreId, DiskError, DiskReply, Effects, FileId, Nanos, NodeId, OpId, PeerId, Slice,
 };
 use flotilla_storage::{Identity, LogConfig, RECORD_HEADER_BYTES, Recovery};
+use serde::{Deserialize, Serialize};
 
 use crate::recorder::{Latencies, latencies};
 
@@ -21,8 +22,8 @@ const KEPT: (u64, u64) = (64, 4);
 const SCHEMA: u16 = 9;
 
 /// What to commit.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
     pub(super) groups: u64,
     /// Clients of all groups together: so many entries are in flight.
     pub(super) in_flight: usize,

@@ -1,28 +1,16 @@
 //! The same loads on other people's Raft: the programs of `bench/peers/`, each of which prints one JSON object.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use serde::Deserialize;
-
-use super::LoadResult;
-use super::node::Plan;
 use crate::error::{BenchError, Result};
 use crate::target::built::{built, printed};
+use crate::target::process::dying_with_us;
+use crate::turn::{Load, Printed, Seen};
 
 /// A peer's program, built by its script.
 pub(super) struct Peer {
     target: &'static str,
     program: PathBuf,
-}
-
-/// What it prints.
-#[derive(Debug, Deserialize)]
-struct Printed {
-    commits_per_second: f64,
-    p50_us: f64,
-    p99_us: f64,
-    cpu_us_per_commit: f64,
 }
 
 impl Peer {
@@ -38,36 +26,21 @@ impl Peer {
         Ok(Self { target, program: built(name, script)? })
     }
 
-    /// In memory, three replicas in one thread.
-    pub(super) fn core(&self, load: &str, plan: Plan) -> Result<LoadResult> {
-        self.run(load, "core", plan, None)
-    }
-
-    /// The same with messages and entries encoded, as all of ours are.
-    pub(super) fn core_as_bytes(&self, load: &str, plan: Plan) -> Result<LoadResult> {
-        let found = self.run(load, "core-bytes", plan, None)?;
-        Ok(LoadResult { target: "raft-rs, encoded", ..found })
+    /// In memory, three replicas in one thread; perhaps with messages and entries encoded, as all of ours are.
+    pub(super) fn core(&self, load: &Load, as_bytes: bool) -> Result<Seen> {
+        Ok(self.run(load, if as_bytes { "core-bytes" } else { "core" }, None)?.seen(None))
     }
 
     /// With a log each, in one process.
-    pub(super) fn durable(&self, folder: &Path, load: &str, plan: Plan) -> Result<LoadResult> {
+    pub(super) fn durable(&self, folder: &Path, load: &Load) -> Result<Seen> {
         let logs = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for logs"))?;
-        self.run(load, "durable", plan, Some(logs.path()))
+        Ok(self.run(load, "durable", Some(logs.path()))?.seen(Some(load.bytes)))
     }
 
-    fn run(&self, load: &str, mode: &str, plan: Plan, folder: Option<&Path>) -> Result<LoadResult> {
-        let mut command = Command::new(&self.program);
-        command.args([mode, &plan.in_flight.to_string(), &plan.bytes.to_string()]);
-        command.arg(plan.time.as_secs_f64().to_string()).args(folder);
-        let Printed { commits_per_second, p50_us, p99_us, cpu_us_per_commit } =
-            printed(command, load, self.target)?;
-        Ok(LoadResult {
-            load: load.to_owned(),
-            target: self.target,
-            commits_per_second,
-            p50_us,
-            p99_us,
-            cpu_us_per_commit: Some(cpu_us_per_commit),
-        })
+    fn run(&self, load: &Load, mode: &str, folder: Option<&Path>) -> Result<Printed> {
+        let mut command = dying_with_us(self.program.as_os_str());
+        command.args([mode, &load.clients.to_string(), &load.bytes.to_string()]);
+        command.arg(load.seconds.as_secs_f64().to_string()).args(folder);
+        printed(command, &load.name, self.target)
     }
 }

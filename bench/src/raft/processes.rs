@@ -13,13 +13,13 @@ use flotilla_runtime::driver::{self, CoreOptions, NodeHandle, NodeOptions, PeerA
 use flotilla_runtime::{CoreBoot, Effect, Effects, Event, Machine, Nanos, Now};
 use serde::{Deserialize, Serialize};
 
+use super::PATIENCE;
 use super::node::{Measured, NODES, Node, Plan, peer, shared};
-use super::{LoadResult, PATIENCE};
-use crate::cpu::CpuReading;
+use crate::cpu::{CpuReading, CpuUsed};
 use crate::error::{BenchError, Result};
-use crate::floor::percentiles;
 use crate::report;
 use crate::target::process::Ports;
+use crate::turn::Printed;
 
 /// How often a process looks at what it has measured.
 const GRAIN: Duration = Duration::from_millis(20);
@@ -54,7 +54,7 @@ enum Line {
     /// The warm-up is over.
     Begun,
     /// The load is.
-    Over { commits_per_second: f64, commits: u64, p50_us: f64, p99_us: f64 },
+    Over(Printed),
 }
 
 /// One node on a core.
@@ -142,13 +142,9 @@ fn tell(seen: &Mutex<Measured>, plan: Plan) {
             say(&Line::Begun);
         }
         if measured.is_over {
-            let latency = percentiles(&measured.latencies);
-            return say(&Line::Over {
-                commits_per_second: measured.commits as f64 / (measured.nanos as f64 / 1e9),
-                commits: measured.commits,
-                p50_us: latency.p50_us,
-                p99_us: latency.p99_us,
-            });
+            let (seconds, all) = (measured.nanos as f64 / 1e9, &measured.latencies);
+            let printed = Printed::new(measured.commits, seconds, Some(all), CpuUsed::NONE, &[]);
+            return say(&Line::Over(printed));
         }
     }
 }
@@ -216,7 +212,7 @@ impl Running {
 }
 
 /// Runs a plan whose groups have one leader.
-pub(super) fn run(folder: &Path, name: &str, plan: Plan) -> Result<LoadResult> {
+pub(super) fn run(folder: &Path, name: &str, plan: Plan) -> Result<Printed> {
     let logs = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for logs"))?;
     let running = Running::start(logs.path(), plan)?;
     let mut before = CpuReading::take(&running.pids());
@@ -224,16 +220,9 @@ pub(super) fn run(folder: &Path, name: &str, plan: Plan) -> Result<LoadResult> {
         match running.next(name)? {
             Line::Led => {}
             Line::Begun => before = CpuReading::take(&running.pids()),
-            Line::Over { commits_per_second, commits, p50_us, p99_us } => {
-                let used = CpuReading::take(&running.pids()).since(&before).servers;
-                return Ok(LoadResult {
-                    load: name.to_owned(),
-                    target: "flotilla, 3 processes",
-                    commits_per_second,
-                    p50_us,
-                    p99_us,
-                    cpu_us_per_commit: used.map(|seconds| seconds * 1e6 / commits as f64),
-                });
+            Line::Over(printed) => {
+                let used = CpuReading::take(&running.pids()).since(&before);
+                return Ok(printed.with_usage(used, &running.pids()));
             }
         }
     }
@@ -266,8 +255,8 @@ mod tests {
 
     #[test]
     fn a_line_survives_its_bytes() {
-        let line = Line::Over { commits_per_second: 1.0, commits: 2, p50_us: 3.0, p99_us: 4.0 };
+        let line = Line::Over(Printed::new(2, 1.0, None, CpuUsed::NONE, &[]));
         let text = serde_json::to_string(&line).unwrap();
-        assert!(matches!(serde_json::from_str(&text).unwrap(), Line::Over { commits: 2, .. }));
+        assert!(matches!(serde_json::from_str(&text).unwrap(), Line::Over(Printed { operations: 2, .. })));
     }
 }

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use flotilla_runtime::{BlockPool, DiskReply, Effect, Effects, Nanos, OpId};
 
-use super::LoadResult;
-use super::node::{Measured, NODES, Node, Plan, Shared, peer, shared};
+use super::node::{NODES, Node, Plan, Shared, peer, shared};
+use crate::cpu::CpuReading;
 use crate::error::{BenchError, Result};
-use crate::floor::percentiles;
+use crate::turn::Printed;
 
 /// Turns between two looks at the clock.
 const CLOCK_EVERY: u32 = 64;
@@ -65,10 +65,10 @@ impl Trio {
     }
 }
 
-/// Runs a plan on disks that do everything at once.
-pub(super) fn in_memory(name: &str, plan: Plan) -> Result<LoadResult> {
+/// Runs a plan on disks that do everything at once. The clock is looked at too rarely for latencies.
+pub(crate) fn in_memory(plan: Plan) -> Result<Printed> {
     let failed = |reason: String| BenchError::Failed {
-        scenario: name.to_owned(),
+        scenario: "in memory".to_owned(),
         target: "flotilla".to_owned(),
         reason,
     };
@@ -78,6 +78,7 @@ pub(super) fn in_memory(name: &str, plan: Plan) -> Result<LoadResult> {
     let mut trio = Trio::new(plan, &BlockPool::heap(), 1, clock(), &shared).map_err(failed)?;
     let mut ops: Vec<(usize, OpId)> = Vec::new();
     let (mut now, mut turns) = (clock(), 0_u32);
+    let (own, mut before) = ([std::process::id()], None);
     loop {
         trio.turn(now, |place, effect| match effect {
             Effect::Write { op, .. }
@@ -96,25 +97,16 @@ pub(super) fn in_memory(name: &str, plan: Plan) -> Result<LoadResult> {
             now = clock();
             trio.tick(now);
             let seen = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            if seen.is_over {
-                return Ok(result(name, &seen));
+            if seen.has_begun && before.is_none() {
+                before = Some(CpuReading::take(&own));
+            }
+            if let Some(before) = before.as_ref().filter(|_| seen.is_over) {
+                let used = CpuReading::take(&own).since(before);
+                return Ok(Printed::new(seen.commits, seen.nanos as f64 / 1e9, None, used, &own));
             }
             if begun.elapsed() > super::PATIENCE {
                 return Err(failed("it never came to its end".to_owned()));
             }
         }
-    }
-}
-
-/// What was measured, as a row of the report.
-pub(super) fn result(name: &str, measured: &Measured) -> LoadResult {
-    let latency = percentiles(&measured.latencies);
-    LoadResult {
-        load: name.to_owned(),
-        target: "flotilla",
-        commits_per_second: measured.commits as f64 / (measured.nanos as f64 / 1e9),
-        p50_us: latency.p50_us,
-        p99_us: latency.p99_us,
-        cpu_us_per_commit: None,
     }
 }

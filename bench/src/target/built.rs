@@ -26,6 +26,14 @@ pub(crate) fn built(name: &str, script: &str) -> Result<PathBuf> {
     })
 }
 
+/// The version of `package` in the text of a Cargo.lock: what the script builds. Empty if it isn't there.
+pub(crate) fn locked(lock: &str, package: &str) -> String {
+    let name = format!("name = \"{package}\"");
+    let mut lines = lock.lines().skip_while(|line| *line != name);
+    let version = lines.nth(1).and_then(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
+    version.unwrap_or_default().to_owned()
+}
+
 /// Runs a program to its end: the JSON object that it prints.
 ///
 /// # Errors
@@ -45,7 +53,8 @@ pub(crate) fn printed<T: DeserializeOwned>(mut command: Command, scenario: &str,
             words
         }));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
+    let hint = "; if it was built from older sources, its script of bench/peers builds it anew";
+    serde_json::from_slice(&output.stdout).map_err(|error| failed(format!("{error}{hint}")))
 }
 
 #[cfg(test)]
@@ -64,6 +73,20 @@ mod tests {
         assert_eq!(run("echo no disk >&2; exit 3").unwrap_err().to_string(), "load on peer: no disk");
         assert!(run("exit 3").unwrap_err().to_string().contains("exit status: 3"));
         assert!(run("echo nothing").unwrap_err().to_string().contains("load on peer: expected"));
+    }
+
+    #[test]
+    fn versions_are_those_of_the_lock_file() {
+        let lock = "[[package]]\nname = \"raft\"\nversion = \"0.7.0\"\n\n[[package]]\nname = \"raft-engine\"\nversion = \"0.4.2\"\n";
+        assert_eq!((locked(lock, "raft"), locked(lock, "raft-engine")), ("0.7.0".into(), "0.4.2".into()));
+        assert_eq!(locked(lock, "other"), "");
+        for (lock, package) in [
+            (include_str!("../../peers/raft-engine/Cargo.lock"), "raft-engine"),
+            (include_str!("../../peers/raft-rs/Cargo.lock"), "raft"),
+            (include_str!("../../peers/openraft/Cargo.lock"), "openraft"),
+        ] {
+            assert!(locked(lock, package).starts_with("0."), "{package}");
+        }
     }
 
     #[test]

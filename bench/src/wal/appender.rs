@@ -39,15 +39,23 @@ pub(crate) struct Measured {
     pub(crate) appends: u64,
     /// From the end of the warm-up to the last append counted.
     pub(crate) nanos: Nanos,
+    /// The warm-up is over.
+    pub(crate) has_begun: bool,
     /// The load has run as long as it should.
     pub(crate) is_over: bool,
+}
+
+impl Measured {
+    fn new() -> Self {
+        Self { latencies: latencies(), appends: 0, nanos: 0, has_begun: false, is_over: false }
+    }
 }
 
 /// Handed out of the core's thread.
 pub(crate) type Shared = Arc<Mutex<Measured>>;
 
 pub(crate) fn shared() -> Shared {
-    Arc::new(Mutex::new(Measured { latencies: latencies(), appends: 0, nanos: 0, is_over: false }))
+    Arc::new(Mutex::new(Measured::new()))
 }
 
 /// See the module.
@@ -86,7 +94,7 @@ impl Appender {
             next_group: 0,
             appended_bytes: 0,
             begun: None,
-            measured: Measured { latencies: latencies(), appends: 0, nanos: 0, is_over: false },
+            measured: Measured::new(),
             shared,
             is_stopping: false,
             plan,
@@ -113,6 +121,10 @@ impl Appender {
     fn advanced(&mut self, now: Nanos, lsn: Lsn) {
         let begun = *self.begun.get_or_insert(now);
         let measure = now.saturating_sub(begun) >= nanos(self.plan.warmup) && !self.measured.is_over;
+        if measure && !self.measured.has_begun {
+            self.measured.has_begun = true;
+            self.shared.lock().unwrap_or_else(PoisonError::into_inner).has_begun = true;
+        }
         while let Some((_, at)) = self.waiting.pop_front_if(|(frame, _)| *frame <= lsn) {
             self.free += 1;
             if measure {

@@ -8,19 +8,21 @@ use std::time::{Duration, Instant};
 
 use flotilla_runtime::NodeId;
 use flotilla_runtime::driver::{self, CoreOptions, NodeHandle, NodeOptions};
+use serde::{Deserialize, Serialize};
 
-use super::LoadResult;
 use super::appender::{Appender, Measured, Plan, Shared, shared};
+use crate::cpu::{CpuReading, CpuUsed};
 use crate::error::{BenchError, Result};
-use crate::floor::percentiles;
+use crate::turn::Printed;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is looked at.
+const GRAIN: Duration = Duration::from_millis(5);
 
 /// So many appenders of so many bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
-    pub(super) name: &'static str,
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Load {
     pub(super) appenders: usize,
     pub(super) bytes: usize,
     pub(super) groups: u64,
@@ -35,23 +37,13 @@ pub(super) struct Opened {
     pub(super) file_bytes: u64,
 }
 
-/// Runs a load on a new log.
-pub(super) fn run(folder: &Path, load: &Load) -> Result<LoadResult> {
-    let Load { name, appenders, bytes, groups, commits, time } = *load;
+/// Runs a load on a new log in `core`, an empty folder.
+pub(crate) fn run(core: &Path, load: &Load) -> Result<Printed> {
+    let Load { appenders, bytes, groups, commits, time } = *load;
     let plan = Plan { appenders, bytes, groups, commits, warmup: time / 3, time, keep: None };
-    let core = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for a log"))?;
-    let measured = drive(core.path(), plan, name)?;
-    let seconds = measured.nanos as f64 / 1e9;
-    let per_second = measured.appends as f64 / seconds;
-    let latency = percentiles(&measured.latencies);
-    Ok(LoadResult {
-        load: name,
-        target: "flotilla",
-        appends_per_second: per_second,
-        bytes_per_second: per_second * bytes as f64,
-        p50_us: latency.p50_us,
-        p99_us: latency.p99_us,
-    })
+    let (measured, used) = drive(core, plan, "appends")?;
+    let (seconds, pids) = (measured.nanos as f64 / 1e9, [std::process::id()]);
+    Ok(Printed::new(measured.appends, seconds, Some(&measured.latencies), used, &pids))
 }
 
 /// Writes a log of so many bytes of entries, all of them needed, and opens it.
@@ -83,22 +75,30 @@ pub(super) fn recovery(folder: &Path, groups: u64, bytes: u64) -> Result<Opened>
     Ok(Opened { seconds, file_bytes })
 }
 
-/// Runs a plan to its end.
-fn drive(core: &Path, plan: Plan, name: &'static str) -> Result<Measured> {
+/// Runs a plan to its end; what was measured, and what this process used meanwhile.
+fn drive(core: &Path, plan: Plan, name: &'static str) -> Result<(Measured, CpuUsed)> {
     let results = shared();
-    let watched = results.clone();
-    node(core, plan, results.clone(), name, move |running| {
+    let (watched, own, mut used) = (results.clone(), [std::process::id()], CpuUsed::NONE);
+    node(core, plan, results.clone(), name, |running| {
         let begun = Instant::now();
-        while !watched.lock().unwrap_or_else(PoisonError::into_inner).is_over {
-            if running.recv_timeout(Duration::from_millis(5)) != Err(mpsc::RecvTimeoutError::Timeout)
-                || begun.elapsed() > PATIENCE
-            {
-                return Err("it never came to its end".to_owned());
+        let until = |is_so: fn(&Measured) -> bool| {
+            while !is_so(&watched.lock().unwrap_or_else(PoisonError::into_inner)) {
+                if running.recv_timeout(GRAIN) != Err(mpsc::RecvTimeoutError::Timeout)
+                    || begun.elapsed() > PATIENCE
+                {
+                    return Err("it never came to its end".to_owned());
+                }
             }
-        }
+            Ok(())
+        };
+        until(|measured| measured.has_begun)?;
+        let before = CpuReading::take(&own);
+        until(|measured| measured.is_over)?;
+        used = CpuReading::take(&own).since(&before);
         Ok(())
     })?;
-    Ok(results.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    let measured = results.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok((measured, used))
 }
 
 /// Starts the node, calls `meanwhile` once it serves, and stops it. The receiver tells when it has ended by itself.
@@ -149,9 +149,13 @@ mod tests {
     fn a_load_runs_and_a_log_is_opened() {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let time = Duration::from_millis(50);
-        let load = Load { name: "test", appenders: 8, bytes: 256, groups: 3, commits: 2, time };
-        let result = run(folder.path(), &load).unwrap();
-        assert!(result.appends_per_second > 100.0 && result.p99_us >= result.p50_us, "{result:?}");
+        let load = Load { appenders: 8, bytes: 256, groups: 3, commits: 2, time };
+        let core = tempfile::tempdir_in(folder.path()).unwrap();
+        let seen = run(core.path(), &load).unwrap().seen(Some(256));
+        drop(core);
+        assert!(seen.operations / seen.seconds > 100.0, "{seen:?}");
+        assert_eq!(seen.latencies.as_ref().map(|all| all.len() as f64), Some(seen.operations), "{seen:?}");
+        assert!(seen.cpu_seconds.is_some() && seen.memory_bytes > Some(1 << 20), "{seen:?}");
         let opened = recovery(folder.path(), 10, 4 << 20).unwrap();
         assert!(opened.file_bytes > 4 << 20 && opened.seconds > 0.0);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");

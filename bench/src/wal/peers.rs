@@ -1,20 +1,18 @@
 //! What the log is compared with: raft-engine, and a sync for every append.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use flotilla_runtime::BlockPool;
 use flotilla_runtime::block::BLOCK_BYTES;
 use rustix::fs::{Mode, OFlags, fdatasync, open};
-use serde::Deserialize;
 
-use super::LoadResult;
 use crate::error::{BenchError, Result};
-use crate::floor::percentiles;
 use crate::recorder::{Latencies, latencies};
 use crate::target::built::{built, printed};
+use crate::target::process::dying_with_us;
+use crate::turn::{Load, Printed, Seen};
 
 /// Threads of [`sync_each`] at most: more don't make a disk faster.
 const THREADS_MAX: usize = 64;
@@ -24,47 +22,28 @@ pub(super) struct RaftEngine {
     program: PathBuf,
 }
 
-/// What it prints.
-#[derive(Debug, Deserialize)]
-struct Printed {
-    appends_per_second: f64,
-    p50_us: f64,
-    p99_us: f64,
-}
-
 impl RaftEngine {
     pub(super) fn find() -> Result<Self> {
         Ok(Self { program: built("wal-raft-engine", "raft-engine.sh")? })
     }
 
     /// The same load: so many threads, each of which appends an entry to a group of its own and waits until it is durable.
-    pub(super) fn run(
-        &self,
-        folder: &Path,
-        load: &'static str,
-        appenders: usize,
-        bytes: usize,
-        time: Duration,
-    ) -> Result<LoadResult> {
+    pub(super) fn run(&self, folder: &Path, load: &Load) -> Result<Seen> {
         let log = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for raft-engine"))?;
-        let mut command = Command::new(&self.program);
+        let mut command = dying_with_us(self.program.as_os_str());
         command.arg(log.path());
-        command.args([appenders.to_string(), bytes.to_string(), time.as_secs_f64().to_string()]);
-        let Printed { appends_per_second, p50_us, p99_us } = printed(command, load, "raft-engine")?;
-        let bytes_per_second = appends_per_second * bytes as f64;
-        Ok(LoadResult { load, target: "raft-engine", appends_per_second, bytes_per_second, p50_us, p99_us })
+        command.args([
+            load.clients.to_string(),
+            load.bytes.to_string(),
+            load.seconds.as_secs_f64().to_string(),
+        ]);
+        Ok(printed::<Printed>(command, &load.name, "raft-engine")?.seen(Some(load.bytes)))
     }
 }
 
 /// Every append overwrites a block of its own and syncs it, from many threads: one after the other, as the entries of a log
 /// are acknowledged, or all at once, which no log could do.
-pub(super) fn sync_each(
-    folder: &Path,
-    load: &'static str,
-    appenders: usize,
-    in_order: bool,
-    time: Duration,
-) -> Result<LoadResult> {
+pub(super) fn sync_each(folder: &Path, appenders: usize, in_order: bool, time: Duration) -> Result<Seen> {
     let turn = Mutex::new(());
     let path = folder.join("sync-each");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC | OFlags::DIRECT | OFlags::CLOEXEC;
@@ -104,15 +83,7 @@ pub(super) fn sync_each(
         }
         Ok(())
     })?;
-    let per_second = all.len() as f64 / begun.elapsed().as_secs_f64();
+    let seconds = begun.elapsed().as_secs_f64();
     std::fs::remove_file(&path).map_err(failed())?;
-    let latency = percentiles(&all);
-    Ok(LoadResult {
-        load,
-        target: if in_order { "sync each" } else { "parallel syncs" },
-        appends_per_second: per_second,
-        bytes_per_second: per_second * 256.0,
-        p50_us: latency.p50_us,
-        p99_us: latency.p99_us,
-    })
+    Ok(Seen { latencies: Some(all.clone()), ..Seen::timed(all.len() as f64, seconds) })
 }

@@ -1,7 +1,7 @@
 //! The mesh beside other ways from one core to another, all in one process on the same two CPUs, one after the other. Prints one
 //! JSON object: nanoseconds one way, and messages a second.
 //!
-//! `mesh-peers SECONDS`: about so long for each of the eight measurements.
+//! `mesh-peers SECONDS [FIGURE]`: about so long for each of the eight measurements, or for that one.
 
 use flotilla_runtime::{CoreId, Endpoint, mesh};
 use rustix::event::{EventfdFlags, eventfd};
@@ -31,17 +31,20 @@ fn main() {
         std::process::exit(2);
     };
     let time = Duration::from_secs_f64(seconds);
-    let figures = [
-        ("rtrb_one_way_ns", rtrb_one_way(time)),
-        ("mesh_one_way_ns", mesh_one_way(time)),
-        ("eventfd_one_way_ns", eventfd_one_way(time)),
-        ("mesh_parked_one_way_ns", mesh_parked_one_way(time)),
-        ("shared_channel_per_second", shared_channel_throughput(time)),
-        ("crossbeam_per_second", crossbeam_throughput(time)),
-        ("rtrb_per_second", rtrb_throughput(time)),
-        ("mesh_per_second", mesh_throughput(time)),
+    let wanted = std::env::args().nth(2);
+    let figures: [(&str, fn(Duration) -> f64); 8] = [
+        ("rtrb_one_way_ns", rtrb_one_way),
+        ("mesh_one_way_ns", mesh_one_way),
+        ("eventfd_one_way_ns", eventfd_one_way),
+        ("mesh_parked_one_way_ns", mesh_parked_one_way),
+        ("shared_channel_per_second", shared_channel_throughput),
+        ("crossbeam_per_second", crossbeam_throughput),
+        ("rtrb_per_second", rtrb_throughput),
+        ("mesh_per_second", mesh_throughput),
     ];
-    let fields: Vec<String> = figures.iter().map(|(name, value)| format!("\"{name}\": {value:.1}")).collect();
+    let asked = figures.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == name));
+    let fields: Vec<String> =
+        asked.map(|(name, measure)| format!("\"{name}\": {:.1}", measure(time))).collect();
     println!("{{{}}}", fields.join(", "));
 }
 

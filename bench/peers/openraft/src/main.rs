@@ -2,6 +2,8 @@
 //! and waits until it is applied. Prints one JSON object.
 
 mod network;
+#[path = "../../printed.rs"]
+mod printed;
 mod store;
 
 use openraft::{BasicNode, Config, Raft};
@@ -70,25 +72,11 @@ async fn run(in_flight: usize, bytes: usize, time: Duration) {
         })
         .collect();
     tokio::time::sleep(time / 3).await;
-    let (from, before, cpu) = (Instant::now(), commits.get(), cpu_seconds());
+    let (from, before, usage) = (Instant::now(), commits.get(), printed::Usage::now());
     tokio::time::sleep(time).await;
-    let (seconds, done) = (from.elapsed().as_secs_f64(), (commits.get() - before) as f64);
-    let cpu = cpu_seconds() - cpu;
+    printed::print(commits.get() - before, from.elapsed().as_secs_f64(), &usage, std::iter::empty());
     over.set(true);
     for client in clients {
         client.await.expect("a client ends");
     }
-    println!(
-        "{{\"commits_per_second\": {}, \"p50_us\": 0, \"p99_us\": 0, \"cpu_us_per_commit\": {}}}",
-        done / seconds,
-        cpu * 1e6 / done
-    );
-}
-
-/// User and system time of this process, in steps of a clock tick of 10 ms.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("this is Linux");
-    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
-    let ticks = |place: usize| fields[place].parse::<f64>().expect("a number of ticks");
-    (ticks(11) + ticks(12)) / 100.0
 }

@@ -1,6 +1,9 @@
 //! So many threads append entries of so many bytes to raft-engine, each to a region of its own, each waiting until its entry
 //! is durable before it appends the next. Prints one JSON object.
 
+#[path = "../../printed.rs"]
+mod printed;
+
 use hdrhistogram::Histogram;
 use raft::eraftpb::Entry;
 use raft_engine::{Config, Engine, LogBatch, MessageExt, ReadableSize};
@@ -65,15 +68,13 @@ fn main() {
             })
         })
         .collect();
+    std::thread::sleep((begun + warmup).saturating_duration_since(Instant::now()));
+    let usage = printed::Usage::now();
     let mut all = Histogram::<u64>::new_with_bounds(1, 3_600_000_000_000, 3).expect("bounds");
     for thread in threads {
         all += &thread.join().expect("a thread of the load");
     }
     let measured = begun.elapsed() - warmup;
-    println!(
-        "{{\"appends_per_second\": {}, \"p50_us\": {}, \"p99_us\": {}}}",
-        all.len() as f64 / measured.as_secs_f64(),
-        all.value_at_quantile(0.5) as f64 / 1e3,
-        all.value_at_quantile(0.99) as f64 / 1e3
-    );
+    let latencies = all.iter_recorded().map(|it| (it.value_iterated_to(), it.count_at_value()));
+    printed::print(all.len(), measured.as_secs_f64(), &usage, latencies);
 }

@@ -3,6 +3,8 @@
 
 mod core;
 mod durable;
+#[path = "../../printed.rs"]
+mod printed;
 mod replica;
 
 use hdrhistogram::Histogram;
@@ -24,8 +26,8 @@ pub struct Plan {
 pub struct Measured {
     begun: Instant,
     plan: Plan,
-    cpu: f64,
-    from: Option<Instant>,
+    /// When the warm-up was over, and what had been used until then.
+    from: Option<(Instant, printed::Usage)>,
     pub commits: u64,
     latencies: Histogram<u64>,
 }
@@ -33,7 +35,7 @@ pub struct Measured {
 impl Measured {
     pub fn begin(plan: Plan) -> Self {
         let latencies = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("sound bounds");
-        Self { begun: Instant::now(), plan, cpu: 0.0, from: None, commits: 0, latencies }
+        Self { begun: Instant::now(), plan, from: None, commits: 0, latencies }
     }
 
     /// So many commits are known at `now`. Returns whether it is over.
@@ -42,8 +44,7 @@ impl Measured {
             return false;
         }
         if self.from.is_none() {
-            self.from = Some(now);
-            self.cpu = cpu_seconds();
+            self.from = Some((now, printed::Usage::now()));
             return false;
         }
         self.commits += commits;
@@ -57,24 +58,10 @@ impl Measured {
     }
 
     pub fn print(&self) {
-        let seconds = self.from.map_or(f64::NAN, |from| from.elapsed().as_secs_f64());
-        let micros = |quantile| self.latencies.value_at_quantile(quantile) as f64 / 1e3;
-        println!(
-            "{{\"commits_per_second\": {}, \"p50_us\": {}, \"p99_us\": {}, \"cpu_us_per_commit\": {}}}",
-            self.commits as f64 / seconds,
-            micros(0.5),
-            micros(0.99),
-            (cpu_seconds() - self.cpu) * 1e6 / self.commits as f64,
-        );
+        let (from, usage) = self.from.as_ref().expect("it was measured");
+        let latencies = self.latencies.iter_recorded().map(|it| (it.value_iterated_to(), it.count_at_value()));
+        printed::print(self.commits, from.elapsed().as_secs_f64(), usage, latencies);
     }
-}
-
-/// User and system time of this process, in steps of a clock tick of 10 ms.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("this is Linux");
-    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
-    let ticks = |place: usize| fields[place].parse::<f64>().expect("a number of ticks");
-    (ticks(11) + ticks(12)) / 100.0
 }
 
 fn main() {
