@@ -39,7 +39,9 @@ impl<P: Protocol> EventLoop<'_, P> {
                 let Token(index) = event.token();
                 let connection = &mut self.connections[index];
                 let written = if event.is_writable() { connection.on_writable() } else { Ok(()) };
-                if written.and_then(|()| discard(connection)).is_err() {
+                // What comes together with the end is one event, and reading it doesn't show the end.
+                let ended = event.is_read_closed() || event.is_error();
+                if written.and_then(|()| discard(connection)).is_err() || ended {
                     connection.close();
                 }
             }
@@ -48,7 +50,7 @@ impl<P: Protocol> EventLoop<'_, P> {
     }
 }
 
-/// Reads on, to see the end.
+/// Reads what there is.
 fn discard(connection: &mut Connection) -> io::Result<()> {
     loop {
         let more = connection.receive()?;
