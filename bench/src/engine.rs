@@ -1,15 +1,19 @@
-//! The load generator for everything that speaks RESP: a cluster, or a single Redis.
+//! The load generator for everything that speaks RESP (a cluster, or a single Redis) or ZooKeeper's protocol.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`event_loop`] | one thread: epoll, requests, replies, pacing |
 //! | [`connection`] | one socket and the requests on their way |
-//! | [`request`] | requests as bytes |
+//! | [`protocol`] | what the event loop must know of a protocol |
+//! | [`redis`] | RESP |
+//! | [`request`] | what is asked, and in RESP as bytes |
 //! | [`slots`] | which node leads which slot |
 
-mod connection;
+pub(crate) mod connection;
 mod event_loop;
-mod request;
+pub(crate) mod protocol;
+mod redis;
+pub(crate) mod request;
 pub(crate) mod slots;
 
 use std::sync::mpsc::sync_channel;
@@ -20,6 +24,8 @@ use crate::interrupt::Interrupt;
 use crate::recorder::Recorder;
 use crate::workload::{Load, Phases};
 use event_loop::{EventLoop, Shared};
+use protocol::Protocol;
+use redis::Resp;
 use slots::SlotMap;
 
 /// The least time between two questions for the map.
@@ -34,11 +40,6 @@ pub(crate) fn run<T>(
     watch: impl FnOnce() -> Result<T>,
 ) -> Result<(Recorder, T)> {
     let (refresh, wanted) = sync_channel(1);
-    let shared = Shared { load, phases, map, refresh, interrupt };
-    let loops: Vec<EventLoop<'_>> =
-        (0..load.threads).map(|thread| EventLoop::new(shared.clone(), thread)).collect::<Result<_>>()?;
-    // The loops hold the other senders: the last loop's end is the end of the refresher.
-    drop(shared);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             while wanted.recv().is_ok() {
@@ -46,6 +47,23 @@ pub(crate) fn run<T>(
                 std::thread::sleep(REFRESH_INTERVAL);
             }
         });
+        // The loops hold the other senders: the last loop's end is the end of the refresher.
+        drive(load, phases, move |_| Resp::new(load, map, refresh.clone()), interrupt, watch)
+    })
+}
+
+/// Runs `load` in the protocol that `speaker` makes for each thread, calling `watch` meanwhile on this thread.
+pub(crate) fn drive<P: Protocol + Send, T>(
+    load: &Load,
+    phases: Phases,
+    speaker: impl Fn(usize) -> P,
+    interrupt: &Interrupt,
+    watch: impl FnOnce() -> Result<T>,
+) -> Result<(Recorder, T)> {
+    let shared = Shared { load, phases, interrupt };
+    let new = |thread| EventLoop::new(shared, speaker(thread), thread);
+    let loops: Vec<EventLoop<'_, P>> = (0..load.threads).map(new).collect::<Result<_>>()?;
+    std::thread::scope(|scope| {
         let threads: Vec<_> = loops.into_iter().map(|each| scope.spawn(|| each.run())).collect();
         let watched = watch();
         Ok((Recorder::of_all(threads)?, watched?))

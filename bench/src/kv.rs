@@ -147,6 +147,13 @@ fn peers(args: &KvArgs) -> Vec<Peer> {
             true
         }
     });
+    peers.retain(|peer| {
+        let fits = args.value_bytes <= peer.value_bytes_max();
+        if !fits {
+            note(&format!("without {}: its values have at most {} B", peer.name(), peer.value_bytes_max()));
+        }
+        fits
+    });
     peers
 }
 

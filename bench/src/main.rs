@@ -12,7 +12,7 @@
 //! | [`runtime`] | the `runtime` command: a core beside tokio and monoio |
 //! | [`reshard`] | the `reshard` command: a shard that moves between groups, and what its clients see |
 //! | [`soak`] | the `soak` command: a long load while nodes are killed and stopped, with every read checked |
-//! | [`engine`], [`etcd`] | the load generator: RESP over epoll, gRPC over HTTP/2 |
+//! | [`engine`], [`zookeeper`], [`etcd`] | the load generator: RESP and ZooKeeper's protocol over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
 //! | [`workload`], [`distribution`] | which operations, when |
 //! | [`turn`] | one load of a layer on one target, as a process of its own |
@@ -53,6 +53,7 @@ mod timer;
 mod turn;
 mod wal;
 mod workload;
+mod zookeeper;
 
 /// As in a node: what is measured here of its parts is measured with its allocator.
 #[global_allocator]

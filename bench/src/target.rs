@@ -14,6 +14,7 @@ use crate::etcd::{self, EtcdCluster};
 use crate::interrupt::Interrupt;
 use crate::recorder::Recorder;
 use crate::workload::{Load, Phases};
+use crate::zookeeper::{self, Ensemble};
 use process::Process;
 
 /// How it is spoken to.
@@ -23,6 +24,8 @@ pub(crate) enum Driver {
     Resp(SlotMap),
     /// gRPC.
     Etcd(EtcdCluster),
+    /// ZooKeeper's own protocol.
+    ZooKeeper(Ensemble),
 }
 
 /// Something under load.
@@ -70,6 +73,10 @@ impl Target {
             Driver::Etcd(cluster) => {
                 Duration::from_millis(2) * load.clients.min(cluster.connections_max) as u32
             }
+            // A session is a write, and they share syncs.
+            Driver::ZooKeeper(_) => {
+                Duration::from_millis(20) + Duration::from_millis(1) * load.clients as u32
+            }
         };
         let phases = Phases::of(load, lead);
         let watch = || {
@@ -84,6 +91,7 @@ impl Target {
         match &self.driver {
             Driver::Resp(map) => engine::run(load, phases, map, interrupt, watch),
             Driver::Etcd(cluster) => etcd::run(load, phases, cluster, interrupt, watch),
+            Driver::ZooKeeper(ensemble) => zookeeper::run(load, phases, ensemble, interrupt, watch),
         }
     }
 }

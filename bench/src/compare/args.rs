@@ -91,7 +91,7 @@ pub(crate) struct CompareArgs {
 /// What can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
-    /// Key/value stores: etcd, and Redis in its modes of durability
+    /// Key/value stores: etcd, ZooKeeper, and Redis in its modes of durability
     Kv,
     /// The write-ahead log: raft-engine, the disk itself
     Wal,

@@ -6,6 +6,7 @@ use super::args::{CompareArgs, Set};
 use crate::distribution::Distribution;
 use crate::target::{Driver, Target};
 use crate::workload::{Bursts, Flavour, Load, Operations};
+use crate::zookeeper;
 
 /// Event loops of the load generator: one, as the machines this runs on are small. Where that is its limit, the result says so.
 const THREADS: usize = 1;
@@ -94,13 +95,19 @@ pub(crate) fn fills(planned: &[Planned]) -> Vec<Load> {
     fills
 }
 
-/// Whether `target` can do it. Redis has no order of keys to scan by.
-pub(crate) fn can(target: &Target, load: &Load) -> bool {
-    let ordered = match &target.driver {
-        Driver::Etcd(_) => true,
-        Driver::Resp(map) => !map.plain,
+/// Whether `target` can't do it, and why.
+///
+/// Redis has no order of keys to scan by, and ZooKeeper tells the names of all znodes or of none.
+pub(crate) fn cannot(target: &Target, load: &Load) -> Option<&'static str> {
+    let (ordered, value_bytes_max) = match &target.driver {
+        Driver::Etcd(_) => (true, usize::MAX),
+        Driver::ZooKeeper(_) => (false, zookeeper::VALUE_BYTES_MAX),
+        Driver::Resp(map) => (!map.plain, usize::MAX),
     };
-    ordered || load.operations.flavour != Flavour::Scan
+    if load.operations.value_bytes > value_bytes_max {
+        return Some("it isn't made for values of that size");
+    }
+    (!ordered && load.operations.flavour == Flavour::Scan).then_some("it has no scans")
 }
 
 struct Maker<'a> {
@@ -253,6 +260,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::etcd::EtcdCluster;
     use crate::recorder::Recorder;
     use crate::workload::{Phases, Schedule};
 
@@ -309,6 +317,33 @@ mod tests {
             }
             assert!(recorder.drift().abs() < 0.01, "{} after {warmup_ms} ms", recorder.drift());
         }
+    }
+
+    #[test]
+    fn what_a_target_cannot_do_is_told() {
+        let of = |driver: Driver| Target {
+            name: String::new(),
+            is_subject: false,
+            version: String::new(),
+            durability: String::new(),
+            pids: Vec::new(),
+            driver,
+            processes: Vec::new(),
+        };
+        let members = vec!["127.0.0.1:1".parse().unwrap()];
+        let zookeeper = of(Driver::ZooKeeper(zookeeper::Ensemble { members, version: String::new() }));
+        let all = planned("--sets grid,curves,ycsb,mixes,bursts");
+        let without: Vec<&str> = all
+            .iter()
+            .filter(|it| cannot(&zookeeper, &it.load).is_some())
+            .map(|it| it.name.as_str())
+            .collect();
+        assert_eq!(without, ["ycsb_e", "large_set_1m", "large_get_1m"]);
+        let refused = fills(&all).iter().filter(|fill| cannot(&zookeeper, fill).is_some()).count();
+        assert_eq!(refused, 1, "nor is it filled with what it can't do");
+        let etcd = EtcdCluster { leader: String::new(), version: String::new(), connections_max: 1 };
+        let etcd = of(Driver::Etcd(etcd));
+        assert!(all.iter().all(|it| cannot(&etcd, &it.load).is_none()));
     }
 
     #[test]

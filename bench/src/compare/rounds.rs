@@ -52,8 +52,15 @@ pub(super) fn run(args: &CompareArgs, interrupt: &Interrupt) -> Result<ResultFil
     floor::sync(folder.path(), Duration::ZERO, interrupt)?;
     let targets = start(args, folder.path(), interrupt)?;
     let planned = loads::plan(args, times(args, targets.len()));
+    for target in &targets {
+        for each in &planned {
+            if let Some(reason) = loads::cannot(target, &each.load) {
+                note(&format!("without {} on {}: {reason}", each.name, target.name));
+            }
+        }
+    }
     for fill in loads::fills(&planned) {
-        for target in &targets {
+        for target in targets.iter().filter(|target| loads::cannot(target, &fill).is_none()) {
             note(&format!(
                 "filling {} with {} keys of {} B",
                 target.name, fill.operations.keys, fill.operations.value_bytes
@@ -82,7 +89,8 @@ pub(super) fn run(args: &CompareArgs, interrupt: &Interrupt) -> Result<ResultFil
 
 /// The peers that were asked for, each once.
 pub(super) fn peers(args: &CompareArgs) -> Vec<Peer> {
-    let all = [Peer::Etcd, Peer::RedisNone, Peer::RedisEverysec, Peer::Redis, Peer::RedisWait];
+    let all =
+        [Peer::Etcd, Peer::ZooKeeper, Peer::RedisNone, Peer::RedisEverysec, Peer::Redis, Peer::RedisWait];
     let mut peers = Vec::new();
     for peer in args.peers.clone().unwrap_or_else(|| all.to_vec()) {
         if !peers.contains(&peer) {
@@ -161,7 +169,7 @@ fn rounds(
             for turn in 0..targets.len() {
                 let column = (turn + round) % targets.len();
                 let (target, place) = (&targets[column], row * targets.len() + column);
-                if !loads::can(target, &each.load) {
+                if loads::cannot(target, &each.load).is_some() {
                     continue;
                 }
                 let mut load = each.load.clone();

@@ -7,8 +7,6 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
-use crate::login;
-use crate::resp::{self, Reply};
 use crate::workload::Operation;
 
 /// A request that waits for its reply.
@@ -22,12 +20,14 @@ pub(crate) struct Pending {
     pub(crate) redirects: u8,
     /// It reads before it writes, and has read.
     pub(crate) fetched: bool,
+    /// Its key was there, or wasn't, against what was assumed: a write that makes keys must change them, or the other way round.
+    pub(crate) otherwise: bool,
 }
 
 impl Pending {
     /// Not sent yet.
     pub(crate) fn new(intended_ns: u64, operation: Operation) -> Self {
-        Self { intended_ns, operation, redirects: 0, fetched: false }
+        Self { intended_ns, operation, redirects: 0, fetched: false, otherwise: false }
     }
 }
 
@@ -60,9 +60,9 @@ pub(crate) struct Connection {
     pub(crate) out: Vec<u8>,
     /// In the list of connections with something to write.
     pub(crate) dirty: bool,
-    socket: Option<TcpStream>,
     /// The reply to its greeting is due.
-    greets: bool,
+    pub(crate) greets: bool,
+    socket: Option<TcpStream>,
     writable: bool,
     written: usize,
     received: Vec<u8>,
@@ -89,8 +89,13 @@ impl Connection {
         }
     }
 
-    /// Starts connecting if there is no socket.
-    pub(crate) fn open(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+    /// Whether there is a socket, connected or about to be.
+    pub(crate) fn is_open(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Starts connecting if there is no socket. `greeting` goes out before all else and has a reply of its own, unless it is empty.
+    pub(crate) fn open(&mut self, registry: &Registry, token: Token, greeting: &[u8]) -> io::Result<()> {
         if self.socket.is_some() {
             return Ok(());
         }
@@ -99,8 +104,8 @@ impl Connection {
         registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
         self.received.resize(RECEIVE_BYTES, 0);
         self.socket = Some(socket);
-        self.greets = !login::greeting().is_empty();
-        self.out.splice(0..0, login::greeting().iter().copied());
+        self.greets = !greeting.is_empty();
+        self.out.splice(0..0, greeting.iter().copied());
         Ok(())
     }
 
@@ -111,6 +116,11 @@ impl Connection {
         self.out.clear();
         self.written = 0;
         self.filled = 0;
+        self.forget()
+    }
+
+    /// Expects no more replies; the requests without one are handed back.
+    pub(crate) fn forget(&mut self) -> Vec<Pending> {
         self.owes_wait = false;
         let mut lost = std::mem::take(&mut self.unconfirmed);
         lost.extend(self.pending.drain(..).filter_map(|awaited| match awaited {
@@ -169,31 +179,12 @@ impl Connection {
                 // A short read has emptied the socket; whatever comes later is a new edge.
                 let more = count == room.len();
                 self.filled += count;
-                if self.greets {
-                    self.take_greeting()?;
-                }
                 Ok(more)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(error) => Err(error),
         }
-    }
-
-    /// Takes the reply to the greeting off the front, if it is there.
-    fn take_greeting(&mut self) -> io::Result<()> {
-        let used = match resp::parse(&self.received[..self.filled]) {
-            Ok(Some((Reply::Error(error), _))) => {
-                return Err(io::Error::other(String::from_utf8_lossy(error).into_owned()));
-            }
-            Ok(Some((_, used))) => used,
-            Ok(None) => return Ok(()),
-            Err(error) => return Err(io::Error::other(error)),
-        };
-        self.greets = false;
-        self.received.copy_within(used..self.filled, 0);
-        self.filled -= used;
-        Ok(())
     }
 
     /// Lends the received bytes out, so that replies can be looked at while requests are queued.

@@ -11,22 +11,21 @@
 //! nothing here may allocate per operation: the servers need the CPU.
 
 mod pacing;
+mod parting;
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::sync::mpsc::SyncSender;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use super::connection::{Awaited, Connection, Pending};
-use super::request::{Ask, Templates, key_bytes};
-use super::slots::{Route, SlotMap, parse_moved};
+use super::protocol::{Protocol, Verdict};
+use super::request::{Ask, key_bytes};
 use crate::error::{BenchError, Result};
 use crate::interrupt::Interrupt;
 use crate::recorder::Recorder;
-use crate::resp::{self, Reply};
 use crate::timer::Timer;
 use crate::workload::{Load, Phases, Schedule, Source};
 use pacing::{Arrivals, Client};
@@ -38,34 +37,32 @@ const REST_NS: u64 = 10_000_000;
 const REDIRECTS_MAX: u8 = 16;
 
 /// What all threads of a load share.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {
     pub(crate) load: &'a Load,
     pub(crate) phases: Phases,
-    pub(crate) map: &'a SlotMap,
-    pub(crate) refresh: SyncSender<()>,
     pub(crate) interrupt: &'a Interrupt,
 }
 
 /// See the module.
-pub(crate) struct EventLoop<'a> {
+pub(crate) struct EventLoop<'a, P> {
     shared: Shared<'a>,
     poll: Poll,
-    route: Route,
+    protocol: P,
     source: Source,
-    templates: Templates,
     clients: Vec<Client>,
     connections: Vec<Connection>,
     dirty: Vec<usize>,
     resting: VecDeque<(u64, usize)>,
     arrivals: Option<Arrivals>,
     in_flight: usize,
+    next_ping_ns: u64,
     recorder: Recorder,
 }
 
-impl<'a> EventLoop<'a> {
+impl<'a, P: Protocol> EventLoop<'a, P> {
     /// Thread number `thread`, with its share of the clients.
-    pub(crate) fn new(shared: Shared<'a>, thread: usize) -> Result<Self> {
+    pub(crate) fn new(shared: Shared<'a>, protocol: P, thread: usize) -> Result<Self> {
         let load = shared.load;
         let poll = Poll::new().map_err(BenchError::io("creating an epoll"))?;
         let count = load.clients * (thread + 1) / load.threads - load.clients * thread / load.threads;
@@ -82,16 +79,16 @@ impl<'a> EventLoop<'a> {
         };
         Ok(Self {
             poll,
-            route: shared.map.route(),
             source: Source::new(&load.operations, thread, load.threads),
-            templates: Templates::new(load.operations.value_bytes, shared.map.wait),
             clients: (0..count).map(|_| Client::default()).collect(),
             connections: Vec::new(),
             dirty: Vec::new(),
             resting: VecDeque::new(),
             arrivals,
             in_flight: 0,
+            next_ping_ns: protocol.ping_ns().unwrap_or(u64::MAX),
             recorder: Recorder::new(),
+            protocol,
             shared,
         })
     }
@@ -100,6 +97,9 @@ impl<'a> EventLoop<'a> {
     pub(crate) fn run(mut self) -> Result<Recorder> {
         let mut events = Events::with_capacity(1024);
         let mut now_ns = self.shared.phases.now_ns();
+        if self.protocol.connects_first() {
+            self.connect();
+        }
         for client in 0..self.clients.len() {
             self.go_on(client, now_ns);
         }
@@ -136,14 +136,23 @@ impl<'a> EventLoop<'a> {
             now_ns = self.shared.phases.now_ns();
         }
         self.give_up(now_ns);
+        self.part(&mut events)?;
         Ok(self.recorder)
     }
 
-    /// What is due besides sockets: a newer map, clients that have rested, arrivals.
-    fn turn(&mut self, now_ns: u64) {
-        if self.shared.map.is_newer_than(&self.route) {
-            self.route = self.shared.map.route();
+    /// Opens every client's first connection.
+    fn connect(&mut self) {
+        for client in 0..self.clients.len() {
+            let node = self.protocol.node_of(client, &key_bytes(0));
+            let index = self.connection(client, node);
+            self.touch(index);
         }
+        self.flush();
+    }
+
+    /// What is due besides sockets: a newer map, clients that have rested, arrivals, signs of life.
+    fn turn(&mut self, now_ns: u64) {
+        self.protocol.turn();
         while let Some(&(until_ns, client)) = self.resting.front()
             && until_ns <= now_ns
         {
@@ -151,7 +160,28 @@ impl<'a> EventLoop<'a> {
             self.go_on(client, now_ns);
         }
         self.start_arrivals(now_ns);
+        if now_ns >= self.next_ping_ns {
+            self.next_ping_ns = self.protocol.ping_ns().map_or(u64::MAX, |every_ns| now_ns + every_ns);
+            self.ping();
+        }
         self.flush();
+    }
+
+    fn ping(&mut self) {
+        for index in 0..self.connections.len() {
+            if self.connections[index].is_open() {
+                self.protocol.append_ping(&mut self.connections[index].out);
+                self.touch(index);
+            }
+        }
+    }
+
+    /// A connection is to be opened, or has something to write.
+    fn touch(&mut self, index: usize) {
+        if !self.connections[index].dirty {
+            self.connections[index].dirty = true;
+            self.dirty.push(index);
+        }
     }
 
     /// Queues a request that counts as in flight from now on.
@@ -164,17 +194,14 @@ impl<'a> EventLoop<'a> {
     /// Queues a request for `node`, or for the one that leads its key.
     fn enqueue(&mut self, client: usize, pending: Pending, node: Option<usize>) {
         let key = key_bytes(pending.operation.key);
-        let node = node.unwrap_or_else(|| self.route.node_of(&key));
+        let node = node.unwrap_or_else(|| self.protocol.node_of(client, &key));
         let index = self.connection(client, node);
         let connection = &mut self.connections[index];
         let ask = Ask::of(pending.operation, self.shared.load.operations.flavour, pending.fetched);
         connection.pending.push_back(Awaited::Operation(pending));
-        self.templates.append(&mut connection.out, ask, pending.operation, &key);
-        connection.owes_wait |= self.shared.map.wait > 0 && ask == Ask::Set;
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(index);
-        }
+        self.protocol.append(index, &mut connection.out, ask, &pending, &key);
+        connection.owes_wait |= ask == Ask::Set && self.protocol.waits();
+        self.touch(index);
     }
 
     fn connection(&mut self, client: usize, node: usize) -> usize {
@@ -183,7 +210,7 @@ impl<'a> EventLoop<'a> {
             of_client.resize(node + 1, None);
         }
         *of_client[node].get_or_insert_with(|| {
-            self.connections.push(Connection::new(client, self.route.nodes[node]));
+            self.connections.push(Connection::new(client, self.protocol.address(node)));
             self.connections.len() - 1
         })
     }
@@ -196,10 +223,10 @@ impl<'a> EventLoop<'a> {
             if std::mem::take(&mut connection.owes_wait) {
                 // One for all writes that go out together: a pipeline pays for a single one.
                 connection.pending.push_back(Awaited::Replicas);
-                self.templates.append_wait(&mut connection.out);
+                self.protocol.append_wait(&mut connection.out);
             }
-            let outcome =
-                connection.open(self.poll.registry(), Token(index)).and_then(|()| connection.flush());
+            let opened = connection.open(self.poll.registry(), Token(index), self.protocol.greeting());
+            let outcome = opened.and_then(|()| connection.flush());
             if let Err(error) = outcome {
                 self.lose(index, &error);
             }
@@ -213,15 +240,10 @@ impl<'a> EventLoop<'a> {
             let (received, filled) = self.connections[index].take_received();
             let mut used = 0;
             let outcome = loop {
-                match resp::parse(&received[used..filled]) {
-                    Ok(Some((reply, length))) => {
-                        used += length;
-                        if let Err(error) = self.on_reply(index, &reply, now_ns) {
-                            break Err(error);
-                        }
-                    }
+                match self.take(index, &received[used..filled], now_ns) {
+                    Ok(Some(length)) => used += length,
                     Ok(None) => break Ok(()),
-                    Err(error) => break Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+                    Err(error) => break Err(error),
                 }
             };
             let connection = &mut self.connections[index];
@@ -235,7 +257,21 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    fn on_reply(&mut self, index: usize, reply: &Reply<'_>, now_ns: u64) -> io::Result<()> {
+    /// Takes one reply off the front of `bytes`; its length, or none while it isn't whole.
+    fn take(&mut self, index: usize, bytes: &[u8], now_ns: u64) -> io::Result<Option<usize>> {
+        if self.connections[index].greets {
+            let greeted = self.protocol.greeted(bytes)?;
+            self.connections[index].greets = greeted.is_none();
+            return Ok(greeted);
+        }
+        let Some((reply, length)) = self.protocol.parse(bytes)? else { return Ok(None) };
+        if !self.protocol.is_aside(&reply) {
+            self.on_reply(index, &reply, now_ns)?;
+        }
+        Ok(Some(length))
+    }
+
+    fn on_reply(&mut self, index: usize, reply: &P::Reply<'_>, now_ns: u64) -> io::Result<()> {
         let connection = &mut self.connections[index];
         let (client, asked) = (connection.client, connection.address);
         let mut pending = match connection.pending.pop_front() {
@@ -246,48 +282,44 @@ impl<'a> EventLoop<'a> {
             }
             Some(Awaited::Operation(pending)) => pending,
         };
-        let Reply::Error(text) = reply else {
-            self.on_success(index, pending, reply, now_ns);
-            return Ok(());
-        };
-        if let Some((slot, address)) = parse_moved(text, asked)
-            && pending.redirects < REDIRECTS_MAX
+        let ask = Ask::of(pending.operation, self.shared.load.operations.flavour, pending.fetched);
+        let may_follow = pending.redirects < REDIRECTS_MAX;
+        let judged = self.protocol.judge(index, reply, ask, &pending, asked, may_follow);
+        match judged
+            .inspect_err(|_| self.connections[index].pending.push_front(Awaited::Operation(pending)))?
         {
-            self.recorder.redirects += 1;
-            pending.redirects += 1;
-            self.shared.map.moved(slot, address);
-            self.route = self.shared.map.route();
-            self.ask_for_map();
-            // Where it was told to go, whatever the map makes of it.
-            let node = self.route.nodes.iter().position(|&node| node == address);
-            self.enqueue(client, pending, node);
-            return Ok(());
+            Verdict::Answered { missed } => self.on_success(index, pending, ask, missed, now_ns),
+            Verdict::Elsewhere(node) => {
+                self.recorder.redirects += 1;
+                pending.redirects += 1;
+                self.enqueue(client, pending, node);
+            }
+            Verdict::Otherwise => {
+                pending.redirects += 1;
+                pending.otherwise = !pending.otherwise;
+                self.enqueue(client, pending, None);
+            }
+            Verdict::Failed(code) => self.fail(client, pending, &code, now_ns),
         }
-        let code =
-            String::from_utf8_lossy(text.split(|&byte| byte == b' ').next().unwrap_or(text)).into_owned();
-        self.fail(client, pending, &code, now_ns);
         Ok(())
     }
 
-    fn on_success(&mut self, index: usize, mut pending: Pending, reply: &Reply<'_>, now_ns: u64) {
-        let asked = Ask::of(pending.operation, self.shared.load.operations.flavour, pending.fetched);
-        if asked != Ask::Set && matches!(reply, Reply::Bulk(None)) {
-            self.recorder.misses += 1;
-        }
-        if asked == Ask::Get && !pending.operation.read {
+    fn on_success(&mut self, index: usize, mut pending: Pending, ask: Ask, missed: bool, now_ns: u64) {
+        self.recorder.misses += u64::from(missed);
+        if ask == Ask::Get && !pending.operation.read {
             pending.fetched = true;
             return self.enqueue(self.connections[index].client, pending, None);
         }
-        if asked == Ask::Set && self.shared.map.wait > 0 {
+        if ask == Ask::Set && self.protocol.waits() {
             return self.connections[index].unconfirmed.push(pending);
         }
         self.done(self.connections[index].client, pending, now_ns);
     }
 
     /// The replicas have the writes before the `WAIT`, or too few have.
-    fn on_wait(&mut self, index: usize, reply: &Reply<'_>, now_ns: u64) {
+    fn on_wait(&mut self, index: usize, reply: &P::Reply<'_>, now_ns: u64) {
         let client = self.connections[index].client;
-        let enough = matches!(reply, Reply::Integer(count) if *count >= self.shared.map.wait as i64);
+        let enough = self.protocol.is_replicated(reply);
         for pending in std::mem::take(&mut self.connections[index].unconfirmed) {
             match enough {
                 true => self.done(client, pending, now_ns),
@@ -326,19 +358,14 @@ impl<'a> EventLoop<'a> {
         for pending in self.connections[index].close() {
             self.fail(client, pending, &code, now_ns);
         }
-        self.ask_for_map();
+        self.protocol.lost(index);
         self.go_on(client, now_ns);
-    }
-
-    fn ask_for_map(&self) {
-        // Full means that someone has asked already.
-        let _ = self.shared.refresh.try_send(());
     }
 
     /// Too late: what wasn't answered is an error, and in an open loop its latency so far counts too.
     fn give_up(&mut self, now_ns: u64) {
         let phases = self.shared.phases;
-        let mut late: Vec<Pending> = self.connections.iter_mut().flat_map(Connection::close).collect();
+        let mut late: Vec<Pending> = self.connections.iter_mut().flat_map(Connection::forget).collect();
         if let Some(arrivals) = &mut self.arrivals {
             loop {
                 let intended_ns = arrivals.schedule.arrival_ns(arrivals.next);

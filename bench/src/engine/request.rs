@@ -50,15 +50,18 @@ impl Templates {
 
 /// What is asked of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
+    /// A key's value.
     Get,
+    /// A value for a key.
     Set,
+    /// Several keys in order, with their values.
     Scan,
 }
 
 impl Ask {
     /// The request of an operation, or its first: `fetched` when that has been answered.
-    pub(super) fn of(operation: Operation, flavour: Flavour, fetched: bool) -> Self {
+    pub(crate) fn of(operation: Operation, flavour: Flavour, fetched: bool) -> Self {
         match (operation.read, flavour) {
             (true, Flavour::Scan) => Self::Scan,
             (true, _) => Self::Get,
@@ -82,7 +85,7 @@ fn append_scan(out: &mut Vec<u8>, operation: Operation, key: &[u8; KEY_BYTES]) {
 const WAIT_MAX_MS: &[u8] = b"30000";
 
 /// The bytes of key number `key`.
-pub(super) fn key_bytes(key: u64) -> [u8; KEY_BYTES] {
+pub(crate) fn key_bytes(key: u64) -> [u8; KEY_BYTES] {
     let mut bytes = [0; KEY_BYTES];
     key_into(&mut bytes, key);
     bytes

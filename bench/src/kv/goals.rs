@@ -61,6 +61,11 @@ const RULES: &[Rule] = {
         rule("set_1_p50_vs_etcd", "set_1", P50, Peer("etcd", "set_1"), None),
         rule("set_64_server_cpu_vs_etcd", "set_64", ServerCpu, Peer("etcd", "set_64"), None),
         rule("get_64_server_cpu_vs_etcd", "get_64", ServerCpu, Peer("etcd", "get_64"), None),
+        rule("set_64_vs_zookeeper", "set_64", Throughput, Peer("zookeeper", "set_64"), None),
+        rule("set_p16_64_vs_zookeeper", "set_p16_64", Throughput, Peer("zookeeper", "set_p16_64"), None),
+        // A member answers reads by itself: what it costs not to.
+        rule("get_64_vs_zookeeper", "get_64", Throughput, Peer("zookeeper", "get_64"), None),
+        rule("set_1_p50_vs_zookeeper", "set_1", P50, Peer("zookeeper", "set_1"), None),
         rule("set_64_vs_redis", "set_64", Throughput, Peer("redis", "set_64"), None),
         rule("set_p16_64_vs_redis", "set_p16_64", Throughput, Peer("redis", "set_p16_64"), None),
         rule("get_64_vs_redis", "get_64", Throughput, Peer("redis", "get_64"), None),

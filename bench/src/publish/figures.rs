@@ -31,8 +31,16 @@ const PERCENTILE: AxisSpec =
     AxisSpec { label: "percentile of operations", scale: Scale::Nines, format: percentile };
 
 /// Colours belong to systems, whatever else is in the plot.
-const SYSTEMS: [&str; COLOURS - 1] =
-    ["flotilla", "etcd", "redis-none", "redis-everysec", "redis", "redis-wait", "flotilla-64-groups"];
+const SYSTEMS: [&str; COLOURS - 1] = [
+    "flotilla",
+    "etcd",
+    "redis-none",
+    "redis-everysec",
+    "redis",
+    "redis-wait",
+    "flotilla-64-groups",
+    "zookeeper",
+];
 
 /// The colour of a system; the last one is everybody else's. A layer's targets have theirs in their order.
 fn colour(result: &ResultFile, target: &str) -> usize {
@@ -324,7 +332,7 @@ fn memory(result: &ResultFile) -> Result<Option<Figure>> {
         scale: Scale::Linear,
         format: |mebibytes| format!("{mebibytes:.0} MiB"),
     };
-    let note = "After the last load. etcd keeps its history of versions, the others don't.";
+    let note = "After the last load. etcd keeps its history of versions, the others don't; ZooKeeper's is its Java heap, collected or not.";
     let about = About { title: "Memory".to_owned(), note, command: result.command.clone() };
     bar_figure(result, &cells, about, axis, |cell| {
         let mebibytes = cell.rounds.last()?.memory_bytes? as f64 / f64::from(1 << 20);
@@ -439,10 +447,13 @@ fn about(name: &str) -> &'static str {
         "ycsb_b" => "95 % reads, 5 % updates; Zipfian.",
         "ycsb_c" => "Reads only; Zipfian.",
         "ycsb_d" => "95 % reads of what is newest, 5 % inserts.",
-        "ycsb_e" => "95 % scans of 1 to 100 keys, 5 % inserts. Redis has no order of keys to scan by.",
+        "ycsb_e" => "95 % scans of 1 to 100 keys, 5 % inserts. Redis and ZooKeeper can't scan by key.",
         "ycsb_f" => "Half reads; half read, modify and write, which counts once.",
         "memtier" => "One SET to ten GETs, 32 B, as memtier_benchmark does by default.",
         "memtier_gaussian_p16" => "The same with a Gaussian pattern of keys and 16 in flight each.",
+        "large_set_1m" | "large_get_1m" => {
+            "Closed loop. Medians of the rounds. ZooKeeper isn't made for values of this size."
+        }
         "bursts_at_25" => {
             "Open loop: a quarter of the system's own peak on average, all of it in a tenth of the time."
         }
@@ -494,5 +505,10 @@ mod tests {
         kv.what = "wal".to_owned();
         kv.targets.remove(1);
         assert_eq!(colour(&kv, SYSTEMS[2]), 1, "a layer's targets have other names, and their place");
+        let style = include_str!("style.css");
+        for number in 0..COLOURS {
+            let given = style.matches(&format!("--c{number}: #")).count();
+            assert_eq!(given, 2, "colour {number} in light and in dark");
+        }
     }
 }

@@ -15,7 +15,7 @@ const SIZE: (u32, u32) = (440, 320);
 const INK: RGBColor = RGBColor(1, 2, 200);
 const FAINT: RGBColor = RGBColor(1, 2, 201);
 /// Colours of series.
-pub(super) const COLOURS: usize = 8;
+pub(super) const COLOURS: usize = 9;
 
 /// How values become places.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -16,21 +16,30 @@ use crate::etcd;
 use crate::interrupt::Interrupt;
 use crate::report::note;
 use crate::resp::Reply;
+use crate::zookeeper;
 
 const ETCD: &str = include_str!("../../peers/etcd.sh");
 const REDIS: &str = include_str!("../../peers/redis.sh");
+const ZOOKEEPER: &str = include_str!("../../peers/zookeeper.sh");
+/// What the script starts, and Debian's package brings.
+const ZOOKEEPER_JAR: &str = "/usr/share/java/zookeeper.jar";
 const NAIVE_NODES: u16 = 3;
 const ETCD_MEMBERS: u16 = 3;
+const ZOOKEEPER_MEMBERS: u16 = 3;
 /// Of Redis, where it has any.
 const REPLICAS: u16 = 2;
-/// How long a peer may take from start to serving. etcd's first election can take two election timeouts.
-const START_MAX: Duration = Duration::from_secs(30);
+/// How long a peer may take from start to serving. etcd's first election can take two election timeouts; ZooKeeper's
+/// members are Java, three at once.
+const START_MAX: Duration = Duration::from_secs(60);
 
 /// A system to compare with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Peer {
     /// Three members, fsync on
     Etcd,
+    /// Three members, fsync on; reads may be stale
+    #[value(name = "zookeeper")]
+    ZooKeeper,
     /// One server, append-only file with fsync always
     Redis,
     /// One server without persistence
@@ -48,6 +57,7 @@ impl Peer {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Etcd => "etcd",
+            Self::ZooKeeper => "zookeeper",
             Self::Redis => "redis",
             Self::RedisNone => "redis-none",
             Self::RedisEverysec => "redis-everysec",
@@ -60,6 +70,7 @@ impl Peer {
     pub(crate) fn script(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Etcd => Some(("etcd.sh", ETCD)),
+            Self::ZooKeeper => Some(("zookeeper.sh", ZOOKEEPER)),
             Self::Redis | Self::RedisNone | Self::RedisEverysec | Self::RedisWait => {
                 Some(("redis.sh", REDIS))
             }
@@ -71,6 +82,10 @@ impl Peer {
     pub(crate) fn durability(self) -> &'static str {
         match self {
             Self::Etcd => "replicated to a majority of 3 members, fsync before the reply",
+            Self::ZooKeeper => {
+                "replicated to a majority of 3 members, fsync before the reply; a read is answered by the member that the \
+                 client talks to, and may be stale"
+            }
             Self::Naive => {
                 "replicated to a majority of 3 nodes, whose whole state is written and synced before the reply"
             }
@@ -90,28 +105,37 @@ impl Peer {
     pub(crate) fn nodes(self) -> u16 {
         match self {
             Self::Etcd => ETCD_MEMBERS,
+            Self::ZooKeeper => ZOOKEEPER_MEMBERS,
             Self::RedisWait => 1 + REPLICAS,
             Self::Naive => NAIVE_NODES,
             _ => 1,
         }
     }
 
+    /// The largest value it takes, in bytes, where that is less than the load generator makes.
+    pub(crate) fn value_bytes_max(self) -> usize {
+        match self {
+            Self::ZooKeeper => zookeeper::VALUE_BYTES_MAX,
+            _ => usize::MAX,
+        }
+    }
+
     /// An error that says how to install it, if it isn't.
     pub(crate) fn installed(self) -> Result<()> {
-        if self == Self::Naive {
-            return naive_program().map(drop);
-        }
-        let (program, script) = match self {
-            Self::Etcd => ("etcd", "bench/peers/etcd.sh"),
-            _ => ("redis-server", "bench/peers/redis.sh"),
+        let (programs, script): (&[&str], _) = match self {
+            Self::Naive => return naive_program().map(drop),
+            Self::Etcd => (&["etcd"], "bench/peers/etcd.sh"),
+            Self::ZooKeeper => (&["java", ZOOKEEPER_JAR], "bench/peers/zookeeper.sh"),
+            _ => (&["redis-server"], "bench/peers/redis.sh"),
         };
-        match find(Path::new(program)) {
-            Some(_) => Ok(()),
-            None => Err(BenchError::Missing {
-                program: program.to_owned(),
-                hint: format!(" in PATH; install it with `{script} install`"),
-            }),
-        }
+        let Some(missing) = programs.iter().find(|program| find(Path::new(program)).is_none()) else {
+            return Ok(());
+        };
+        let place = if missing.contains('/') { "" } else { " in PATH" };
+        Err(BenchError::Missing {
+            program: (*missing).to_owned(),
+            hint: format!("{place}; install it with `{script} install`"),
+        })
     }
 }
 
@@ -165,6 +189,20 @@ fn start(peer: Peer, folder: &Path, ports: &mut Ports, connections_max: usize) -
                 let command = script("etcd.sh", ETCD, &arguments);
                 processes.push(Process::start(name, command, folder.join(format!("{name}.log")))?);
                 addresses.push(format!("127.0.0.1:{client_port}"));
+            }
+        }
+        Peer::ZooKeeper => {
+            let ports: Vec<u16> = (0..ZOOKEEPER_MEMBERS).map(|_| ports.take(3)).collect::<Result<_>>()?;
+            let servers = ports.iter().map(|port| format!("127.0.0.1:{}:{}", port + 1, port + 2));
+            let servers = servers.collect::<Vec<_>>().join(",");
+            for (id, port) in (1..).zip(&ports) {
+                let (name, number, port) = (format!("zookeeper-{id}"), id.to_string(), port.to_string());
+                let data = folder.join(&name);
+                let arguments: [&OsStr; 4] =
+                    [number.as_ref(), data.as_ref(), port.as_ref(), servers.as_ref()];
+                let command = script("zookeeper.sh", ZOOKEEPER, &arguments);
+                processes.push(Process::start(&name, command, folder.join(format!("{name}.log")))?);
+                addresses.push(format!("127.0.0.1:{port}"));
             }
         }
         Peer::Naive => {
@@ -233,7 +271,8 @@ impl Starting {
                 break driver;
             }
             if Instant::now() >= until {
-                return Err(self.processes[0].not_started("it doesn't serve after 30 s"));
+                return Err(self.processes[0]
+                    .not_started(&format!("it doesn't serve after {} s", START_MAX.as_secs())));
             }
             interrupt.sleep_until(Instant::now() + Duration::from_millis(20))?;
         };
@@ -254,6 +293,13 @@ impl Starting {
             return Ok(cluster.map(|cluster| {
                 let version = cluster.version.clone();
                 (Driver::Etcd(cluster), version)
+            }));
+        }
+        if self.peer == Peer::ZooKeeper {
+            let ensemble = zookeeper::find(&self.addresses)?;
+            return Ok(ensemble.map(|ensemble| {
+                let version = ensemble.version.clone();
+                (Driver::ZooKeeper(ensemble), version)
             }));
         }
         let found = match self.peer {

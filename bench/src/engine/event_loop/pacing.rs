@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::EventLoop;
 use crate::engine::connection::Pending;
+use crate::engine::protocol::Protocol;
 use crate::error::Result;
 use crate::timer::Timer;
 use crate::workload::Schedule;
@@ -32,7 +33,7 @@ pub(super) struct Arrivals {
     pub(super) timer: Timer,
 }
 
-impl EventLoop<'_> {
+impl<P: Protocol> EventLoop<'_, P> {
     /// Whether there is nothing left to do, or no time left to do it.
     pub(super) fn is_over(&self, now_ns: u64) -> bool {
         let phases = &self.shared.phases;
