@@ -121,8 +121,13 @@ fn targets(args: &KvArgs, folder: &Path, interrupt: &Interrupt) -> Result<Vec<Ta
     // All start at once; etcd's first election takes seconds.
     let starting = peer::start_installed(peers(args), folder, &mut ports, args.etcd_connections)?;
     if nodes > 0 {
-        let shape =
-            flotilla::Shape { program: args.flotilla.clone(), nodes, cores: args.cores, groups: args.groups };
+        let shape = flotilla::Shape {
+            program: args.flotilla.clone(),
+            nodes,
+            cores: args.cores,
+            groups: args.groups,
+            workers: 0,
+        };
         targets.push(flotilla::start(&shape, folder, &mut ports)?.ready(interrupt)?);
     }
     for each in starting {

@@ -2,12 +2,14 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`beside`] | the store's clients while its nodes' workers are at a job |
 //! | [`corpus`] | the inputs: text and records |
 //! | [`ours`] | `flotilla mr run`, undisturbed and with a worker killed or slowed down |
 //! | [`floor`] | a program that counts words and can do nothing else; the labs' design, for comparison |
 //! | [`ended`] | a job that ran: its time, its CPU time, its memory |
 //! | [`peers`] | GNU tools, ripgrep, DuckDB, PySpark |
 
+mod beside;
 mod corpus;
 mod ended;
 mod floor;
@@ -26,6 +28,7 @@ use crate::figures::{Figures, Measured, targets};
 use crate::interrupt::Interrupt;
 use crate::kv::outcome::Round;
 use crate::machine::Machine;
+use crate::recorder::Percentiles;
 use crate::report::{Goal, note};
 use crate::turn::{Load, SUBJECT, Seen, Turns, Way};
 use peers::{Peer, Task};
@@ -57,7 +60,7 @@ pub(crate) struct MapReduceArgs {
     /// The `flotilla` program [default: the one beside this]
     #[arg(long)]
     pub(crate) flotilla: Option<PathBuf>,
-    /// Only the parts whose name contains this: `wc`, `index`, `grep`, `sort`, `books`, `killed`, `slow`
+    /// Only the parts whose name contains this: `wc`, `index`, `grep`, `sort`, `books`, `killed`, `slow`, `beside`
     #[arg(long, default_value = "")]
     pub(crate) only: String,
     /// Leave the peers out
@@ -153,6 +156,10 @@ fn about(target: &str, peers: &[Peer]) -> TargetInfo {
         ),
         "floor" => (version, 1, "two threads that can only count words: in this program, synced"),
         "the labs' design" => (version, 1, "files of JSON, a line for each pair: in this program, unsynced"),
+        beside::ALONE => {
+            (env!("CARGO_PKG_VERSION").to_owned(), 3, "three nodes, whose workers have nothing to do")
+        }
+        beside::BESIDE => (env!("CARGO_PKG_VERSION").to_owned(), 3, "the same, whose workers count words"),
         _ => (version, WORKERS + 1, "`flotilla mr run`, disturbed"),
     };
     TargetInfo { name: target.to_owned(), version, durability: what.to_owned(), processes }
@@ -202,7 +209,7 @@ type Rounds = BTreeMap<&'static str, Round>;
 impl Bench<'_> {
     fn round(&mut self) -> Result<()> {
         type Part<'a> = (&'static str, fn(&mut Bench<'a>) -> Result<()>);
-        let parts: [Part<'_>; 7] = [
+        let parts: [Part<'_>; 8] = [
             ("wc", Bench::word_count),
             ("index", Bench::index),
             ("grep", Bench::grep),
@@ -210,6 +217,7 @@ impl Bench<'_> {
             ("books", Bench::books),
             ("killed", Bench::killed),
             ("slow", Bench::slow),
+            ("beside", Bench::beside),
         ];
         for (_, part) in parts.iter().filter(|(name, _)| name.contains(&self.args.only)) {
             part(self)?;
@@ -319,6 +327,15 @@ impl Bench<'_> {
             whole.operations_per_second / killed.operations_per_second,
             Goal::AtMost(1.05 + lost.min(0.5)),
         );
+        Ok(())
+    }
+
+    /// The store's clients beside a job.
+    fn beside(&mut self) -> Result<()> {
+        let [alone, beside] = beside::measure(self.site, &mut self.turns)?;
+        let ratio = |of: fn(&Percentiles) -> f64| beside.latency(of) / alone.latency(of);
+        self.figures.ratio("kv_p99_beside_a_job_vs_alone", ratio(|it| it.p99), Goal::AtMost(2.0));
+        self.figures.observe("kv_p50_beside_a_job_vs_alone", ratio(|it| it.p50));
         Ok(())
     }
 

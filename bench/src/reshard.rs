@@ -115,7 +115,7 @@ fn one_size(
     interrupt: &Interrupt,
 ) -> Result<MoveResult> {
     let data = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for nodes"))?;
-    let shape = Shape { program: program.map(Path::to_owned), nodes: 3, cores: 1, groups: 2 };
+    let shape = Shape { program: program.map(Path::to_owned), nodes: 3, cores: 1, groups: 2, workers: 0 };
     let starting = flotilla::start(&shape, data.path(), &mut Ports::new())?;
     let addresses: Vec<String> = starting.addresses()?.iter().map(ToString::to_string).collect();
     let _target = starting.ready(interrupt)?;

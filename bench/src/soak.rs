@@ -168,7 +168,8 @@ pub(crate) fn run(args: &SoakArgs) -> Result<()> {
 }
 
 fn start(args: &SoakArgs, folder: &Path, interrupt: &Interrupt) -> Result<Starting> {
-    let shape = Shape { program: args.flotilla.clone(), nodes: NODES, cores: 1, groups: args.groups };
+    let shape =
+        Shape { program: args.flotilla.clone(), nodes: NODES, cores: 1, groups: args.groups, workers: 0 };
     let mut cluster = flotilla::start(&shape, folder, &mut Ports::new())?;
     cluster.serving(interrupt)?;
     Ok(cluster)

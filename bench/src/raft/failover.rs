@@ -33,7 +33,7 @@ pub(super) fn measure(
     interrupt: &Interrupt,
 ) -> Result<Failover> {
     let data = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for nodes"))?;
-    let shape = Shape { program: program.map(Path::to_owned), nodes: 3, cores: 1, groups: 1 };
+    let shape = Shape { program: program.map(Path::to_owned), nodes: 3, cores: 1, groups: 1, workers: 0 };
     let mut cluster = flotilla::start(&shape, data.path(), &mut Ports::new())?;
     let mut seen = latencies();
     let nodes = cluster.addresses()?;

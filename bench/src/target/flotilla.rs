@@ -25,6 +25,8 @@ pub(crate) struct Shape {
     pub(crate) cores: u16,
     /// Raft groups.
     pub(crate) groups: u16,
+    /// MapReduce workers that each node keeps.
+    pub(crate) workers: u32,
 }
 
 /// How long a cluster may take from start to serving.
@@ -37,7 +39,13 @@ struct Config<'a> {
     node: u16,
     data: PathBuf,
     groups: u16,
+    mapreduce: Workers,
     nodes: &'a [Node],
+}
+
+#[derive(Serialize)]
+struct Workers {
+    workers: u32,
 }
 
 #[derive(Clone, Serialize)]
@@ -73,7 +81,14 @@ pub(crate) fn start(shape: &Shape, folder: &Path, ports: &mut Ports) -> Result<S
     for node in &nodes {
         let data = folder.join(format!("node-{}", node.id));
         std::fs::create_dir_all(&data).map_err(BenchError::io(format!("creating {}", data.display())))?;
-        let config = Config { cluster: "bench", node: node.id, data, groups: shape.groups, nodes: &nodes };
+        let config = Config {
+            cluster: "bench",
+            node: node.id,
+            data,
+            groups: shape.groups,
+            mapreduce: Workers { workers: shape.workers },
+            nodes: &nodes,
+        };
         let file = folder.join(format!("node-{}.toml", node.id));
         let text = toml::to_string(&config).map_err(|error| {
             BenchError::Usage(format!("the data folder's path can't be written as TOML: {error}"))
@@ -198,8 +213,14 @@ mod tests {
     #[test]
     fn the_configuration_is_toml() {
         let nodes = [Node { id: 1, host: "127.0.0.1", port: 7101, peer_port: 17101, cores: 1 }];
-        let config =
-            Config { cluster: "bench", node: 1, data: "/a \"b\"/node-1".into(), groups: 1, nodes: &nodes };
+        let config = Config {
+            cluster: "bench",
+            node: 1,
+            data: "/a \"b\"/node-1".into(),
+            groups: 1,
+            mapreduce: Workers { workers: 2 },
+            nodes: &nodes,
+        };
         let text = toml::to_string(&config).unwrap();
         let value: toml::Table = text.parse().unwrap();
         assert_eq!(value["data"].as_str(), Some("/a \"b\"/node-1"));
