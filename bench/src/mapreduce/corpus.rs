@@ -55,7 +55,7 @@ impl Corpus {
                     }
                 }
             }
-            file.flush().map_err(io(&path))?;
+            ended(file).map_err(io(&path))?;
             text_bytes += written;
         }
         let path = records.join("records.txt");
@@ -113,6 +113,12 @@ fn made_up(random: &mut Random, bytes: usize) -> Vec<u8> {
     text
 }
 
+/// Nothing of it is left to be written while somebody else is measured on the same disk.
+fn ended(mut file: BufWriter<File>) -> std::io::Result<()> {
+    file.flush()?;
+    file.get_ref().sync_all()
+}
+
 /// Records of 100 bytes: ten random letters, a number, a filler.
 fn write_records(path: &Path, count: u64, random: &mut Random) -> std::io::Result<u64> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
@@ -127,7 +133,7 @@ fn write_records(path: &Path, count: u64, random: &mut Random) -> std::io::Resul
         record[12..44].copy_from_slice(digits.as_bytes());
         file.write_all(&record)?;
     }
-    file.flush()?;
+    ended(file)?;
     Ok(count * record.len() as u64)
 }
 
