@@ -62,7 +62,7 @@ impl Collector {
     /// An empty one.
     pub fn new(plan: Plan) -> Self {
         let held = match plan.job.combiner() {
-            Combiner::None => Held::Pairs(Pairs::default()),
+            Combiner::None => Held::Pairs(Pairs::with_room(plan.memory_bytes_max)),
             combiner => Held::Table(Table::new(combiner)),
         };
         Self { plan, held, counters: BTreeMap::new() }
