@@ -30,7 +30,10 @@ impl Fleet {
     /// `folder`: where it keeps what is between map and reduce.
     pub(crate) fn start_worker(&mut self, folder: &str) {
         let mut command = Command::new(program());
-        command.args(["mr", "worker", "--folder"]).arg(self.cluster.folder.path().join(folder));
+        // Other tests run at the same time, and would leave little to those who give way.
+        command
+            .args(["mr", "worker", "--class", "normal", "--folder"])
+            .arg(self.cluster.folder.path().join(folder));
         for address in self.cluster.nodes.addresses() {
             command.args(["--addr", &address]);
         }
