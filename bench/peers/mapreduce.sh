@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Installs the peers of `flotilla-bench mapreduce`: DuckDB and PySpark from PyPI (PySpark needs a Java), into target/peers.
-# GNU tools and ripgrep are used as the system has them.
+# Installs the peers of `flotilla-bench mapreduce`: DuckDB and PySpark from PyPI, into target/peers.
+# GNU tools are used as the system has them; ripgrep, and a Java for PySpark, are fetched from Debian if they aren't there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+missing=()
+command -v rg >/dev/null || missing+=(ripgrep)
+command -v java >/dev/null || missing+=(default-jre-headless)
+if [ ${#missing[@]} -gt 0 ]; then
+  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
 python3 -m venv target/peers/mapreduce
-target/peers/mapreduce/bin/pip install --quiet duckdb pyspark
+target/peers/mapreduce/bin/python -m pip install --quiet --disable-pip-version-check duckdb pyspark

@@ -38,7 +38,9 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     args.check()?;
     let interrupt = Interrupt::install()?;
     let whats = match args.what {
-        What::All => vec![What::Kv, What::Wal, What::Raft, What::MapReduce, What::Mesh, What::Runtime],
+        What::All => {
+            vec![What::Kv, What::Wal, What::Raft, What::Reshard, What::MapReduce, What::Mesh, What::Runtime]
+        }
         what => vec![what],
     };
     for what in whats {

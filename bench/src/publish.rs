@@ -5,12 +5,14 @@
 //! | [`page`] | the HTML file |
 //! | [`figures`] | what is plotted, with the data and the command behind it |
 //! | [`layers`] | the figures of a layer |
+//! | [`goals`] | what the figures of key/value stores should be |
 //! | [`plot`] | plots as SVG |
 //! | [`markdown`] | the README's tables |
 //!
 //! The page is one file that fetches nothing and runs nothing: it can be opened from a disk, sent by mail, kept for years.
 
 mod figures;
+mod goals;
 mod layers;
 mod markdown;
 mod page;
@@ -84,7 +86,7 @@ fn newest(results: Vec<ResultFile>) -> Vec<ResultFile> {
         kept.retain(|older| kind(older) != kind(&result));
         kept.push(result);
     }
-    let order = ["kv", "wal", "raft", "mapreduce", "mesh", "runtime"];
+    let order = ["kv", "wal", "raft", "reshard", "mapreduce", "mesh", "runtime"];
     kept.sort_by_key(|result| order.iter().position(|what| *what == result.what));
     kept
 }

@@ -15,14 +15,16 @@ use flotilla_services::client::{Cluster, Connection, Reply, Seeds};
 use flotilla_services::slot::{Slot, first_slot, key_in};
 use serde::Serialize;
 
+use crate::compare::result::TargetInfo;
 use crate::error::{BenchError, Result};
-use crate::figures::{Figures, Found};
-use crate::floor;
+use crate::figures::{Figures, Found, Measured};
+use crate::floor::{self, Floors, RoundFloors};
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::report::{Goal, note, table};
 use crate::target::flotilla::{self, Shape};
 use crate::target::process::Ports;
+use crate::turn::SUBJECT;
 
 /// Shards of the cluster: the default of the nodes' configuration.
 const SHARDS: u16 = 64;
@@ -40,22 +42,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct ReshardArgs {
     /// Sizes of the shard that moves, in MiB
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64])]
-    mib: Vec<u64>,
+    pub(crate) mib: Vec<u64>,
     /// How often each moves
     #[arg(long, default_value_t = 10)]
-    moves: u32,
+    pub(crate) moves: u32,
     /// Fewer moves
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
     /// The flotilla program [default: the one beside this]
     #[arg(long)]
-    flotilla: Option<PathBuf>,
+    pub(crate) flotilla: Option<PathBuf>,
     /// Put the nodes' folders here: the disk that is measured
     #[arg(long)]
-    dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 /// What one size came to.
@@ -78,15 +80,31 @@ pub(crate) struct MoveResult {
 
 /// Runs the command.
 pub(crate) fn run(args: &ReshardArgs) -> Result<()> {
+    let (found, _) = moves(args, &Interrupt::install()?)?;
+    found.print(args.json, |_, results| shown(results))
+}
+
+/// All sizes, for a result file. It has no loads that others could be put under: only figures.
+pub(crate) fn measure(args: &ReshardArgs, interrupt: &Interrupt) -> Result<Measured> {
+    let (Found { machine, figures, from, .. }, floors) = moves(args, interrupt)?;
+    let ours = TargetInfo {
+        name: SUBJECT.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        durability: "three nodes, two groups".to_owned(),
+        processes: 3,
+    };
+    Ok(Measured { machine, targets: vec![ours], floors: vec![floors], figures, cells: Vec::new(), from })
+}
+
+fn moves(args: &ReshardArgs, interrupt: &Interrupt) -> Result<(Found<Floors, MoveResult>, RoundFloors)> {
     let from = Instant::now();
-    let interrupt = Interrupt::install()?;
     let folder = crate::kv::folder(args.dir.as_deref())?;
     let machine = Machine::of(folder.path());
     let (mut figures, mut results) = (Figures::default(), Vec::new());
-    let floors = floor::measure(folder.path(), Duration::from_millis(500), &interrupt)?;
+    let measured = floor::measure(folder.path(), Duration::from_millis(500), interrupt)?;
     for mib in &args.mib {
         let moves = if args.quick { args.moves.min(4) } else { args.moves };
-        let result = one_size(folder.path(), args.flotilla.as_deref(), *mib, moves, &interrupt)?;
+        let result = one_size(folder.path(), args.flotilla.as_deref(), *mib, moves, interrupt)?;
         let [before, meanwhile] = result.others_per_second;
         figures.ratio(&format!("others_{mib}_mib"), meanwhile / before, Goal::AtLeast(0.9));
         figures.ratio(&format!("away_ms_{mib}_mib"), result.away_ms[1], Goal::AtMost(50.0));
@@ -95,8 +113,8 @@ pub(crate) fn run(args: &ReshardArgs) -> Result<()> {
         }
         results.push(result);
     }
-    let floors = floor::summary(&[floors]);
-    Found { machine, floors, figures, results, from }.print(args.json, |_, results| shown(results))
+    let floors = floor::summary(std::slice::from_ref(&measured));
+    Ok((Found { machine, floors, figures, results, from }, measured))
 }
 
 fn failed(reason: impl ToString) -> BenchError {

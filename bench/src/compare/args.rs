@@ -104,6 +104,8 @@ pub(crate) enum What {
     Mesh,
     /// A core as an echo server: tokio, monoio
     Runtime,
+    /// A shard on its way to another group: what its clients and the others see of it
+    Reshard,
     /// One after the other
     All,
 }
@@ -118,6 +120,7 @@ impl What {
             Self::MapReduce => "mapreduce",
             Self::Mesh => "mesh",
             Self::Runtime => "runtime",
+            Self::Reshard => "reshard",
             Self::All => "all",
         }
     }
@@ -210,7 +213,7 @@ mod tests {
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args.check()
         };
         for option in ["--minutes 1", "--seconds 1", "--warmup 1"] {
-            for what in ["wal", "raft", "mapreduce", "mesh", "runtime"] {
+            for what in ["wal", "raft", "reshard", "mapreduce", "mesh", "runtime"] {
                 let error = check(&format!("{what} {option}")).unwrap_err();
                 assert!(matches!(error, BenchError::Usage(_)), "{what} {option}: {error}");
             }

@@ -1,4 +1,4 @@
-//! The layers by themselves: the log, agreement, MapReduce, the mesh, the runtime. What their commands measure, as a result file.
+//! The layers by themselves: the log, agreement, moving shards, MapReduce, the mesh, the runtime. What their commands measure, as a result file.
 
 use clap::{Args, Parser};
 
@@ -10,7 +10,7 @@ use crate::figures::Measured;
 use crate::interrupt::Interrupt;
 use crate::report::command_line;
 use crate::turn::SUBJECT;
-use crate::{mapreduce, mesh, raft, runtime, wal};
+use crate::{mapreduce, mesh, raft, reshard, runtime, wal};
 
 /// A command's own arguments, with nothing but its name given.
 fn by_default<T: Args>() -> T {
@@ -40,6 +40,11 @@ pub(super) fn run(args: &CompareArgs, what: What, interrupt: &Interrupt) -> Resu
         What::Mesh => mesh::measure(&mesh::MeshArgs { quick, rounds, ..by_default() }, interrupt)?,
         What::Runtime => {
             runtime::measure(&runtime::RuntimeArgs { quick, rounds, dir, ..by_default() }, interrupt)?
+        }
+        What::Reshard => {
+            let mut given = reshard::ReshardArgs { quick, dir, flotilla, ..by_default() };
+            given.mib = vec![1, 64, 256];
+            reshard::measure(&given, interrupt)?
         }
         What::Kv | What::All => unreachable!("those aren't layers"),
     };

@@ -217,6 +217,7 @@ pub(super) fn title(cell: &Cell) -> String {
         "grep_regex" => "grep, a regular expression",
         "sort" => "Sort",
         "books" => "Word count of a few books",
+        "beside" => "4000 commands a second, half of them writes",
         "killed" => "Word count, one of two workers killed midway",
         "slow" => "Word count, one of four workers a tenth as fast",
         "one_way_awake" => "One message after the other, both awake",

@@ -56,10 +56,8 @@ fn of(result: &ResultFile, extent: Extent) -> String {
     match result.cells.is_empty() {
         false => {
             out.push_str(&cells(result, extent));
-            if result.what != "kv" {
-                out.push('\n');
-                out.push_str(&goals(result));
-            }
+            out.push('\n');
+            out.push_str(&goals(result));
         }
         true => {
             if let Some((head, rows)) = details(&result.detail) {
@@ -191,7 +189,9 @@ fn ratios(result: &ResultFile) -> String {
 }
 
 fn goals(result: &ResultFile) -> String {
-    let rows = result.ratios.iter().filter(|it| it.cell.is_empty()).map(|it| {
+    let of_kv = if result.what == "kv" { super::goals::of(result) } else { Vec::new() };
+    let own = result.ratios.iter().filter(|it| it.cell.is_empty());
+    let rows = of_kv.iter().chain(own).map(|it| {
         let holds = it.holds.map_or("-", |holds| if holds { "yes" } else { "no" });
         let goal = it.goal.clone().unwrap_or_else(|| "-".to_owned());
         vec![it.figure.replace('_', " "), number(it.value), it.interval(), goal, holds.to_owned()]

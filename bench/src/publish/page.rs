@@ -72,6 +72,7 @@ pub(super) fn heading(result: &ResultFile) -> String {
         "mapreduce" => "MapReduce",
         "mesh" => "From core to core",
         "runtime" => "A core's runtime",
+        "reshard" => "Moving shards",
         other => other,
     };
     match result.sets().as_slice() {

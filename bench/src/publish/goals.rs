@@ -1,0 +1,92 @@
+//! What the figures of Flotilla as a key/value store should be, and what they are.
+
+use crate::compare::result::{Cell, Compared, ResultFile};
+use crate::figures::Figures;
+use crate::kv::outcome::Round;
+use crate::report::Goal::{self, AtLeast, AtMost};
+use crate::turn::SUBJECT;
+
+/// Throughput in a cell over that of a peer in a cell, at least.
+const THROUGHPUT: [(&str, &str, &str, f64); 12] = [
+    ("set_c1_p1_64b", "etcd", "set_c1_p1_64b", 2.2),
+    ("set_c16_p1_64b", "etcd", "set_c16_p1_64b", 4.5),
+    ("set_c64_p1_64b", "etcd", "set_c64_p1_64b", 5.0),
+    ("set_c256_p1_64b", "etcd", "set_c256_p1_64b", 5.0),
+    ("set_c64_p16_64b", "etcd", "set_c64_p1_64b", 15.0),
+    ("set_c64_p1_64b", "redis", "set_c64_p1_64b", 0.7),
+    ("set_c256_p1_64b", "redis", "set_c256_p1_64b", 0.7),
+    ("get_c1_p1_64b", "etcd", "get_c1_p1_64b", 5.0),
+    ("get_c64_p1_64b", "etcd", "get_c64_p1_64b", 5.0),
+    ("get_c256_p1_64b", "etcd", "get_c256_p1_64b", 5.0),
+    ("get_c64_p1_64b", "redis-none", "get_c64_p1_64b", 0.9),
+    ("get_c256_p1_64b", "redis-none", "get_c256_p1_64b", 0.9),
+];
+/// Seconds of all nodes' CPUs for 100 000 operations in a cell, at most.
+const CPU: [(&str, f64); 3] = [("set_c256_p1_64b", 2.0), ("get_c64_p1_64b", 1.3), ("get_c256_p1_64b", 1.3)];
+/// About half the peak rate.
+const HALF: &str = "set_at_55";
+
+/// Those whose cells are there.
+pub(super) fn of(result: &ResultFile) -> Vec<Compared> {
+    let rounds = |target: &str, name: &str| -> &[Round] {
+        let is_it = |cell: &&Cell| cell.target == target && cell.name == name;
+        result.cells.iter().find(is_it).map_or(&[], |cell| &cell.rounds)
+    };
+    let mut figures = Figures::default();
+    let mut tell = |name: &str, values: &mut dyn Iterator<Item = f64>, goal: Goal| {
+        values.for_each(|value| figures.ratio(name, value, goal));
+    };
+    for (own, peer, theirs, least) in THROUGHPUT {
+        let each = rounds(SUBJECT, own).iter().zip(rounds(peer, theirs));
+        let plain = if own == theirs { "" } else { " unpipelined" };
+        let name = format!("{} throughput over {peer}{plain}", said(own));
+        tell(
+            &name,
+            &mut each.map(|(own, peer)| own.operations_per_second / peer.operations_per_second),
+            AtLeast(least),
+        );
+    }
+    for (own, most) in CPU {
+        let each = rounds(SUBJECT, own).iter().filter_map(|round| round.server_cpu_s_per_100k);
+        tell(&format!("{} CPU seconds for 100 000", said(own)), &mut each.into_iter(), AtMost(most));
+    }
+    let each = rounds(SUBJECT, HALF).iter().zip(&result.floors);
+    let name = "SET p99 at 55 % of its peak over the disk's sync p99";
+    tell(name, &mut each.map(|(own, floor)| own.latency(|it| it.p99) / floor.sync.p99_us), AtMost(3.0));
+    let each = rounds(SUBJECT, "set_c1_p1_64b").iter().zip(&result.floors);
+    let name = "SET p50 of 1 client over the disk's sync p50";
+    tell(name, &mut each.map(|(own, floor)| own.latency(|it| it.p50) / floor.sync.p50_us), AtMost(2.5));
+    figures.compared()
+}
+
+/// `set_c64_p16_64b` for people.
+fn said(cell: &str) -> String {
+    let mut parts = cell.split('_');
+    let mut part = |letter: char| parts.next().unwrap_or_default().trim_start_matches(letter).to_owned();
+    let (verb, clients, pipeline) = (part(' ').to_uppercase(), part('c'), part('p'));
+    let plural = if clients == "1" { "" } else { "s" };
+    let pipelined = if pipeline == "1" { String::new() } else { format!(" × {pipeline} pipelined") };
+    format!("{verb} {clients} client{plural}{pipelined}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::result::tests::{cell, result};
+
+    #[test]
+    fn goals_are_told_of_the_cells_that_are_there() {
+        let cells = vec![
+            cell("set_c64_p1_64b", SUBJECT, &[50.0, 60.0, 70.0]),
+            cell("set_c64_p1_64b", "etcd", &[10.0, 10.0, 10.0]),
+            cell("set_c64_p16_64b", SUBJECT, &[90.0, 80.0, 90.0]),
+        ];
+        let told = of(&result(cells));
+        let told: Vec<_> = told.iter().map(|it| (it.figure.as_str(), it.value, it.holds)).collect();
+        assert_eq!(told[0], ("SET 64 clients throughput over etcd", 6.0, Some(true)));
+        assert_eq!(
+            told[1],
+            ("SET 64 clients × 16 pipelined throughput over etcd unpipelined", 9.0, Some(false))
+        );
+    }
+}
