@@ -117,6 +117,13 @@ until_it is_up
 within systemctl enable --now flotilla
 until_it is_set
 within grep -E '^(Seccomp:\s+2|NoNewPrivs:\s+1|CapEff:\s+0+)$' "/proc/$(pid)/status" | test "$(wc -l)" = 3
+echo "-- workers of MapReduce: those of another file"
+sed -i '0,/^\[\[nodes\]\]/s//[mapreduce]\nworkers = 1\n\n[[nodes]]/' "$root/etc/flotilla/node.toml"
+within systemctl restart flotilla
+gives_way() { within ps -eLo cls,args | grep 'IDL.*mr worker'; }
+until_it gives_way
+until_it is_there
+! within journalctl -u flotilla --no-pager | grep "can't give way"
 echo "-- reload: the same process"
 old=$(pid)
 within systemctl reload flotilla

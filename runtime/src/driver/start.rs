@@ -78,6 +78,11 @@ impl NodeHandle {
         self.0.stop();
     }
 
+    /// Whether that has been asked for.
+    pub fn is_stopping(&self) -> bool {
+        self.0.is_stopping()
+    }
+
     /// Every core takes these over.
     pub fn reload(&self, reload: Reload) {
         self.0.reload(reload);

@@ -54,11 +54,11 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         config.me().cores,
         if config.me().cores == 1 { "" } else { "s" },
     );
-    let (watched, own) = (stop.clone(), config.clone());
+    let (watched, own) = (stop.clone(), &config);
     let announce = move || {
         systemd::ready();
         systemd::watch(&watched);
-        workers::keep(&own);
+        workers::keep(own, &watched);
         // Nobody listening is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
     };

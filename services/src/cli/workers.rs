@@ -3,6 +3,7 @@
 
 use crate::config::{Config, Demand};
 use crate::hands::{Stopwatch, pause, spawn};
+use flotilla_runtime::driver::NodeHandle;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,19 +16,23 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// One that has worked for so long was well.
 const WELL: Duration = Duration::from_secs(60);
 
-/// Keeps them running until this process ends, which ends them.
-pub(super) fn keep(config: &Config) {
+/// Keeps them running until the node is stopped. The end of this process ends them.
+pub(super) fn keep(config: &Config, node: &NodeHandle) {
     if config.mapreduce.workers == 0 {
         return;
     }
-    let arguments = arguments(config);
-    // They are killed when this thread ends: it never does.
+    // They are killed when this thread ends: it ends after them.
+    let (arguments, node) = (arguments(config), node.clone());
     let _ = spawn(move || {
         let mut wait = AGAIN.0;
         loop {
             let clock = Stopwatch::start();
             let ended =
                 Command::new(OWN).args(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).status();
+            // A terminal, or systemd, has stopped both.
+            if node.is_stopping() {
+                return;
+            }
             let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
             if clock.elapsed() > WELL {
                 wait = AGAIN.0;

@@ -86,14 +86,13 @@ fn open_files(limit: Option<u64>, needs: &Needs) -> Check {
     match limit {
         None => Check::ok(NAME, "unlimited"),
         Some(limit) if limit >= needed => Check::ok(NAME, limit.to_string()),
-        Some(limit) if limit < own => {
-            Check::fail(NAME, format!("{limit}, {own} needed"), "a node doesn't start with fewer")
-                .cure(format!("LimitNOFILE={needed} in the unit, or `ulimit -n {needed}`"))
-        }
         Some(limit) => {
             let found = format!("{limit}, {needed} wanted for {} connections a core", needs.connections);
-            Check::warn(NAME, found, "clients are turned away when none is left")
-                .cure(format!("LimitNOFILE={needed} in the unit, or `ulimit -n {needed}`"))
+            let check = match limit < own {
+                true => Check::fail(NAME, found, "a node doesn't start with less than 200 a core"),
+                false => Check::warn(NAME, found, "clients are turned away when none is left"),
+            };
+            check.cure(format!("LimitNOFILE={needed} in the unit, or `ulimit -n {needed}`"))
         }
     }
 }

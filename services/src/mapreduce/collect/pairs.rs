@@ -22,8 +22,6 @@ pub struct Pairs {
     entries: Vec<Entry>,
 }
 
-/// A budget up to this is asked for at once.
-const ROOM_MAX: usize = 4 << 30;
 /// What is over when it is noticed that a budget is used up, of ordinary pairs.
 const ROOM_OVER: usize = 1 << 20;
 /// A pair takes at least so much of the arena: two lengths, and a key of a few bytes.
@@ -31,13 +29,13 @@ const PAIR_MIN: usize = 12;
 
 impl Pairs {
     /// Room for as many as a budget of `bytes` has. It is only asked for, and memory when something comes to be there: a vector that
-    /// grows holds its old room and twice as much again for a moment, and an allocator keeps what it had once.
+    /// grows holds its old room and twice as much again for a moment, and an allocator keeps what it had once. Where so much isn't to
+    /// be had, it grows all the same.
     pub fn with_room(bytes: usize) -> Self {
-        if bytes > ROOM_MAX {
-            return Self::default();
-        }
-        let entries = bytes / (PAIR_MIN + size_of::<Entry>());
-        Self { arena: Vec::with_capacity(bytes + ROOM_OVER), entries: Vec::with_capacity(entries) }
+        let mut pairs = Self::default();
+        let _ = pairs.arena.try_reserve_exact(bytes.saturating_add(ROOM_OVER));
+        let _ = pairs.entries.try_reserve_exact(bytes / (PAIR_MIN + size_of::<Entry>()));
+        pairs
     }
 
     /// Bytes held.

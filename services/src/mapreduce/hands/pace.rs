@@ -45,7 +45,7 @@ thread_local! {
 /// The system's words.
 pub(super) fn give_way() -> Result<(), String> {
     let schedstat = File::open("/proc/thread-self/schedstat").map_err(|error| error.to_string())?;
-    PACE.set(Some(Pace { schedstat, waited: 0, working: Stopwatch::start(), disturbed: None }));
+    PACE.set(Some(Pace::of(schedstat)));
     let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy)
         .map_err(|error| error.to_string())
@@ -61,6 +61,10 @@ pub(super) fn breathe() {
 }
 
 impl Pace {
+    fn of(schedstat: File) -> Self {
+        Self { schedstat, waited: 0, working: Stopwatch::start(), disturbed: None }
+    }
+
     fn breathe(&mut self) {
         if self.working.elapsed() < PIECE {
             return;
@@ -127,24 +131,17 @@ mod tests {
 
     #[test]
     fn it_is_careful_for_a_while_after_it_had_to_wait() {
-        let there = spawn(|| {
-            give_way().unwrap();
-            PACE.with_borrow_mut(|pace| {
-                let pace = pace.as_mut().unwrap();
-                assert!(!pace.is_disturbed(WAITED_MIN), "that is nothing");
-                assert!(pace.is_disturbed(2 * WAITED_MIN + 1));
-                let since = Stopwatch::start();
-                while pace.is_disturbed(2 * WAITED_MIN + 1) {
-                    pause(NAP);
-                }
-                assert!(since.elapsed() >= CAREFUL - NAP);
-                assert!(
-                    pace.waited() > 0,
-                    "a thread that is started waits for a CPU first: the kernel's words are understood"
-                );
-            });
-        });
-        there.join().unwrap();
+        let mut pace = Pace::of(File::open("/proc/thread-self/schedstat").unwrap());
+        assert!(!pace.is_disturbed(WAITED_MIN), "that is nothing");
+        let since = Stopwatch::start();
+        while pace.is_disturbed(2 * WAITED_MIN + 1) {
+            pause(NAP);
+        }
+        assert!(since.elapsed() >= CAREFUL);
+        assert!(
+            pace.waited() > 0,
+            "a thread that is started waits for a CPU first: the kernel's words are understood"
+        );
     }
 
     #[test]
