@@ -17,7 +17,31 @@ const TICK: Duration = Duration::from_millis(20);
 /// Requests that wait to be decided; more have to wait to be sent.
 const WAITING_MAX: usize = 256;
 
-type Asked = (Request, TcpStream);
+type Asked = (Request, Asker);
+
+/// Whoever asked something. Who gets no answer is cut off, and looks for the one who coordinates: without that it would wait for long.
+struct Asker {
+    back: TcpStream,
+    is_answered: bool,
+}
+
+impl Asker {
+    fn answer(mut self, response: &Response) {
+        let mut line = serde_json::to_vec(response).expect("plain data");
+        line.push(b'\n');
+        // Who is gone asks again.
+        self.is_answered = self.back.write_all(&line).is_ok();
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            // Gone already, at worst.
+            let _ = self.back.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
 
 /// Coordinates whenever nobody else does; never returns but for an error that waiting doesn't mend.
 ///
@@ -47,7 +71,6 @@ pub fn lead(seeds: &Seeds, listen: &str, name: &str, settings: Settings) -> Resu
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the store can't be asked"),
         }
-        // Who asks one that doesn't coordinate is cut off, and looks for the one who does.
         requests.try_iter().for_each(drop);
         pause(Duration::from_millis(100));
     }
@@ -58,7 +81,7 @@ fn listen_to(stream: &TcpStream, send: &SyncSender<Asked>) {
     let mut line = Vec::new();
     while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
         let (Ok(request), Ok(back)) = (serde_json::from_slice(&line), stream.try_clone()) else { break };
-        if send.send((request, back)).is_err() {
+        if send.send((request, Asker { back, is_answered: false })).is_err() {
             break;
         }
         line.clear();
@@ -86,15 +109,9 @@ fn reign(
             renewed = Stopwatch::start();
             reign.log.tidy()?;
         }
-        if let Ok((request, mut back)) = requests.recv_timeout(TICK) {
-            let Some(response) = reign.decide(request)? else {
-                let _ = back.shutdown(std::net::Shutdown::Both);
-                return Ok(());
-            };
-            let mut line = serde_json::to_vec(&response).expect("plain data");
-            line.push(b'\n');
-            // Who is gone asks again.
-            let _ = back.write_all(&line);
+        if let Ok((request, asker)) = requests.recv_timeout(TICK) {
+            let Some(response) = reign.decide(request)? else { return Ok(()) };
+            asker.answer(&response);
         }
         let now = reign.now();
         for fact in reign.coordinator.tick(&reign.log.ledger, now) {
@@ -132,5 +149,24 @@ impl Reign<'_> {
         }
         let now = self.now();
         Ok(Some(self.coordinator.applied(&mut self.log.ledger, now, fact)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gets_no_answer_is_cut_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let asking = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (asked, _) = listener.accept().unwrap();
+        let asker = || Asker { back: asked.try_clone().unwrap(), is_answered: false };
+        let (mut reader, mut line) = (BufReader::new(&asking), String::new());
+        asker().answer(&Response::Refused("no".to_owned()));
+        assert!(reader.read_line(&mut line).unwrap() > 0 && line.contains("no"), "{line}");
+        // As when the store didn't take what it was about.
+        drop(asker());
+        assert_eq!(reader.read_line(&mut line).unwrap(), 0, "and not after a time-out");
     }
 }
