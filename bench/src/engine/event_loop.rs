@@ -125,8 +125,9 @@ impl<'a, P: Protocol> EventLoop<'a, P> {
                 if event.is_writable() {
                     outcome = self.connections[index].on_writable();
                 }
-                if outcome.is_ok() && (event.is_readable() || event.is_read_closed() || event.is_error()) {
-                    outcome = self.on_readable(index);
+                let ended = event.is_read_closed() || event.is_error();
+                if outcome.is_ok() && (event.is_readable() || ended) {
+                    outcome = self.on_readable(index, ended);
                 }
                 if let Err(error) = outcome {
                     self.lose(index, &error);
@@ -233,7 +234,8 @@ impl<'a, P: Protocol> EventLoop<'a, P> {
         }
     }
 
-    fn on_readable(&mut self, index: usize) -> io::Result<()> {
+    /// Takes what has come. `ended`: and no more will.
+    fn on_readable(&mut self, index: usize, ended: bool) -> io::Result<()> {
         loop {
             let more = self.connections[index].receive()?;
             let now_ns = self.shared.phases.now_ns();
@@ -250,6 +252,10 @@ impl<'a, P: Protocol> EventLoop<'a, P> {
             connection.give_received(received, used);
             let client = connection.client;
             outcome?;
+            // What comes together with the end is one event, and a short read doesn't show the end. Nothing more is asked there.
+            if !more && ended && self.connections[index].is_open() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             self.go_on(client, now_ns);
             if !more {
                 return Ok(());

@@ -70,6 +70,40 @@ fn run_on(address: SocketAddr, load: &Load) -> Recorder {
 }
 
 #[test]
+fn a_connection_that_ends_behind_a_reply_is_replaced() {
+    // The first answers one of four requests that came together, and ends in the same breath.
+    let first = std::sync::Mutex::new(true);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer: Arc<Answer> =
+        Arc::new(
+            |word| {
+                if word == b"CLUSTER" { b"-ERR unknown command\r\n".to_vec() } else { b"+OK\r\n".to_vec() }
+            },
+        );
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            let mut bytes = [0; 4096];
+            let count = socket.peek(&mut bytes).unwrap_or(0);
+            let is_load = bytes[..count].windows(3).any(|word| word == b"SET");
+            if is_load && std::mem::take(&mut *first.lock().unwrap()) {
+                let mut read = 0;
+                while bytes[..read].windows(3).filter(|word| *word == b"SET").count() < 4 {
+                    read += socket.read(&mut bytes[read..]).unwrap();
+                }
+                socket.write_all(b"+OK\r\n").unwrap();
+                continue;
+            }
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || serve_one(socket, &*answer));
+        }
+    });
+    let recorder = run_on(address, &Load { pipeline: 4, ..load(1, None, 0) });
+    assert_eq!(recorder.disconnects, 1);
+    assert!(recorder.operations() > 10, "it goes on, on another: {}", recorder.operations());
+}
+
+#[test]
 fn a_stall_shows_in_an_open_loop_and_hides_in_a_closed_one() {
     // Every reply at once, but for one pause of 300 ms: what is measured, not a wait for something.
     let stalling = || {
