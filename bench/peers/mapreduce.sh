@@ -11,3 +11,5 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 python3 -m venv target/peers/mapreduce
 target/peers/mapreduce/bin/python -m pip install --quiet --disable-pip-version-check duckdb pyspark
+# Whoever installs what is missing looks for this: all of it went well.
+touch target/peers/mapreduce/installed

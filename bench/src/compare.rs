@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`args`] | the command line |
 //! | [`loads`] | what `compare kv` puts on every target |
+//! | [`goals`] | what the figures of key/value stores should be |
 //! | [`rounds`] | targets up, rounds over everything, cells |
 //! | [`setup`] | peers installed by `bench/peers/*.sh` |
 //! | [`layers`] | the other layers, by themselves |
@@ -14,6 +15,7 @@
 //! The method, and why, is in `docs/benchmarking.md`.
 
 pub(crate) mod args;
+mod goals;
 mod layers;
 mod loads;
 pub(crate) mod noise;
@@ -38,9 +40,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
     args.check()?;
     let interrupt = Interrupt::install()?;
     let whats = match args.what {
-        What::All => {
-            vec![What::Kv, What::Wal, What::Raft, What::Reshard, What::MapReduce, What::Mesh, What::Runtime]
-        }
+        What::All => What::EACH.to_vec(),
         what => vec![what],
     };
     for what in whats {

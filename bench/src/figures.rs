@@ -8,7 +8,7 @@ use crate::compare::result::{Cell, Compared, TargetInfo};
 use crate::error::Result;
 use crate::floor::{self, Floor, Floors, RoundFloors};
 use crate::machine::Machine;
-use crate::report::{self, Goal, Observation, Ratio, Report, SCHEMA, note, table};
+use crate::report::{self, Goal, Observation, Ratio, Report, SCHEMA, note, number, table};
 use crate::turn::SUBJECT;
 
 /// Every figure in every round, in the order in which they were first seen.
@@ -159,14 +159,9 @@ fn row(cell: &Cell) -> Vec<String> {
         cell.cpu_us().map_or_else(unknown, |us| format!("{}/{}", report::time(us), cell.unit.one())),
         cell.median_of(|round| round.memory_bytes.map(|bytes| bytes as f64))
             .map_or_else(unknown, |bytes| format!("{:.0} MiB", bytes / f64::from(1 << 20))),
-        cell.median_of(|round| round.written_per_byte).map_or_else(unknown, report::number),
+        cell.median_of(|round| round.written_per_byte).map_or_else(unknown, number),
         failures.to_string(),
     ]
-}
-
-/// A number for people.
-pub(crate) fn number(value: f64) -> String {
-    if value < 1000.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 /// Both as a table for people.

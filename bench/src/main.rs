@@ -21,7 +21,7 @@
 //! | [`floor`], [`machine`] | what the machine can do at best, and which it is |
 //! | [`figures`], [`report`], [`error`] | what is told in the end |
 //!
-//! The load generator shares no code with the servers it measures but the hash from a key to its slot.
+//! The load generator shares no code with the servers it measures but the hash from a key to its slot, and the random numbers.
 #![forbid(unsafe_code)]
 
 mod compare;

@@ -1,6 +1,6 @@
 //! `flotilla-bench mesh`: from one core to another, beside a bare ring, an eventfd, glommio's channel and crossbeam's.
 //!
-//! All of it is measured by one program, `bench/peers/mesh`, in one process and on the same two CPUs, so that this workspace
+//! All of it is measured by one program, `bench/peers/mesh`, a process for each figure and on the same two CPUs, so that this workspace
 //! doesn't depend on the peers.
 
 use std::cell::RefCell;

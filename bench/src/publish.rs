@@ -5,14 +5,12 @@
 //! | [`page`] | the HTML file |
 //! | [`figures`] | what is plotted, with the data and the command behind it |
 //! | [`layers`] | the figures of a layer |
-//! | [`goals`] | what the figures of key/value stores should be |
 //! | [`plot`] | plots as SVG |
 //! | [`markdown`] | the README's tables |
 //!
 //! The page is one file that fetches nothing and runs nothing: it can be opened from a disk, sent by mail, kept for years.
 
 mod figures;
-mod goals;
 mod layers;
 mod markdown;
 mod page;
@@ -22,6 +20,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::compare::args::What;
 use crate::compare::result::ResultFile;
 use crate::error::{BenchError, Result};
 use crate::report::{self, note};
@@ -86,8 +85,7 @@ fn newest(results: Vec<ResultFile>) -> Vec<ResultFile> {
         kept.retain(|older| kind(older) != kind(&result));
         kept.push(result);
     }
-    let order = ["kv", "wal", "raft", "reshard", "mapreduce", "mesh", "runtime"];
-    kept.sort_by_key(|result| order.iter().position(|what| *what == result.what));
+    kept.sort_by_key(|result| What::EACH.iter().position(|what| what.name() == result.what));
     kept
 }
 

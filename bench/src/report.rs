@@ -172,7 +172,11 @@ pub(crate) fn rate(per_second: f64) -> String {
 
 /// A number for people.
 pub(crate) fn number(value: f64) -> String {
-    if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
+    match value.abs() {
+        it if it < 10.0 => format!("{value:.2}"),
+        it if it < 1000.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ impl Seen {
             redirects: 0,
             disconnects: 0,
             server_cpu_s_per_100k: self.cpu_seconds.map(|seconds| seconds * 1e5 / self.operations),
-            // The load makes itself, in the process that is measured.
+            // Where the load makes itself, in the process that is measured, it isn't apart; elsewhere it isn't told.
             client_cpu_s_per_100k: 0.0,
             client_cpu_share: 0.0,
             foreign_cpu_share,

@@ -16,7 +16,7 @@ use crate::target::peer::Peer;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   flotilla-bench compare kv --quick
-  flotilla-bench compare kv --minutes 10 --out results             what the README's tables are made of
+  flotilla-bench compare kv --minutes 10 --out results
   flotilla-bench compare kv --sets ycsb,mixes --peers etcd,redis
   flotilla-bench compare all --strict --out results
   flotilla-bench report results")]
@@ -97,6 +97,8 @@ pub(crate) enum What {
     Wal,
     /// Agreement: raft-rs, openraft
     Raft,
+    /// A shard on its way to another group: what its clients and the others see of it
+    Reshard,
     /// Whole MapReduce jobs: GNU tools, ripgrep, DuckDB, PySpark
     #[value(name = "mapreduce")]
     MapReduce,
@@ -104,13 +106,15 @@ pub(crate) enum What {
     Mesh,
     /// A core as an echo server: tokio, monoio
     Runtime,
-    /// A shard on its way to another group: what its clients and the others see of it
-    Reshard,
     /// One after the other
     All,
 }
 
 impl What {
+    /// In the order in which they are measured, and told.
+    pub(crate) const EACH: [Self; 7] =
+        [Self::Kv, Self::Wal, Self::Raft, Self::Reshard, Self::MapReduce, Self::Mesh, Self::Runtime];
+
     /// As on the command line and in a file's name.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -167,6 +171,9 @@ impl CompareArgs {
                 "--minutes, --seconds and --warmup are for kv; here there are --quick and --rounds",
             );
         }
+        if self.what == What::Reshard && self.rounds.is_some() {
+            return usage("--rounds isn't for reshard, which has moves: --quick makes them fewer");
+        }
         if self.minutes.is_some_and(|minutes| !(minutes > 0.0 && minutes <= 10_000.0)) {
             return usage("--minutes is a number above 0");
         }
@@ -213,12 +220,16 @@ mod tests {
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args.check()
         };
         for option in ["--minutes 1", "--seconds 1", "--warmup 1"] {
-            for what in ["wal", "raft", "reshard", "mapreduce", "mesh", "runtime"] {
+            for what in What::EACH[1..].iter().map(|what| what.name()) {
                 let error = check(&format!("{what} {option}")).unwrap_err();
                 assert!(matches!(error, BenchError::Usage(_)), "{what} {option}: {error}");
             }
             assert!(check(&format!("kv {option}")).is_ok() && check(&format!("all {option}")).is_ok());
         }
-        assert!(check("wal --rounds 2").is_ok() && check("raft --quick").is_ok());
+        assert!(
+            check("reshard --rounds 2").is_err()
+                && check("wal --rounds 2").is_ok()
+                && check("raft --quick").is_ok()
+        );
     }
 }

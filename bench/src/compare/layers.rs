@@ -64,6 +64,5 @@ pub(super) fn run(args: &CompareArgs, what: What, interrupt: &Interrupt) -> Resu
         floors,
         cells,
         ratios,
-        detail: serde_json::Value::Null,
     })
 }

@@ -39,9 +39,6 @@ pub(crate) struct ResultFile {
     pub(crate) noise: Noise,
     pub(crate) cells: Vec<Cell>,
     pub(crate) ratios: Vec<Compared>,
-    /// Of files that older programs wrote of `wal`, `raft` and `mapreduce`: what that command said.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub(crate) detail: Value,
 }
 
 /// What was measured.
@@ -416,7 +413,6 @@ pub(crate) mod tests {
             noise: Noise::of(&cells, &[]),
             ratios: compared("flotilla", &cells),
             cells,
-            detail: Value::Null,
         }
     }
 

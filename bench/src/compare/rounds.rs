@@ -10,9 +10,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::args::{CompareArgs, Set};
+use super::goals;
 use super::loads::{self, Planned, Times};
 use super::noise::Noise;
 use super::result::{Cell, ResultFile, SCHEMA, TargetInfo, compared};
@@ -70,6 +69,8 @@ pub(super) fn run(args: &CompareArgs, interrupt: &Interrupt) -> Result<ResultFil
     }
     let (cells, floors) = rounds(args, &targets, &planned, folder.path(), interrupt)?;
     let subject = targets.first().map_or("", |target| target.name.as_str());
+    let mut ratios = goals::of(&cells, &floors);
+    ratios.extend(compared(subject, &cells));
     Ok(ResultFile {
         schema: SCHEMA.to_owned(),
         what: "kv".to_owned(),
@@ -81,9 +82,8 @@ pub(super) fn run(args: &CompareArgs, interrupt: &Interrupt) -> Result<ResultFil
         targets: targets.iter().map(info).collect(),
         noise: Noise::of(&cells, &floors),
         floors,
-        ratios: compared(subject, &cells),
+        ratios,
         cells,
-        detail: Value::Null,
     })
 }
 

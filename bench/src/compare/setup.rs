@@ -18,7 +18,7 @@ const BUILT: [(What, &str, &str); 7] = [
     (What::Raft, "openraft.sh", "peers/release/raft-openraft"),
     (What::Mesh, "mesh.sh", "peers/release/mesh-peers"),
     (What::Runtime, "echo.sh", "peers/release/echo-peers"),
-    (What::MapReduce, "mapreduce.sh", "peers/mapreduce/bin/python"),
+    (What::MapReduce, "mapreduce.sh", "peers/mapreduce/installed"),
 ];
 
 /// Installs what `what` is compared with. What can't be is told, and left out of the run.

@@ -1,7 +1,7 @@
 //! The README's tables, from the same results as the page.
 
 use super::layers::title;
-use super::page::{date, details, floors, heading};
+use super::page::{date, floors, heading};
 use crate::compare::result::{Cell, Compared, ResultFile, TargetInfo, Unit};
 use crate::report::{number, rate, time};
 
@@ -53,20 +53,11 @@ fn of(result: &ResultFile, extent: Extent) -> String {
             result.noise.marks.join("; ")
         ));
     }
-    match result.cells.is_empty() {
-        false => {
-            out.push_str(&cells(result, extent));
-            out.push('\n');
-            out.push_str(&goals(result));
-        }
-        true => {
-            if let Some((head, rows)) = details(&result.detail) {
-                out.push_str(&table(&head, &rows));
-                out.push('\n');
-            }
-            out.push_str(&goals(result));
-        }
+    if !result.cells.is_empty() {
+        out.push_str(&cells(result, extent));
+        out.push('\n');
     }
+    out.push_str(&goals(result));
     let machine = &result.machine;
     let virtualized = if machine.virtualized { " (virtual)" } else { "" };
     out.push_str(&format!(
@@ -93,6 +84,10 @@ fn versions(result: &ResultFile) -> String {
 fn cells(result: &ResultFile, extent: Extent) -> String {
     let targets: Vec<&String> = result.targets.iter().map(|target| &target.name).collect();
     let column = |name: &&String| {
+        // What a layer's load runs as, its row says.
+        if result.what != "kv" {
+            return (*name).clone();
+        }
         let nodes = result.targets.iter().find(|target| target.name == **name).map_or(0, |it| it.processes);
         let plural = if nodes == 1 { "" } else { "es" };
         format!("{name}, {nodes} process{plural}")
@@ -189,15 +184,14 @@ fn ratios(result: &ResultFile) -> String {
 }
 
 fn goals(result: &ResultFile) -> String {
-    let of_kv = if result.what == "kv" { super::goals::of(result) } else { Vec::new() };
-    let own = result.ratios.iter().filter(|it| it.cell.is_empty());
-    let rows = of_kv.iter().chain(own).map(|it| {
+    let rows = result.ratios.iter().filter(|it| it.cell.is_empty()).map(|it| {
         let holds = it.holds.map_or("-", |holds| if holds { "yes" } else { "no" });
         let goal = it.goal.clone().unwrap_or_else(|| "-".to_owned());
         vec![it.figure.replace('_', " "), number(it.value), it.interval(), goal, holds.to_owned()]
     });
     let head = ["ratio", "value", "interval", "goal", "holds"].map(str::to_owned);
-    table(&head, &rows.collect::<Vec<_>>())
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() { String::new() } else { table(&head, &rows) }
 }
 
 fn table(head: &[String], rows: &[Vec<String>]) -> String {

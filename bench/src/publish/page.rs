@@ -2,13 +2,10 @@
 
 use std::fmt::Write;
 
-use serde_json::Value;
-
 use super::figures::{self, Figure};
 use crate::compare::result::{Compared, ResultFile};
 use crate::error::Result;
 use crate::floor::summary;
-use crate::recorder::median;
 use crate::report::{number, time as duration};
 
 const STYLE: &str = include_str!("style.css");
@@ -56,9 +53,6 @@ fn section(result: &ResultFile) -> Result<String> {
     }
     out.push_str("</div>\n");
     out.push_str(&ratios(result));
-    if let Some((head, rows)) = details(&result.detail) {
-        let _ = writeln!(out, "<details><summary>All loads</summary>{}</details>", table(&head, &rows));
-    }
     out.push_str("</section>\n");
     Ok(out)
 }
@@ -205,37 +199,6 @@ fn ratios(result: &ResultFile) -> String {
         if result.cells.is_empty() { " open" } else { "" },
         table(&head, &rows)
     )
-}
-
-/// The wrapped command's loads: medians of its rounds, by load and target.
-pub(super) fn details(detail: &Value) -> Option<(Vec<String>, Vec<Vec<String>>)> {
-    let results = detail["results"].as_array()?;
-    let text = |it: &Value, name: &str| it[name].as_str().unwrap_or_default().to_owned();
-    let key = |it: &Value| (text(it, "load") + &text(it, "job"), text(it, "target"));
-    let figures: Vec<String> = results
-        .first()?
-        .as_object()?
-        .iter()
-        .filter(|(_, value)| value.is_number())
-        .map(|(name, _)| name.clone())
-        .collect();
-    let mut keys: Vec<(String, String)> = Vec::new();
-    for it in results {
-        if !keys.contains(&key(it)) {
-            keys.push(key(it));
-        }
-    }
-    let row = |wanted: &(String, String)| {
-        let own = || results.iter().filter(|it| key(it) == *wanted);
-        let of = |figure: &String| {
-            let value = median(own().filter_map(|it| it[figure].as_f64()));
-            if value.is_finite() { number(value) } else { "-".to_owned() }
-        };
-        [wanted.0.clone(), wanted.1.clone()].into_iter().chain(figures.iter().map(of)).collect()
-    };
-    let rows = keys.iter().map(row).collect();
-    let head = ["load", "target"].map(str::to_owned).into_iter();
-    Some((head.chain(figures.iter().map(|name| name.replace('_', " "))).collect(), rows))
 }
 
 fn table(head: &[String], rows: &[Vec<String>]) -> String {

@@ -1,7 +1,8 @@
 //! What the figures of Flotilla as a key/value store should be, and what they are.
 
-use crate::compare::result::{Cell, Compared, ResultFile};
+use super::result::{Cell, Compared};
 use crate::figures::Figures;
+use crate::floor::RoundFloors;
 use crate::kv::outcome::Round;
 use crate::report::Goal::{self, AtLeast, AtMost};
 use crate::turn::SUBJECT;
@@ -26,11 +27,11 @@ const CPU: [(&str, f64); 3] = [("set_c256_p1_64b", 2.0), ("get_c64_p1_64b", 1.3)
 /// About half the peak rate.
 const HALF: &str = "set_at_55";
 
-/// Those whose cells are there.
-pub(super) fn of(result: &ResultFile) -> Vec<Compared> {
+/// Those whose cells are there; `floors` are those of each round.
+pub(super) fn of(cells: &[Cell], floors: &[RoundFloors]) -> Vec<Compared> {
     let rounds = |target: &str, name: &str| -> &[Round] {
         let is_it = |cell: &&Cell| cell.target == target && cell.name == name;
-        result.cells.iter().find(is_it).map_or(&[], |cell| &cell.rounds)
+        cells.iter().find(is_it).map_or(&[], |cell| &cell.rounds)
     };
     let mut figures = Figures::default();
     let mut tell = |name: &str, values: &mut dyn Iterator<Item = f64>, goal: Goal| {
@@ -50,10 +51,10 @@ pub(super) fn of(result: &ResultFile) -> Vec<Compared> {
         let each = rounds(SUBJECT, own).iter().filter_map(|round| round.server_cpu_s_per_100k);
         tell(&format!("{} CPU seconds for 100 000", said(own)), &mut each.into_iter(), AtMost(most));
     }
-    let each = rounds(SUBJECT, HALF).iter().zip(&result.floors);
+    let each = rounds(SUBJECT, HALF).iter().zip(floors);
     let name = "SET p99 at 55 % of its peak over the disk's sync p99";
     tell(name, &mut each.map(|(own, floor)| own.latency(|it| it.p99) / floor.sync.p99_us), AtMost(3.0));
-    let each = rounds(SUBJECT, "set_c1_p1_64b").iter().zip(&result.floors);
+    let each = rounds(SUBJECT, "set_c1_p1_64b").iter().zip(floors);
     let name = "SET p50 of 1 client over the disk's sync p50";
     tell(name, &mut each.map(|(own, floor)| own.latency(|it| it.p50) / floor.sync.p50_us), AtMost(2.5));
     figures.compared()
@@ -72,7 +73,7 @@ fn said(cell: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::result::tests::{cell, result};
+    use crate::compare::result::tests::cell;
 
     #[test]
     fn goals_are_told_of_the_cells_that_are_there() {
@@ -81,7 +82,7 @@ mod tests {
             cell("set_c64_p1_64b", "etcd", &[10.0, 10.0, 10.0]),
             cell("set_c64_p16_64b", SUBJECT, &[90.0, 80.0, 90.0]),
         ];
-        let told = of(&result(cells));
+        let told = of(&cells, &[]);
         let told: Vec<_> = told.iter().map(|it| (it.figure.as_str(), it.value, it.holds)).collect();
         assert_eq!(told[0], ("SET 64 clients throughput over etcd", 6.0, Some(true)));
         assert_eq!(
