@@ -8,7 +8,7 @@
 //! In the driver the memory is glommio's (registered with io_uring where it can be); everywhere else it is
 //! the heap's. It belongs to one core: nothing here is `Send`.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Deref;
@@ -96,7 +96,7 @@ impl Memory {
             Layout::from_size_align(capacity, BLOCK_BYTES).expect("capacity is a small multiple of 4 KiB");
         // SAFETY: the layout's size is not zero: `allocate` rounds up to at least 4 KiB.
         // Covered by `tests::a_slice_outlives_its_writer`.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { alloc(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         Self { start, capacity, owner: Owner::Heap(layout) }
     }
@@ -165,7 +165,7 @@ impl BlockWriter {
         self.filled += bytes.len();
     }
 
-    /// Appends `bytes` bytes that `fill` writes; they are zeros (of a new block) before.
+    /// Appends `bytes` bytes that `fill` writes. What they are before is anybody's guess.
     ///
     /// # Errors
     /// What `fill` returns; then nothing was appended.
@@ -178,11 +178,16 @@ impl BlockWriter {
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         assert!(bytes <= self.room(), "{bytes} bytes don't fit in {}", self.room());
-        // SAFETY: the range is inside the allocation (asserted above) and initialised: blocks of the heap begin as zeros,
-        // and glommio's as whatever their memory held. No `Slice` covers bytes at or past `filled`, and this is the only
+        // SAFETY: the range is inside the allocation (asserted above) and initialised: the heap's just here, and glommio's
+        // is whatever its memory held. No `Slice` covers bytes at or past `filled`, and this is the only
         // writer, so nobody else sees them. Covered by `tests::what_is_filled_in_place_is_read_back`.
-        let room =
-            unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(self.filled), bytes) };
+        let room = unsafe {
+            let start = self.memory.start.as_ptr().add(self.filled);
+            if matches!(self.memory.owner, Owner::Heap(_)) {
+                std::ptr::write_bytes(start, 0, bytes);
+            }
+            std::slice::from_raw_parts_mut(start, bytes)
+        };
         fill(room)?;
         self.filled += bytes;
         Ok(())
@@ -190,9 +195,11 @@ impl BlockWriter {
 
     /// Appends zeros up to the next multiple of `alignment` (a power of two), counted from the block's start.
     pub fn align(&mut self, alignment: usize) {
-        const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
         let padding = self.filled.next_multiple_of(alignment) - self.filled;
-        self.append(&ZEROS[..padding]);
+        assert!(padding <= self.room(), "{padding} zeros don't fit in {}", self.room());
+        // SAFETY: as in `append`. Covered by `tests::the_header_is_written_last`.
+        unsafe { std::ptr::write_bytes(self.memory.start.as_ptr().add(self.filled), 0, padding) };
+        self.filled += padding;
     }
 
     /// Writes again what was appended at `start` (a length that wasn't known before).
@@ -224,8 +231,8 @@ impl BlockWriter {
     pub fn finish(mut self, header: impl FnOnce(&mut [u8], &[u8])) -> Slice {
         self.align(BLOCK_BYTES);
         // SAFETY: both ranges are inside the allocation and disjoint; no `Slice` covers the held-back bytes
-        // (`slice` asserts it), so the mutable one is unique. They are initialised: heap memory is zeroed,
-        // and DMA memory is filled with zeros just before. Covered by `tests::the_header_is_written_last`.
+        // (`slice` asserts it), so the mutable one is unique. They are initialised: the
+        // held-back bytes just here, the rest when it was appended. Covered by `tests::the_header_is_written_last`.
         let (head, rest) = unsafe {
             let start = self.memory.start.as_ptr();
             std::ptr::write_bytes(start, 0, self.held_back);

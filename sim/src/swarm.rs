@@ -145,6 +145,8 @@ pub struct Swarm {
     pub migration_piece: usize,
     /// Mean time between steps of somebody who backs up, 0 for nobody.
     pub backups: u64,
+    /// Entries that a turn applies at most, 0 for as many as usual.
+    pub applies: usize,
     /// Groups that have no shard at first; without any there is no controller.
     pub spare_groups: u32,
 }
@@ -230,6 +232,7 @@ impl Swarm {
             reshards: 0,
             migration_piece: 256 << 10,
             backups: 0,
+            applies: 0,
             spare_groups: 0,
         };
         if swarm.changes > 0 {
@@ -241,6 +244,7 @@ impl Swarm {
             // Small, mostly: few shards are so large here that they would be copied first.
             swarm.migration_piece = if maybe(75, 1, 1) == 1 { few(maybe(100, 64, 1_500)) } else { 256 << 10 };
         }
+        swarm.applies = few(maybe(40, 1, 8));
         swarm
     }
 

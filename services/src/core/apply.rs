@@ -253,6 +253,30 @@ mod tests {
     }
 
     #[test]
+    fn much_that_is_committed_at_once_is_applied_over_several_turns() {
+        let mut lone = Lone::leading();
+        let (before, turns_end) = (lone.core.groups[0].applied, lone.now.monotonic + SECOND);
+        let set = crate::command::lookup(b"SET").unwrap().code;
+        for _ in 0..3000 {
+            let write = |writer: &mut flotilla_storage::PayloadWriter<'_>| {
+                entry::write(writer, 1, set, &[b"SET", b"key", b"value"]);
+            };
+            lone.core.multi.propose(lone.now.monotonic, 0, SCHEMA_COMMAND_V1, 100, write).unwrap();
+        }
+        let mut applied = vec![before];
+        while lone.core.groups[0].applied < before + 3000 && lone.now.monotonic < turns_end {
+            lone.turn();
+            applied.push(lone.core.groups[0].applied);
+            let has_stopped = applied[applied.len() - 1] - applied[applied.len() - 2] == 1024;
+            let is_due = lone.core.deadline().is_some_and(|deadline| deadline <= lone.now.monotonic);
+            assert!(is_due || !has_stopped, "it goes on at once");
+        }
+        let steps: Vec<u64> =
+            applied.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step > 0).collect();
+        assert_eq!(steps, [1024, 1024, 952]);
+    }
+
+    #[test]
     fn a_clock_behind_the_log_s_is_measured() {
         let mut lone = Lone::leading();
         let (set, ahead) = (crate::command::lookup(b"SET").unwrap().code, lone.now.unix_ms + 37_000);

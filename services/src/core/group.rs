@@ -305,11 +305,15 @@ impl Core {
         }
         self.settle_handover(now, place, out);
         self.settle_members(now, place);
-        while self.groups[place].applied < self.multi.raft(place).commit() {
+        let (before, share) = (self.groups[place].applied, self.backlog.share() as u64);
+        let commit = self.multi.raft(place).commit();
+        while self.groups[place].applied < commit.min(before + share) {
             if let Err(reason) = self.apply_next(now, place, out) {
                 return out.push(Effect::Halt { reason });
             }
         }
+        let applied = self.groups[place].applied;
+        self.backlog.took(place, (applied - before) as usize, applied < commit);
         let group = &mut self.groups[place];
         match group.writers.is_empty() {
             true => group.admission.emptied(now.monotonic),
@@ -386,9 +390,11 @@ impl Core {
             let raft = self.multi.raft(place);
             let group = &mut self.groups[place];
             let applied = group.applied;
-            let due = |reader: &mut Reader| {
-                (reader.after <= applied || planted(Bug::ReadBeforeApplied))
-                    && matches!(raft.read_state(&reader.ticket), ReadState::ServeAt(_))
+            let due = |reader: &mut Reader| match raft.read_state(&reader.ticket) {
+                ReadState::ServeAt(index) => {
+                    reader.after.max(index) <= applied || planted(Bug::ReadBeforeApplied)
+                }
+                _ => false,
             };
             let reader = match group.readers.pop_front_if(due) {
                 Some(reader) => Some(reader),

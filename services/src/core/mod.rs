@@ -39,6 +39,7 @@
 mod access;
 mod admission;
 mod apply;
+mod backlog;
 mod backup;
 mod client;
 mod clocks;
@@ -77,6 +78,7 @@ use crate::admin::report::SnapshotReport;
 use crate::command::slowlog::{Setting, Slowlog};
 use crate::config::Config;
 use crate::controller::Configuration;
+use backlog::Backlog;
 use backup::Backups;
 use connections::Connections;
 use flotilla_consensus::{
@@ -154,6 +156,7 @@ pub struct Core {
     draining: Option<Nanos>,
     /// Reused by every flush.
     settling: Vec<usize>,
+    backlog: Backlog,
     /// Clients' writes are refused: the log can't grow.
     is_out_of_room: bool,
     /// What the driver counts.
@@ -261,6 +264,7 @@ impl Core {
             cut_off_at: None,
             draining: None,
             settling: Vec::new(),
+            backlog: Backlog::default(),
             is_out_of_room: false,
             vitals,
             tally: Tally::default(),
@@ -307,11 +311,18 @@ impl Core {
         }
     }
 
+    /// Turns apply so few entries: for simulators.
+    #[doc(hidden)]
+    pub fn apply_at_most(&mut self, entries: usize) {
+        self.backlog.keep_small(entries);
+    }
+
     /// Applies and answers what became possible in this turn, group by group.
     fn settle(&mut self, now: Now, out: &mut Effects<Message>) {
         let mut dirty = std::mem::take(&mut self.settling);
         dirty.clear();
         dirty.extend_from_slice(self.multi.dirty());
+        self.backlog.begin(&mut dirty);
         for place in dirty.drain(..) {
             self.settle_group(now, place, out);
         }
@@ -482,6 +493,7 @@ impl Machine for Core {
             self.remote.returned.deadline(),
             self.cut_off_at,
             self.questions.deadline(),
+            self.backlog.deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }

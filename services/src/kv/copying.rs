@@ -8,6 +8,7 @@
 //! NSDI 2005, §3).
 
 use super::frozen::{self, ENTRIES_PER_PIECE_MAX, TYPE_GONE};
+use super::key::Key;
 use super::keyspace::{Entry, Keys, Keyspace};
 use flotilla_runtime::planted::{Bug, planted};
 use std::collections::BTreeSet;
@@ -17,11 +18,11 @@ use std::ops::Bound;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Copying {
     /// Keys up to this one have been read once.
-    passed: Option<Box<[u8]>>,
+    passed: Option<Key>,
     /// All have.
     is_through: bool,
     /// Those that have changed since they were read.
-    changed: BTreeSet<Box<[u8]>>,
+    changed: BTreeSet<Key>,
     /// The entry of which some bytes have been read.
     half: Option<Half>,
     /// All keys went at once: the copy is good for nothing.
@@ -30,7 +31,7 @@ pub(super) struct Copying {
 
 #[derive(Clone, Debug)]
 struct Half {
-    key: Box<[u8]>,
+    key: Key,
     /// Bytes of its entry that have been read.
     read: usize,
     what: What,

@@ -4,6 +4,7 @@
 //! (copy-on-write by key). So a snapshot of any size costs a turn no more than the piece that it reads, and memory only
 //! for what changes meanwhile.
 
+use super::key::Key;
 use super::keyspace::{Entry, Keys, Keyspace, Value};
 use flotilla_runtime::planted::{Bug, planted};
 use std::cmp::Ordering;
@@ -33,11 +34,11 @@ pub(super) struct Frozen {
     /// Bytes of them that have been read.
     head_read: usize,
     /// Keys up to this one have been read.
-    passed: Option<Box<[u8]>>,
+    passed: Option<Key>,
     /// Bytes of the entry behind it that have been read.
     within: usize,
     /// Keys that have changed since: as they were.
-    aside: BTreeMap<Box<[u8]>, Option<Entry>>,
+    aside: BTreeMap<Key, Option<Entry>>,
     /// All keys, if the shard was emptied since.
     emptied: Option<Keys>,
 }
@@ -107,7 +108,7 @@ impl Keyspace {
         let source = emptied.as_ref().unwrap_or(&self.keys);
         let after = passed.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = source.range::<[u8], _>((after, Bound::Unbounded)).peekable();
-        let mut last: Option<Box<[u8]>> = None;
+        let mut last: Option<Key> = None;
         let mut last_in_source: Option<&[u8]> = None;
         for _ in 0..ENTRIES_PER_PIECE_MAX {
             let changed = aside.first_key_value();

@@ -1,12 +1,13 @@
 //! Data that nobody needs any more, on its way back to the memory.
 
+use super::key::Key;
 use super::keyspace::{Entry, Keyspace};
 use std::collections::{btree_map, btree_set};
 
 /// A shard's data that is given back a little at a time: a million keys take half a second.
 #[derive(Debug)]
 pub struct Grave {
-    keys: btree_map::IntoIter<Box<[u8]>, Entry>,
+    keys: btree_map::IntoIter<Key, Entry>,
     deadlines: btree_set::IntoIter<(u64, Box<[u8]>)>,
 }
 

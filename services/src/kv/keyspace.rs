@@ -1,9 +1,10 @@
 //! The keys of one shard, in order, with their expiry.
 
+use super::key::Key;
 use super::load::next_version;
 use super::session::Sessions;
 use super::watch::Watch;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::num::NonZeroU64;
 use std::ops::Bound;
 
@@ -41,6 +42,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// `deadline_ms` is 0 for none.
+    pub(super) fn new(value: Value, deadline_ms: u64, version: u64) -> Self {
+        Self { value, deadline: NonZeroU64::new(deadline_ms), version }
+    }
+
     /// Milliseconds since 1970 from which on the key is absent.
     pub fn deadline_ms(&self) -> Option<u64> {
         self.deadline.map(NonZeroU64::get)
@@ -52,7 +58,7 @@ impl Entry {
 }
 
 /// Keys in order.
-pub(super) type Keys = BTreeMap<Box<[u8]>, Entry>;
+pub(super) type Keys = BTreeMap<Key, Entry>;
 
 /// When keys end, the first first.
 pub(super) type Ends = BTreeSet<(u64, Box<[u8]>)>;
@@ -91,7 +97,18 @@ impl Keyspace {
 
     /// The entry of a key that isn't over.
     pub fn get(&self, clock_ms: u64, key: &[u8]) -> Option<&Entry> {
-        self.keys.get(key).filter(|entry| entry.is_live(clock_ms))
+        self.find(key).filter(|entry| entry.is_live(clock_ms))
+    }
+
+    /// The entry of a key, be it over or not.
+    fn find(&self, key: &[u8]) -> Option<&Entry> {
+        // Two short keys are compared faster than their bytes.
+        Key::short(key).map_or_else(|| self.keys.get(key), |short| self.keys.get(&short))
+    }
+
+    /// Whether there is a key, be it over or not.
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.find(key).is_some()
     }
 
     /// The keys that aren't over, in order, those after `after`.
@@ -126,45 +143,65 @@ impl Keyspace {
     /// Sets a key.
     pub(super) fn insert(&mut self, key: &[u8], value: Value, deadline_ms: Option<u64>) {
         let deadline = deadline_ms.and_then(NonZeroU64::new);
-        if let Some(entry) = self.keys.get_mut(key) {
-            let (old, new) = (size(&entry.value), size(&value));
-            self.bytes = self.bytes - old + new;
-            let version = next_version(entry.version, self.floor);
-            self.version_max = self.version_max.max(version);
-            let former = std::mem::replace(entry, Entry { value, deadline, version });
-            self.move_deadline(key, former.deadline, deadline);
-            if self.watch.note(key) {
-                self.watch.put_aside(key, Some(former));
+        let bytes = size(&value);
+        let (former, version) = match self.keys.entry(Key::from(key)) {
+            btree_map::Entry::Occupied(mut place) => {
+                let version = next_version(place.get().version, self.floor);
+                (Some(place.insert(Entry { value, deadline, version })), version)
             }
-            return;
+            btree_map::Entry::Vacant(place) => {
+                let version = self.floor + 1;
+                place.insert(Entry { value, deadline, version });
+                (None, version)
+            }
+        };
+        let before = former.as_ref().map_or(0, |former| key.len() as u64 + size(&former.value));
+        self.bytes = self.bytes - before + key.len() as u64 + bytes;
+        self.version_max = self.version_max.max(version);
+        self.move_deadline(key, former.as_ref().and_then(|former| former.deadline), deadline);
+        if self.watch.note(key) {
+            self.watch.put_aside(key, former);
         }
-        self.insert_new(key, Entry { value, deadline, version: self.floor + 1 });
     }
 
     /// A key as a snapshot has it.
-    pub(super) fn restore(&mut self, key: &[u8], value: Value, deadline_ms: Option<u64>, version: u64) {
-        let deadline = deadline_ms.and_then(NonZeroU64::new);
+    pub(super) fn restore(&mut self, key: &[u8], entry: Entry) {
         // Mostly they come in order.
         let is_behind = self.keys.last_key_value().is_none_or(|(last, _)| **last < *key);
-        if !is_behind && self.keys.contains_key(key) {
+        if !is_behind && self.has(key) {
             self.remove(0, key);
         }
-        self.insert_new(key, Entry { value, deadline, version });
-    }
-
-    fn insert_new(&mut self, key: &[u8], entry: Entry) {
         if self.watch.note(key) {
             self.watch.put_aside(key, None);
         }
+        self.count(key, &entry);
+        self.keys.insert(key.into(), entry);
+    }
+
+    /// All keys of a keyspace without any, in order.
+    pub(super) fn fill(&mut self, entries: Vec<(Key, Entry)>) {
+        if entries.is_empty() {
+            return;
+        }
+        assert!(self.keys.is_empty(), "what is there would be lost");
+        entries.iter().for_each(|(key, entry)| self.count(key, entry));
+        self.keys = entries.into_iter().collect();
+    }
+
+    /// A key that wasn't there comes.
+    fn count(&mut self, key: &[u8], entry: &Entry) {
         self.bytes += key.len() as u64 + size(&entry.value);
         self.version_max = self.version_max.max(entry.version);
         self.move_deadline(key, None, entry.deadline);
-        self.keys.insert(key.into(), entry);
     }
 
     /// Changes when a key ends.
     pub(super) fn set_deadline(&mut self, key: &[u8], deadline_ms: Option<u64>) {
-        let Some(entry) = self.keys.get_mut(key) else { return };
+        let entry = match Key::short(key) {
+            Some(short) => self.keys.get_mut(&short),
+            None => self.keys.get_mut(key),
+        };
+        let Some(entry) = entry else { return };
         if self.watch.note(key) {
             self.watch.put_aside(key, Some(entry.clone()));
         }
@@ -189,7 +226,10 @@ impl Keyspace {
 
     /// Removes a key; returns its entry if it wasn't over.
     pub(super) fn remove(&mut self, clock_ms: u64, key: &[u8]) -> Option<Entry> {
-        let entry = self.keys.remove(key)?;
+        let entry = match Key::short(key) {
+            Some(short) => self.keys.remove(&short)?,
+            None => self.keys.remove(key)?,
+        };
         if self.watch.note(key) {
             self.watch.put_aside(key, Some(entry.clone()));
         }
@@ -238,7 +278,7 @@ impl Keyspace {
         let mut removed = 0;
         while removed < most && self.next_deadline().is_some_and(|deadline| deadline <= clock_ms) {
             let (_, key) = self.deadlines.pop_first().expect("there is a next deadline");
-            let entry = self.keys.remove(&key).expect("every deadline has its key");
+            let entry = self.keys.remove(&*key).expect("every deadline has its key");
             self.bytes -= key.len() as u64 + size(&entry.value);
             self.floor = self.floor.max(entry.version);
             if self.watch.note(&key) {
@@ -262,7 +302,7 @@ impl Keyspace {
             return false;
         }
         spec.keys(args)
-            .filter_map(|key| self.keys.get(key))
+            .filter_map(|key| self.find(key))
             .filter_map(Entry::deadline_ms)
             .any(|deadline| clock_ms < deadline && deadline <= now_ms)
     }

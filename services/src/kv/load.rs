@@ -7,7 +7,7 @@
 //! for the very value that it stood for there, unless this shard has given out such a version itself before, perhaps for another
 //! value of the key: then it gives a new one.
 
-use super::keyspace::{Keyspace, Value};
+use super::keyspace::{Entry, Keyspace, Value};
 use super::number;
 use crate::command::Rejected;
 use crate::resp::ReplyWriter;
@@ -113,8 +113,8 @@ impl Keyspace {
         let is_unused = self.floor - own == load.floor()
             && own < VERSIONS_PER_SECOND - 1
             && (own + 1..=load.floor()).contains(&load.version);
-        if is_unused && !self.keys.contains_key(key) {
-            self.restore(key, value, deadline_ms, load.version);
+        if is_unused && !self.has(key) {
+            self.restore(key, Entry::new(value, load.deadline_ms, load.version));
         } else {
             self.insert(key, value, deadline_ms);
         }

@@ -12,6 +12,7 @@ mod dump;
 mod expiry;
 mod frozen;
 mod grave;
+mod key;
 mod keyspace;
 mod lcs;
 mod load;

@@ -39,7 +39,10 @@ impl World {
             vitals: Vitals::new(),
         };
         let core = Core::build(&this.config, boot);
-        let core = core.map_err(|error| format!("recovery: {this} refuses to start: {error}"))?;
+        let mut core = core.map_err(|error| format!("recovery: {this} refuses to start: {error}"))?;
+        if self.swarm.applies > 0 {
+            core.apply_at_most(self.swarm.applies);
+        }
         self.trace.line(self.now, || format!("{this} starts: {} {:?}", core.recovered(), core.damage()));
         self.checks.started(this.seat, &core.inspect())?;
         this.core = Some(core);

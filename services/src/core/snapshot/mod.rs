@@ -232,6 +232,7 @@ struct Restoring {
     parts: Vec<Part>,
     /// The shards that the group was founded with: what files hold that don't say what they hold.
     founded: Range<u16>,
+    at_once: bool,
     restored: Option<(Shards, Option<Box<Controller>>)>,
     shard: ShardReader,
     /// Of the first part: what the whole is good for.
@@ -243,8 +244,13 @@ struct Restoring {
 }
 
 impl Restoring {
-    fn new(founded: Range<u16>) -> Self {
-        Self { founded, ..Self::default() }
+    /// `at_once`: nobody waits meanwhile.
+    fn new(founded: Range<u16>, at_once: bool) -> Self {
+        Self { founded, at_once, shard: Self::reader(at_once), ..Self::default() }
+    }
+
+    fn reader(at_once: bool) -> ShardReader {
+        if at_once { ShardReader::at_once() } else { ShardReader::default() }
     }
 
     fn part(&mut self, header: &PartHeader, payload: &[u8]) -> Result<(), String> {
@@ -256,7 +262,8 @@ impl Restoring {
         }
         self.shard.read(payload).map_err(|error| error.to_string())?;
         if header.kind == PartKind::LastPiece {
-            let (keys, pending) = std::mem::take(&mut self.shard).into_parts();
+            let read = std::mem::replace(&mut self.shard, Self::reader(self.at_once));
+            let (keys, pending) = read.into_parts();
             self.parts.push(Part { keys, pending, index: header.index });
         }
         Ok(())
@@ -315,7 +322,7 @@ pub(super) fn open(
             let missing =
                 || StorageError::Snapshot { file, offset: 0, what: "the file is missing".to_owned() };
             let image = images.get(&number).ok_or_else(missing)?;
-            let mut restoring = Restoring::new(founded.clone());
+            let mut restoring = Restoring::new(founded.clone(), true);
             let mut reader = SnapshotReader::new(file);
             reader.read(image, |header, payload| restoring.part(header, payload))?;
             let (index, term, bytes) = (restoring.index, restoring.term, image.len() as u64);

@@ -90,7 +90,7 @@ impl Core {
             writing: 0,
             is_idle: false,
             reader: SnapshotReader::new(file),
-            restoring: Restoring::new(founded),
+            restoring: Restoring::new(founded, false),
         });
     }
 
