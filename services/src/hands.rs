@@ -36,3 +36,11 @@ pub fn pause(time: Duration) {
 pub fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
     std::thread::spawn(work)
 }
+
+/// The same, where others decide how many there are: the system may have no more.
+///
+/// # Errors
+/// The system's.
+pub fn try_spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().spawn(work).map(drop)
+}

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 /// The environment variable that the password is taken from. A command line is for everybody to see.
 const PASSWORD: &str = "FLOTILLA_PASSWORD";
 
+/// The authorities, and the own certificate with its key.
+pub(super) type TlsFiles = (PathBuf, Option<(PathBuf, PathBuf)>);
+
 /// Options of every command that speaks with a cluster.
 #[derive(Debug, Args)]
 pub(super) struct Login {
@@ -22,7 +25,7 @@ pub(super) struct Login {
     /// Speak TLS, with whoever the authorities in this file (PEM) vouch for.
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
-    /// The certificate to show to a cluster that asks for one (PEM).
+    /// The certificate to show to who asks for one: a cluster may, its MapReduce workers do (PEM).
     #[arg(long, value_name = "FILE", requires = "tls_key", requires = "tls_ca")]
     tls_cert: Option<PathBuf>,
     /// Its key (PEM).
@@ -52,7 +55,13 @@ impl Login {
         Ok(Security { user: self.user.clone(), password, tls })
     }
 
-    /// The same, for these addresses.
+    /// The files of the authorities, and of the own certificate and its key.
+    pub(super) fn files(&self) -> Option<TlsFiles> {
+        let ca = self.tls_ca.clone()?;
+        Some((ca, self.tls_cert.clone().zip(self.tls_key.clone())))
+    }
+
+    /// What a client needs, for these addresses.
     ///
     /// # Errors
     /// As [`Self::security`].

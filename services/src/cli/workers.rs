@@ -69,10 +69,14 @@ fn arguments(config: &Config) -> Vec<OsString> {
     if let Some(file) = &settings.password_file {
         add("--password-file", file);
     }
-    if let Some(tls) = config.tls.as_ref().filter(|tls| tls.clients != Demand::Off) {
+    if let Some(tls) = &config.tls {
         add("--tls-ca", &tls.ca);
         add("--tls-cert", &tls.cert);
         add("--tls-key", &tls.key);
+        add("--tls-peer-hosts", &tls.peer_hosts.to_string());
+        if tls.clients == Demand::Off {
+            all.push("--plain-store".into());
+        }
     }
     all
 }

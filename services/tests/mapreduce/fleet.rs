@@ -2,6 +2,7 @@
 
 use crate::common::{TestCluster, program, start};
 use crate::rig::{Rig, wait_until};
+use flotilla_services::client::{Security, Seeds};
 use flotilla_services::local::LocalOptions;
 use flotilla_services::mapreduce::hands::cluster::log::{Announcement, FactLog};
 use std::fs;
@@ -12,6 +13,8 @@ use std::process::{Child, Command, Stdio};
 pub(crate) struct Fleet {
     pub(crate) cluster: TestCluster,
     pub(crate) workers: Vec<Child>,
+    /// How the store is spoken to.
+    pub(crate) security: Security,
 }
 
 impl Fleet {
@@ -20,7 +23,12 @@ impl Fleet {
     }
 
     pub(crate) fn start_with(workers: usize, change: impl FnOnce(&mut LocalOptions)) -> Self {
-        let mut fleet = Self { cluster: start(change), workers: Vec::new() };
+        let mut security = Security::default();
+        let cluster = start(|options| {
+            change(options);
+            security = options.security.clone();
+        });
+        let mut fleet = Self { cluster, workers: Vec::new(), security };
         for _ in 0..workers {
             fleet.start_worker("runs");
         }
@@ -29,6 +37,21 @@ impl Fleet {
 
     /// `folder`: where it keeps what is between map and reduce.
     pub(crate) fn start_worker(&mut self, folder: &str) {
+        let worker = self.worker(folder).spawn().unwrap();
+        self.workers.push(worker);
+    }
+
+    /// One with further flags; what it says is in a file.
+    pub(crate) fn start_worker_with(&mut self, folder: &str, flags: &[String]) -> PathBuf {
+        let log = self.cluster.folder.path().join(format!("{folder}.log"));
+        let said = fs::File::create(&log).unwrap();
+        let worker = self.worker(folder).args(flags).stderr(said).spawn().unwrap();
+        self.workers.push(worker);
+        log
+    }
+
+    /// The program that is a worker.
+    pub(crate) fn worker(&self, folder: &str) -> Command {
         let mut command = Command::new(program());
         // Other tests run at the same time, and would leave little to those who give way.
         command
@@ -37,7 +60,8 @@ impl Fleet {
         for address in self.cluster.nodes.addresses() {
             command.args(["--addr", &address]);
         }
-        self.workers.push(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
     }
 
     pub(crate) fn runs(&self) -> PathBuf {
@@ -61,7 +85,8 @@ impl Fleet {
     }
 
     pub(crate) fn log(&self) -> FactLog {
-        FactLog::new(self.cluster.nodes.addresses(), "a test")
+        let (addresses, security) = (self.cluster.nodes.addresses(), self.security.clone());
+        FactLog::new(Seeds { addresses, security }, "a test")
     }
 
     /// Who coordinates.

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails as it does")]
 
+#[path = "../security/authorities.rs"]
+mod authorities;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
@@ -15,3 +17,4 @@ mod nodes;
 mod rig;
 mod store;
 mod streaming;
+mod tls;

@@ -24,12 +24,23 @@ impl Authority {
 
     /// A certificate for these hosts, and its key.
     pub(crate) fn certify(&self, name: &str, hosts: &[&str]) -> (PathBuf, PathBuf) {
+        self.certify_with(name, hosts, |_| {})
+    }
+
+    /// The same, with something else about it.
+    pub(crate) fn certify_with(
+        &self,
+        name: &str,
+        hosts: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().unwrap();
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
         let (cert_path, key_path) =
             (self.folder.join(format!("{name}.crt")), self.folder.join(format!("{name}.key")));
         std::fs::write(&cert_path, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();

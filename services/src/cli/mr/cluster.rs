@@ -1,19 +1,20 @@
 //! `flotilla mr` with `--addr`: jobs whose facts are in a running cluster's store.
 
 use super::super::Failure;
-use super::super::login::Login;
+use super::access::{Access, Way};
 use super::progress::summary;
 use super::{failure, registry};
-use crate::client::Seeds;
 use crate::hands::{pause, spawn};
 use crate::mapreduce::coordinator::{JobState, JobStatus, Request, Response, Settings};
-use crate::mapreduce::hands::cluster::find::Found;
-use crate::mapreduce::hands::cluster::lead::lead;
+use crate::mapreduce::hands::cluster::find::{Found, Standing};
+use crate::mapreduce::hands::cluster::lead::{self, lead};
 use crate::mapreduce::hands::files;
 use crate::mapreduce::hands::plan::nonce;
-use crate::mapreduce::hands::shuffle;
+use crate::mapreduce::hands::shuffle::{self, Fetcher};
 use crate::mapreduce::hands::site::Site;
 use crate::mapreduce::hands::store::Store;
+use crate::mapreduce::hands::talk::cover::Cover;
+use crate::mapreduce::hands::talk::host_of;
 use crate::mapreduce::hands::worker::{Transport, work};
 use crate::mapreduce::spec::{JobId, JobSpec, KeysOut};
 use clap::Args;
@@ -39,7 +40,7 @@ pub(in crate::cli) struct StatusOptions {
     #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
     addr: String,
     #[command(flatten)]
-    login: Login,
+    access: Access,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -52,7 +53,7 @@ pub(in crate::cli) struct ListOptions {
     #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
     addr: String,
     #[command(flatten)]
-    login: Login,
+    access: Access,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -69,7 +70,7 @@ pub(in crate::cli) struct LogsOptions {
     #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
     addr: String,
     #[command(flatten)]
-    login: Login,
+    access: Access,
 }
 
 /// Options of `flotilla mr cancel`.
@@ -81,7 +82,7 @@ pub(in crate::cli) struct CancelOptions {
     #[arg(long, short, default_value = ADDR, value_name = "HOST:PORT")]
     addr: String,
     #[command(flatten)]
-    login: Login,
+    access: Access,
 }
 
 /// Options of `flotilla mr worker`.
@@ -91,7 +92,7 @@ pub(in crate::cli) struct WorkerOptions {
     #[arg(long, short, value_name = "HOST:PORT")]
     addr: Vec<String>,
     #[command(flatten)]
-    login: Login,
+    access: Access,
     /// Tasks at the same time.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: u32,
@@ -153,17 +154,17 @@ fn usual_folder() -> Result<PathBuf, Failure> {
     if is_ours { Ok(folder) } else { Err(failed(&"others may write there")) }
 }
 
-fn ask(seeds: Seeds, request: &Request) -> Result<Response, Failure> {
-    found(seeds)?.call(request).map_err(Failure::Failed)
+fn ask(way: Way, request: &Request) -> Result<Response, Failure> {
+    found(way)?.call(request).map_err(Failure::Failed)
 }
 
-fn found(seeds: Seeds) -> Result<Found, Failure> {
+fn found(way: Way) -> Result<Found, Failure> {
     let name = nonce().map_err(Failure::failed)?;
-    Ok(Found::new(seeds, &name, PATIENCE))
+    Ok(Found::new(way.seeds, way.cover, &name, PATIENCE))
 }
 
-fn jobs(seeds: Seeds, job: Option<u64>) -> Result<Vec<JobStatus>, Failure> {
-    match ask(seeds, &Request::Status { job: job.map(JobId) })? {
+fn jobs(way: Way, job: Option<u64>) -> Result<Vec<JobStatus>, Failure> {
+    match ask(way, &Request::Status { job: job.map(JobId) })? {
         Response::Jobs(jobs) if jobs.is_empty() && job.is_some() => {
             Err(Failure::Failed(format!("there is no job {}", job.unwrap_or_default())))
         }
@@ -179,7 +180,7 @@ fn print_json(jobs: &[JobStatus]) -> Result<(), Failure> {
 }
 
 pub(super) fn status(options: &StatusOptions) -> Result<(), Failure> {
-    let jobs = jobs(options.login.seeds(std::slice::from_ref(&options.addr))?, options.job)?;
+    let jobs = jobs(options.access.way(std::slice::from_ref(&options.addr))?, options.job)?;
     if options.json {
         return print_json(&jobs);
     }
@@ -200,8 +201,8 @@ pub(super) fn status(options: &StatusOptions) -> Result<(), Failure> {
 
 /// What failed attempts said, each in full.
 pub(super) fn logs(options: &LogsOptions) -> Result<(), Failure> {
-    let seeds = options.login.seeds(std::slice::from_ref(&options.addr))?;
-    for failure in jobs(seeds, Some(options.job))?.iter().flat_map(|job| &job.failures) {
+    let way = options.access.way(std::slice::from_ref(&options.addr))?;
+    for failure in jobs(way, Some(options.job))?.iter().flat_map(|job| &job.failures) {
         if options.task.as_ref().is_some_and(|task| *task != failure.task.to_string()) {
             continue;
         }
@@ -214,7 +215,7 @@ pub(super) fn logs(options: &LogsOptions) -> Result<(), Failure> {
 }
 
 pub(super) fn list(options: &ListOptions) -> Result<(), Failure> {
-    let jobs = jobs(options.login.seeds(std::slice::from_ref(&options.addr))?, None)?;
+    let jobs = jobs(options.access.way(std::slice::from_ref(&options.addr))?, None)?;
     if options.json {
         return print_json(&jobs);
     }
@@ -236,8 +237,8 @@ pub(super) fn list(options: &ListOptions) -> Result<(), Failure> {
 }
 
 pub(super) fn cancel(options: &CancelOptions) -> Result<(), Failure> {
-    let seeds = options.login.seeds(std::slice::from_ref(&options.addr))?;
-    match ask(seeds, &Request::Cancel { job: JobId(options.job) })? {
+    let way = options.access.way(std::slice::from_ref(&options.addr))?;
+    match ask(way, &Request::Cancel { job: JobId(options.job) })? {
         Response::Refused(why) => Err(Failure::Failed(why)),
         _ => Ok(()),
     }
@@ -258,9 +259,10 @@ fn prepare_keys(out: &KeysOut, overwrite: bool, store: &Store) -> Result<(), Fai
 }
 
 /// The output is where this program runs. It may be that no worker sees it: then we make it visible ourselves.
-fn end_here(seeds: Seeds, job: JobId) -> Result<(), Failure> {
-    let site = Arc::new(Site { folder: Some(usual_folder()?), ..Site::default() });
-    let (ends, shown) = (found(seeds)?, format!("pid {} submitted it", std::process::id()));
+fn end_here(way: Way, job: JobId) -> Result<(), Failure> {
+    let fetcher = Arc::new(Fetcher::new(way.cover.clone()));
+    let site = Arc::new(Site { folder: Some(usual_folder()?), fetcher, ..Site::default() });
+    let (ends, shown) = (found(way)?, format!("pid {} submitted it", std::process::id()));
     // Ends with this program.
     let _ = spawn(move || work(ends, registry(), &shown, site, Some(job)));
     Ok(())
@@ -269,7 +271,7 @@ fn end_here(seeds: Seeds, job: JobId) -> Result<(), Failure> {
 /// Submits a job and waits for its end.
 pub(super) fn run(
     spec: JobSpec,
-    (seeds, store): (Seeds, Option<&Store>),
+    (way, store): (Way, Option<&Store>),
     shipped: &[String],
     stop: &AtomicBool,
     observe: impl FnMut(&JobStatus),
@@ -279,10 +281,10 @@ pub(super) fn run(
         _ => files::prepare_output(&spec).map_err(failure)?,
     }
     let Some(store) = store.filter(|_| !shipped.is_empty()) else {
-        return run_prepared(spec, seeds, stop, observe);
+        return run_prepared(spec, way, stop, observe);
     };
     let done = match store.ship(&spec, shipped) {
-        Ok(()) => run_prepared(spec.clone(), seeds, stop, observe),
+        Ok(()) => run_prepared(spec.clone(), way, stop, observe),
         Err(error) => {
             if spec.keys_out.is_none() {
                 files::remove(Path::new(&spec.work)).map_err(failure)?;
@@ -297,11 +299,11 @@ pub(super) fn run(
 
 fn run_prepared(
     spec: JobSpec,
-    seeds: Seeds,
+    way: Way,
     stop: &AtomicBool,
     mut observe: impl FnMut(&JobStatus),
 ) -> Result<JobStatus, Failure> {
-    let mut found = found(seeds.clone())?;
+    let mut found = found(way.clone())?;
     let work = spec.keys_out.is_none().then(|| spec.work.clone());
     let submitted = found.call(&Request::Submit { spec: Box::new(spec) });
     let job = match submitted {
@@ -317,7 +319,7 @@ fn run_prepared(
     };
     let work = work.map(PathBuf::from);
     if work.is_some() {
-        end_here(seeds, job)?;
+        end_here(way, job)?;
     }
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -350,36 +352,54 @@ pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
     let _ = crate::cli::logging::start(false);
     let name = nonce().map_err(Failure::failed)?;
     let settings = Settings { poll_ms: 20, lease_ms: 5_000, ..Settings::default() };
-    let seeds = options.login.seeds(&options.addr)?;
-    let (at, listen, leader) = (seeds.clone(), options.listen.clone(), name.clone());
-    let folder = options.folder()?;
+    let Way { seeds, cover } = options.access.way(&options.addr)?;
     let serve = match &options.serve {
         Some(serve) => serve.clone(),
-        None => format!("{}:0", options.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host)),
+        None => {
+            format!("{}:0", if options.listen.contains(':') { host_of(&options.listen) } else { "127.0.0.1" })
+        }
     };
-    let address = shuffle::serve(&folder, &serve);
+    if let Some(cover) = &cover {
+        rehearse(cover, &[&options.listen, &serve])?;
+    }
+    let folder = options.folder()?;
+    let address = shuffle::serve(&folder, &serve, cover.clone());
     let address = address.map_err(|error| Failure::Failed(format!("--serve {serve}: {error}")))?;
-    let (seen, address) = (Some(seeds.clone()), Some(address));
-    let gives_way = options.class == Class::Batch;
-    let site = Arc::new(Site { folder: Some(folder), seeds: seen, address, gives_way, ..Site::default() });
-    let leading = spawn(move || lead(&at, &listen, &leader, settings));
-    let working: Vec<_> = (0..options.threads)
+    let door = lead::open(&options.listen, cover.clone());
+    let door = door.map_err(|error| Failure::Failed(format!("--listen {}: {error}", options.listen)))?;
+    let site = Arc::new(Site {
+        folder: Some(folder),
+        seeds: Some(seeds.clone()),
+        address: Some(address),
+        fetcher: Arc::new(Fetcher::new(cover.clone())),
+        gives_way: options.class == Class::Batch,
+    });
+    let (standing, leader, at) = (Arc::new(Standing::default()), name.clone(), seeds.clone());
+    let knows = Arc::clone(&standing);
+    let leading = spawn(move || lead(&at, door, &leader, settings, &knows));
+    let mut working: Vec<_> = (0..options.threads)
         .map(|number| {
             let name = format!("{name}-{number}");
-            let found = Found::new(seeds.clone(), &name, WORKER_PATIENCE);
+            let found = Found::new(seeds.clone(), cover.clone(), &name, WORKER_PATIENCE);
+            let (found, site) = (found.of_worker(Arc::clone(&standing)), Arc::clone(&site));
             let shown = format!("pid {} thread {number}", std::process::id());
-            let site = Arc::clone(&site);
             spawn(move || work(found, registry(), &shown, site, None))
         })
         .collect();
     loop {
         if leading.is_finished() {
-            let ended = leading.join().map_err(|_| Failure::failed("the coordinator's thread panicked"))?;
-            return ended.map_err(Failure::Failed);
+            return Err(Failure::failed("the coordinator's thread panicked"));
         }
         if working.iter().all(std::thread::JoinHandle::is_finished) {
-            return Err(Failure::failed("neither a coordinator nor the store can be reached"));
+            let why = working.pop().and_then(|last| last.join().ok()?.err());
+            let why = why.unwrap_or_else(|| "its threads have ended".to_owned());
+            return Err(Failure::Failed(format!("this worker can't work: {why}")));
         }
         pause(Duration::from_millis(50));
     }
+}
+
+/// What others would refuse of this worker's certificate is told before it does anything.
+fn rehearse(cover: &Cover, listens: &[&str]) -> Result<(), Failure> {
+    listens.iter().try_for_each(|listen| cover.rehearse(host_of(listen)).map_err(Failure::Usage))
 }

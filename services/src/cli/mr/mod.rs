@@ -1,5 +1,6 @@
 //! `flotilla mr`: MapReduce jobs.
 
+mod access;
 mod cluster;
 mod progress;
 mod run;

@@ -1,7 +1,7 @@
 //! `flotilla mr run`: a job on this machine, from submission to its committed output.
 
-use super::super::login::Login;
 use super::super::{Failure, interrupted};
+use super::access::{Access, Way};
 use super::progress::{Progress, summary};
 use super::{failure, registry};
 use crate::mapreduce::coordinator::{JobStatus, Settings};
@@ -60,7 +60,7 @@ pub(in crate::cli) struct Options {
     #[arg(long, short, value_name = "HOST:PORT")]
     addr: Option<String>,
     #[command(flatten)]
-    login: Login,
+    access: Access,
     /// Worker processes [default: one for each CPU].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     workers: Option<u32>,
@@ -107,15 +107,15 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
         None => std::thread::available_parallelism().map_or(2, |cpus| u32::try_from(cpus.get()).unwrap_or(2)),
     };
     if let Some(addr) = &options.addr {
-        let seeds = options.login.seeds(std::slice::from_ref(addr))?;
+        let way: Way = options.access.way(std::slice::from_ref(addr))?;
         let store = match options.uses_store() {
-            true => Some(Store::connect(&seeds).map_err(failure)?),
+            true => Some(Store::connect(&way.seeds).map_err(failure)?),
             false => None,
         };
         let shards = store.as_ref().map(Store::shards).transpose().map_err(failure)?;
         let wish = options.wish(workers, shards.unwrap_or(1))?;
         let spec = plan(wish, &registry(), store.as_ref()).map_err(failure)?;
-        let status = super::cluster::run(spec, (seeds, store.as_ref()), &options.file, &stop, |status| {
+        let status = super::cluster::run(spec, (way, store.as_ref()), &options.file, &stop, |status| {
             progress.show(status)
         });
         progress.clear();

@@ -7,6 +7,7 @@ use super::site::Site;
 use super::store::Store;
 use super::store::output::{AsPairs, Aside};
 use super::streaming;
+use super::talk::trouble::NoTls;
 use crate::mapreduce::collect::{Collector, Plan};
 use crate::mapreduce::map::Position;
 use crate::mapreduce::reduce::{Output, reduce};
@@ -355,10 +356,13 @@ impl Attempt<'_> {
         }
     }
 
-    /// A damaged run file is a lost output of its map task. With a worker that can't be reached, everything is lost that it has.
+    /// A damaged run file is a lost output of its map task. With a worker that can't be reached, everything is lost that it has, unless it
+    /// is there and certificates are what is wrong.
     fn blame(&self, error: MrError) -> Failed {
         let (path, is_unreachable) = match &error {
             MrError::Damaged { path, .. } => (path.clone(), false),
+            // Made again, it would be as far away. Somebody has to hear of it.
+            MrError::Io { source, .. } if NoTls::is_in(source) => return error.into(),
             MrError::Io { path, source, .. } => (path.clone(), source.kind() != io::ErrorKind::NotFound),
             _ => return error.into(),
         };

@@ -6,6 +6,7 @@
 use super::execute::Failed;
 use super::files::{self, SUCCESS};
 use super::site::Site;
+use super::talk::trouble::NoTls;
 use crate::mapreduce::MrError;
 use crate::mapreduce::run::ReadAt;
 use crate::mapreduce::spec::{Assignment, FileInfo, JobSpec};
@@ -44,6 +45,8 @@ pub fn gather(
         let draft = work.join(format!("{}-for-{}", file.name, given.attempt));
         let copied = copy(site, spec, file, &draft, &mut goes_on);
         copied.map_err(|error| match (error, given.winners.get(place as usize)) {
+            // It isn't lost, and would be as far away if it were made again.
+            (Copy::Source(error @ MrError::Io { .. }), _) if is_no_tls(&error) => error.into(),
             (Copy::Source(error), Some(attempt)) => {
                 Failed { what: error.to_string(), lost: vec![(place, *attempt)], ..Failed::default() }
             }
@@ -53,6 +56,10 @@ pub fn gather(
         fs::rename(&draft, &to).map_err(MrError::io("gathering", to.display()))?;
     }
     Ok(())
+}
+
+fn is_no_tls(error: &MrError) -> bool {
+    matches!(error, MrError::Io { source, .. } if NoTls::is_in(source))
 }
 
 enum Copy {

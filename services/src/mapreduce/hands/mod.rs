@@ -7,6 +7,7 @@
 //! | [`execute`] | one attempt at one task |
 //! | `reading` | what a map attempt reads: files, or keys of the store |
 //! | [`shuffle`] | files between map and reduce, from one machine to another |
+//! | [`talk`] | connections between workers, plain or under mutual TLS |
 //! | [`gather`] | a commit whose files are with several workers |
 //! | [`site`] | what a worker has around it |
 //! | [`store`] | keys of the store as input and output |
@@ -33,4 +34,5 @@ pub mod shuffle;
 pub mod site;
 pub mod store;
 pub mod streaming;
+pub mod talk;
 pub mod worker;

@@ -8,14 +8,18 @@
 //! request: READ folder name offset length\n        answer: OK length crc32\n bytes | NO why\n
 //! ```
 //!
-//! A folder's name has 64 random bits that only the job's workers know; nobody else gets anything.
+//! A folder's name has 64 random bits that only the job's workers know; nobody else gets anything. Under TLS ([`super::talk`]) nobody
+//! without a certificate gets to ask. Who comes without TLS then, or with it where it isn't spoken, is answered `TLS why`.
 
-use crate::hands::{pause, spawn};
+use super::talk::cover::Cover;
+use super::talk::door::{Door, Manner};
+use super::talk::trouble::NoTls;
+use super::talk::{Stream, connect};
+use crate::hands::pause;
 use crate::mapreduce::run::ReadAt;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +29,6 @@ use std::time::Duration;
 const PIECE_BYTES_MAX: usize = 1 << 20;
 /// The pieces of all that one task reads take about this much.
 const WINDOWS_BYTES: usize = 32 << 20;
-const CONNECT: Duration = Duration::from_secs(2);
 /// A worker that says nothing for so long is asked again.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Before it is asked again; after the last, what it has is taken for lost.
@@ -33,33 +36,26 @@ const PAUSES_MS: [u64; 3] = [50, 200, 1000];
 /// No request is longer.
 const REQUEST_BYTES_MAX: u64 = 512;
 
-/// Serves the files below `folder` at `listen`; the address.
+/// Serves the files below `folder` at `listen`, under `cover` if there is one; the address.
 ///
 /// # Errors
 /// If it can't listen there.
-pub fn serve(folder: &Path, listen: &str) -> io::Result<String> {
-    let listener = TcpListener::bind(listen)?;
-    let address = listener.local_addr()?.to_string();
-    let folder = Arc::new(folder.to_owned());
-    let _ = spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let folder = Arc::clone(&folder);
-            // However it ends, the other side notices and asks again.
-            let _ = spawn(move || answer_all(&folder, &stream));
-        }
-    });
+pub fn serve(folder: &Path, listen: &str, cover: Option<Cover>) -> io::Result<String> {
+    let refusal = |why: &str| format!("TLS {why}\n");
+    let door = Door::open(listen, cover, Manner { what: "the files of this worker", refusal })?;
+    let (address, folder) = (door.address().to_owned(), folder.to_owned());
+    door.serve(move |stream| answer_all(&folder, stream));
     Ok(address)
 }
 
-fn answer_all(folder: &Path, stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (mut reader, mut out) = (BufReader::new(stream), stream);
+fn answer_all(folder: &Path, mut stream: BufReader<Stream>) -> io::Result<()> {
     let (mut line, mut piece) = (String::new(), Vec::new());
     loop {
         line.clear();
-        if (&mut reader).take(REQUEST_BYTES_MAX).read_line(&mut line)? == 0 {
+        if (&mut stream).take(REQUEST_BYTES_MAX).read_line(&mut line)? == 0 {
             return Ok(());
         }
+        let out = stream.get_mut();
         match read(folder, &line, &mut piece) {
             Ok(()) => {
                 let head = format!("OK {} {:08x}\n", piece.len(), crc32fast::hash(&piece));
@@ -68,6 +64,7 @@ fn answer_all(folder: &Path, stream: &TcpStream) -> io::Result<()> {
             }
             Err(why) => out.write_all(format!("NO {}\n", why.to_string().replace('\n', " ")).as_bytes())?,
         }
+        out.flush()?;
     }
 }
 
@@ -96,22 +93,23 @@ fn read(folder: &Path, line: &str, piece: &mut Vec<u8>) -> io::Result<()> {
 /// Connections to other workers.
 #[derive(Debug, Default)]
 pub struct Fetcher {
-    idle: Mutex<BTreeMap<String, Vec<BufReader<TcpStream>>>>,
+    cover: Option<Cover>,
+    idle: Mutex<BTreeMap<String, Vec<BufReader<Stream>>>>,
 }
 
 impl Fetcher {
-    fn connection(&self, address: &str) -> io::Result<BufReader<TcpStream>> {
+    /// One that connects under `cover`, if there is one.
+    pub fn new(cover: Option<Cover>) -> Self {
+        Self { cover, ..Self::default() }
+    }
+
+    fn connection(&self, address: &str) -> io::Result<BufReader<Stream>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(connection) = idle.get_mut(address).and_then(Vec::pop) {
             return Ok(connection);
         }
         drop(idle);
-        let resolved = address.to_socket_addrs()?.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let stream = TcpStream::connect_timeout(&resolved, CONNECT)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER))?;
-        stream.set_write_timeout(Some(ANSWER))?;
-        Ok(BufReader::new(stream))
+        connect(address, self.cover.as_ref(), ANSWER)
     }
 
     fn ask(&self, file: &Name, offset: u64, into: &mut [u8]) -> io::Result<()> {
@@ -119,6 +117,7 @@ impl Fetcher {
         let Name { folder, name, .. } = file;
         let request = format!("READ {folder} {name} {offset} {}\n", into.len());
         connection.get_mut().write_all(request.as_bytes())?;
+        connection.get_mut().flush()?;
         let mut head = String::new();
         (&mut connection).take(REQUEST_BYTES_MAX).read_line(&mut head)?;
         let words: Vec<&str> = head.trim_end().split(' ').collect();
@@ -130,6 +129,10 @@ impl Fetcher {
                 }
             }
             ["NO", ..] => return Err(io::Error::new(io::ErrorKind::NotFound, head.trim_end()[2..].trim())),
+            ["TLS", ..] => {
+                let why = head.trim_end()[3..].trim();
+                return Err(NoTls(format!("no connection with {}: {why}", file.address)).into());
+            }
             _ => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the answer makes no sense")),
         }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +147,12 @@ impl Fetcher {
             match self.ask(file, offset, into) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => match pauses.next() {
                     Some(ms) => pause(Duration::from_millis(*ms)),
-                    None => return Err(error),
+                    None => {
+                        if NoTls::is_in(&error) {
+                            tracing::warn!(%error, "what another worker has can't be read");
+                        }
+                        return Err(error);
+                    }
                 },
                 done => return done,
             }
@@ -217,14 +225,20 @@ impl ReadAt for Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mapreduce::hands::talk::tests::Authority;
+    use std::net::{TcpListener, TcpStream};
 
     fn served() -> (tempfile::TempDir, Vec<u8>, Name) {
+        served_under(None)
+    }
+
+    fn served_under(cover: Option<Cover>) -> (tempfile::TempDir, Vec<u8>, Name) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("job-1")).unwrap();
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 7 / 3) as u8).collect();
         std::fs::write(folder.path().join("job-1/map-1"), &bytes).unwrap();
         std::fs::write(folder.path().join("secret"), "x").unwrap();
-        let address = serve(folder.path(), "127.0.0.1:0").unwrap();
+        let address = serve(folder.path(), "127.0.0.1:0", cover).unwrap();
         (folder, bytes, Name { address, folder: "job-1".into(), name: "map-1".into() })
     }
 
@@ -244,6 +258,25 @@ mod tests {
         let remote = Remote::new(Arc::default(), name, 100, 1);
         let error = remote.read_exact_at(&mut [0; 101], 0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn under_cover_it_comes_to_workers_of_the_same_authority_only() {
+        let certificates = tempfile::tempdir().unwrap();
+        let cover = |authority: &str| Authority::new(certificates.path(), authority).cover(authority);
+        let own = cover("harbour");
+        let (_folder, bytes, name) = served_under(Some(own.clone()));
+        let read = |cover: Option<Cover>| {
+            let remote = Remote::new(Arc::new(Fetcher::new(cover)), name.clone(), bytes.len() as u64, 1);
+            let mut into = vec![0; bytes.len()];
+            remote.read_exact_at(&mut into, 0).map(|()| into)
+        };
+        assert!(read(Some(own)).unwrap() == bytes);
+        for (cover, words) in [(None, "it speaks TLS only"), (Some(cover("stranger")), "isn't signed by")] {
+            let error = read(cover).unwrap_err();
+            let said = error.to_string();
+            assert!(NoTls::is_in(&error) && said.contains(words) && said.contains(&name.address), "{said}");
+        }
     }
 
     #[test]

@@ -4,53 +4,125 @@ use super::log::FactLog;
 use crate::client::Seeds;
 use crate::hands::{Stopwatch, pause};
 use crate::mapreduce::coordinator::{Request, Response};
+use crate::mapreduce::hands::talk::cover::Cover;
+use crate::mapreduce::hands::talk::trouble::{
+    Complaints, NoTls, has_no_cover, needs_certificate, needs_cover,
+};
+use crate::mapreduce::hands::talk::{Stream, connect};
 use crate::mapreduce::hands::worker::Transport;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{self, BufRead, BufReader, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// One coordinator may take so long to answer: the store's failover is in it.
 const ANSWER: Duration = Duration::from_secs(15);
-const CONNECT: Duration = Duration::from_secs(2);
+/// Who only asks is told after this that there is no TLS with the coordinator; another may be about to take over.
+const NO_TLS: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(20);
+const AGAIN_WITHOUT_TLS: Duration = Duration::from_millis(250);
+
+/// What a worker's threads know together: whether certificates let it speak with whoever coordinates. Who can't doesn't coordinate
+/// either, for it would keep away those who can.
+#[derive(Debug, Default)]
+pub struct Standing {
+    is_outcast: AtomicBool,
+    complaints: Complaints,
+}
+
+impl Standing {
+    /// Whether it may coordinate.
+    pub fn may_lead(&self) -> bool {
+        !self.is_outcast.load(Ordering::Relaxed)
+    }
+}
 
 /// Finds the coordinator through the store, and finds its successor when it is gone.
 #[derive(Debug)]
 pub struct Found {
     log: FactLog,
+    cover: Option<Cover>,
     patience: Duration,
-    talk: Option<(BufReader<TcpStream>, TcpStream)>,
+    standing: Option<Arc<Standing>>,
+    talk: Option<BufReader<Stream>>,
+}
+
+/// Why there is no answer.
+enum Trouble {
+    /// The coordinator speaks no TLS with us. `yields`: it will give way to one of our kind.
+    NoTls { why: String, yields: bool },
+    /// Trying again is worth it.
+    Other(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        match NoTls::is_in(&error) {
+            true => Self::NoTls { why: error.to_string(), yields: false },
+            false => Self::Other(error.to_string()),
+        }
+    }
 }
 
 impl Found {
-    /// Through the store that has these addresses. Nobody there for `patience` is an error.
-    pub fn new(seeds: impl Into<Seeds>, name: &str, patience: Duration) -> Self {
-        Self { log: FactLog::new(seeds, name), patience, talk: None }
+    /// Through the store that has these addresses, to a coordinator that speaks TLS if there is a cover. Nobody there for `patience` is an
+    /// error.
+    pub fn new(seeds: impl Into<Seeds>, cover: Option<Cover>, name: &str, patience: Duration) -> Self {
+        Self { log: FactLog::new(seeds, name), cover, patience, standing: None, talk: None }
     }
 
-    fn try_once(&mut self, line: &[u8]) -> Result<Response, String> {
-        if self.talk.is_none() {
-            let announced = self.log.announced().map_err(|error| error.to_string())?;
-            let found =
-                announced.ok_or("nobody coordinates: start workers with `flotilla mr worker --addr`")?;
-            self.talk = Some(connect(&found.address).map_err(|error| format!("{}: {error}", found.address))?);
+    /// The same for a worker: what is wrong with certificates is told in the log, and doesn't end it before `patience` is over.
+    pub fn of_worker(self, standing: Arc<Standing>) -> Self {
+        Self { standing: Some(standing), ..self }
+    }
+
+    fn connect(&mut self) -> Result<BufReader<Stream>, Trouble> {
+        let announced = self.log.announced().map_err(|error| Trouble::Other(error.to_string()))?;
+        let nobody = "nobody coordinates: start workers with `flotilla mr worker --addr`";
+        let found = announced.ok_or_else(|| Trouble::Other(nobody.to_owned()))?;
+        let address = &found.address;
+        let no_tls = |NoTls(why), yields| Err(Trouble::NoTls { why, yields });
+        match &self.cover {
+            None if found.tls => return no_tls(needs_cover(address), false),
+            Some(_) if !found.tls => return no_tls(has_no_cover(address), true),
+            Some(cover) if cover.cert().is_none() => return no_tls(needs_certificate(address), false),
+            _ => {}
         }
-        let Some((reader, writer)) = &mut self.talk else { return Err("no connection".to_owned()) };
+        connect(address, self.cover.as_ref(), ANSWER).map_err(|error| match Trouble::from(error) {
+            Trouble::Other(error) => Trouble::Other(format!("{address}: {error}")),
+            no_tls => no_tls,
+        })
+    }
+
+    fn try_once(&mut self, line: &[u8]) -> Result<Response, Trouble> {
+        let mut talk = match self.talk.take() {
+            Some(talk) => talk,
+            None => self.connect()?,
+        };
+        talk.get_mut().write_all(line)?;
+        talk.get_mut().flush()?;
         let mut answer = Vec::new();
-        let done = writer.write_all(line).and_then(|()| reader.read_until(b'\n', &mut answer));
-        match done {
-            Ok(0) => Err("the coordinator is gone".to_owned()),
-            Ok(_) => serde_json::from_slice(&answer).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+        if talk.read_until(b'\n', &mut answer)? == 0 {
+            return Err(Trouble::Other("the coordinator is gone".to_owned()));
+        }
+        let response = serde_json::from_slice(&answer).map_err(|error| Trouble::Other(error.to_string()))?;
+        self.talk = Some(talk);
+        Ok(response)
+    }
+
+    /// Says so where somebody may read it; whether to try on.
+    fn note(&self, why: &str, yields: bool) {
+        let Some(standing) = &self.standing else { return };
+        if !yields {
+            standing.is_outcast.store(true, Ordering::Relaxed);
+        }
+        if standing.complaints.is_to_be_told(why) {
+            tracing::warn!(
+                reason = why,
+                "this worker can't speak with whoever coordinates, and gets no task"
+            );
         }
     }
-}
-
-fn connect(address: &str) -> std::io::Result<(BufReader<TcpStream>, TcpStream)> {
-    let resolved = address.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
-    let stream = TcpStream::connect_timeout(&resolved, CONNECT)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER))?;
-    Ok((BufReader::new(stream.try_clone()?), stream))
 }
 
 impl Transport for Found {
@@ -58,14 +130,31 @@ impl Transport for Found {
     fn call(&mut self, request: &Request) -> Result<Response, String> {
         let mut line = serde_json::to_vec(request).map_err(|error| error.to_string())?;
         line.push(b'\n');
-        let clock = Stopwatch::start();
+        let (clock, mut without_tls) = (Stopwatch::start(), None::<Stopwatch>);
         loop {
             match self.try_once(&line) {
-                Ok(response) => return Ok(response),
-                Err(error) if clock.elapsed() > self.patience => return Err(error),
-                Err(_) => self.talk = None,
+                Ok(response) => {
+                    if let Some(standing) = &self.standing {
+                        standing.is_outcast.store(false, Ordering::Relaxed);
+                    }
+                    return Ok(response);
+                }
+                Err(Trouble::NoTls { why, yields }) => {
+                    let since = without_tls.get_or_insert_with(Stopwatch::start).elapsed();
+                    let limit = if self.standing.is_some() { self.patience } else { NO_TLS };
+                    if since > limit || clock.elapsed() > self.patience {
+                        return Err(why);
+                    }
+                    self.note(&why, yields);
+                    pause(AGAIN_WITHOUT_TLS);
+                }
+                Err(Trouble::Other(error)) => {
+                    if clock.elapsed() > self.patience {
+                        return Err(error);
+                    }
+                    pause(AGAIN);
+                }
             }
-            pause(Duration::from_millis(20));
         }
     }
 }

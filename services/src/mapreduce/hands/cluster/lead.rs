@@ -1,12 +1,15 @@
 //! A process that coordinates, for as long as nobody else does.
 
+use super::find::Standing;
 use super::log::{Announcement, FactLog};
 use crate::client::ClientError;
 use crate::client::Seeds;
-use crate::hands::{Stopwatch, pause, spawn};
+use crate::hands::{Stopwatch, pause};
 use crate::mapreduce::coordinator::{Coordinator, Fact, Request, Response, Settings, Verdict};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use crate::mapreduce::hands::talk::Stream;
+use crate::mapreduce::hands::talk::cover::Cover;
+use crate::mapreduce::hands::talk::door::{Door, Manner};
+use std::io::{self, BufRead, BufReader, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -17,77 +20,63 @@ const TICK: Duration = Duration::from_millis(20);
 /// Requests that wait to be decided; more have to wait to be sent.
 const WAITING_MAX: usize = 256;
 
-type Asked = (Request, Asker);
+/// A request, and where its answer goes. Who gets none is cut off, and looks for the one who coordinates: without that it would wait
+/// for long.
+type Asked = (Request, SyncSender<Response>);
 
-/// Whoever asked something. Who gets no answer is cut off, and looks for the one who coordinates: without that it would wait for long.
-struct Asker {
-    back: TcpStream,
-    is_answered: bool,
-}
-
-impl Asker {
-    fn answer(mut self, response: &Response) {
-        let mut line = serde_json::to_vec(response).expect("plain data");
-        line.push(b'\n');
-        // Who is gone asks again.
-        self.is_answered = self.back.write_all(&line).is_ok();
-    }
-}
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            // Gone already, at worst.
-            let _ = self.back.shutdown(std::net::Shutdown::Both);
-        }
-    }
-}
-
-/// Coordinates whenever nobody else does; never returns but for an error that waiting doesn't mend.
+/// Where the coordinator listens, if this process becomes it.
 ///
 /// # Errors
-/// If it can't listen at `listen`.
-pub fn lead(seeds: &Seeds, listen: &str, name: &str, settings: Settings) -> Result<(), String> {
-    let listener = TcpListener::bind(listen).map_err(|error| format!("--listen {listen}: {error}"))?;
-    let address = listener.local_addr().map_err(|error| format!("--listen {listen}: {error}"))?.to_string();
+/// If it can't listen there.
+pub fn open(listen: &str, cover: Option<Cover>) -> io::Result<Door> {
+    let refusal = |why: &str| {
+        let mut line = serde_json::to_string(&Response::Refused(why.to_owned())).expect("plain data");
+        line.push('\n');
+        line
+    };
+    Door::open(listen, cover, Manner { what: "the coordinator", refusal })
+}
+
+/// Coordinates whenever nobody else does and this process is one of those who may; never returns.
+pub fn lead(seeds: &Seeds, door: Door, name: &str, settings: Settings, standing: &Standing) {
+    let (address, tls) = (door.address().to_owned(), door.is_covered());
+    let ours = Announcement { address, pid: std::process::id(), tls };
     let (send, requests) = sync_channel(WAITING_MAX);
-    let _ = spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let send = send.clone();
-            let _ = spawn(move || listen_to(&stream, &send));
-        }
-    });
-    let ours = Announcement { address, pid: std::process::id() };
+    door.serve(move |stream| listen_to(stream, &send));
     let mut log = FactLog::new(seeds.clone(), name);
     loop {
-        match log.announce(&ours, LEASE) {
-            Ok(true) => {
-                if let Err(error) = reign(&mut log, &ours, settings, &requests) {
+        match standing.may_lead().then(|| log.announce(&ours, LEASE)) {
+            Some(Ok(true)) => {
+                if let Err(error) = reign(&mut log, &ours, settings, &requests, standing) {
                     tracing::warn!(%error, "coordinating ended");
                 }
                 // Whatever was in doubt is read again.
                 log = FactLog::new(seeds.clone(), name);
             }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the store can't be asked"),
+            Some(Ok(false)) | None => {}
+            Some(Err(error)) => tracing::warn!(%error, "the store can't be asked"),
         }
         requests.try_iter().for_each(drop);
         pause(Duration::from_millis(100));
     }
 }
 
-fn listen_to(stream: &TcpStream, send: &SyncSender<Asked>) {
-    let mut reader = BufReader::new(stream);
+/// The thread of one connection: it alone reads and writes there, so that nobody who is slow to read keeps the coordinator waiting.
+fn listen_to(mut stream: BufReader<Stream>, send: &SyncSender<Asked>) -> io::Result<()> {
     let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-        let (Ok(request), Ok(back)) = (serde_json::from_slice(&line), stream.try_clone()) else { break };
-        if send.send((request, Asker { back, is_answered: false })).is_err() {
-            break;
-        }
+    while stream.read_until(b'\n', &mut line)? > 0 {
+        let request = serde_json::from_slice(&line)?;
+        let (answer, answered) = sync_channel(1);
+        let sent = send.send((request, answer));
+        let Some(response) = sent.ok().and_then(|()| answered.recv().ok()) else { return Ok(()) };
+        line.clear();
+        serde_json::to_writer(&mut line, &response)?;
+        line.push(b'\n');
+        stream.get_mut().write_all(&line)?;
+        stream.get_mut().flush()?;
         line.clear();
     }
-    // Gone already, at worst.
-    let _ = stream.shutdown(std::net::Shutdown::Both);
+    Ok(())
 }
 
 /// One term: until another coordinator has taken over.
@@ -96,6 +85,7 @@ fn reign(
     ours: &Announcement,
     settings: Settings,
     requests: &Receiver<Asked>,
+    standing: &Standing,
 ) -> Result<(), ClientError> {
     let Some(term) = log.begin_term()? else { return Ok(()) };
     let mut reign =
@@ -103,15 +93,17 @@ fn reign(
     let mut renewed = Stopwatch::start();
     loop {
         if renewed.elapsed() > RENEW_AFTER {
-            if !reign.log.announce(ours, LEASE)? {
+            // With a certificate that has expired meanwhile nobody can speak with us; we can't, either.
+            if !standing.may_lead() || !reign.log.announce(ours, LEASE)? {
                 return Ok(());
             }
             renewed = Stopwatch::start();
             reign.log.tidy()?;
         }
-        if let Ok((request, asker)) = requests.recv_timeout(TICK) {
+        if let Ok((request, answer)) = requests.recv_timeout(TICK) {
             let Some(response) = reign.decide(request)? else { return Ok(()) };
-            asker.answer(&response);
+            // Who is gone asks again.
+            let _ = answer.try_send(response);
         }
         let now = reign.now();
         for fact in reign.coordinator.tick(&reign.log.ledger, now) {
@@ -155,18 +147,28 @@ impl Reign<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hands::spawn;
+    use std::io::Read;
+    use std::net::TcpStream;
 
     #[test]
     fn who_gets_no_answer_is_cut_off() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let asking = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (asked, _) = listener.accept().unwrap();
-        let asker = || Asker { back: asked.try_clone().unwrap(), is_answered: false };
-        let (mut reader, mut line) = (BufReader::new(&asking), String::new());
-        asker().answer(&Response::Refused("no".to_owned()));
+        let (send, requests) = sync_channel(1);
+        let door = open("127.0.0.1:0", None).unwrap();
+        let address = door.address().to_owned();
+        door.serve(move |stream| listen_to(stream, &send));
+        let decided = spawn(move || {
+            let (_, answer): Asked = requests.recv().unwrap();
+            answer.send(Response::Refused("no".to_owned())).unwrap();
+            // As when the store didn't take what it was about.
+            drop(requests.recv().unwrap());
+        });
+        let mut reader = BufReader::new(TcpStream::connect(address).unwrap());
+        let (ask, mut line) = (b"{\"status\":{\"job\":null}}\n", String::new());
+        reader.get_mut().write_all(ask).unwrap();
         assert!(reader.read_line(&mut line).unwrap() > 0 && line.contains("no"), "{line}");
-        // As when the store didn't take what it was about.
-        drop(asker());
-        assert_eq!(reader.read_line(&mut line).unwrap(), 0, "and not after a time-out");
+        reader.get_mut().write_all(ask).unwrap();
+        assert_eq!(reader.read(&mut [0; 1]).unwrap(), 0, "and not after a time-out");
+        decided.join().unwrap();
     }
 }

@@ -20,6 +20,9 @@ pub struct Announcement {
     pub address: String,
     /// Which process it is.
     pub pid: u32,
+    /// It speaks TLS, and nothing else.
+    #[serde(default)]
+    pub tls: bool,
 }
 
 /// The log, and what it says up to a place.
@@ -152,7 +155,8 @@ impl FactLog {
         Ok(())
     }
 
-    /// Says that we coordinate, for so long, if nobody else says so. Whether it is us.
+    /// Says that we coordinate, for so long, if nobody else says so. Whether it is us. Who speaks TLS goes before who doesn't: so a worker
+    /// that was started without certificates keeps the others waiting for a moment only.
     ///
     /// # Errors
     /// The store's.
@@ -164,7 +168,14 @@ impl FactLog {
             Reply::Null => {}
             other => return Err(protocol(other)),
         }
-        if self.ask(&at, &[b"GET", &at])? != Reply::Bulk(bytes.clone()) {
+        let is_ours = match self.ask(&at, &[b"GET", &at])? {
+            Reply::Bulk(theirs) if theirs == bytes => true,
+            Reply::Bulk(theirs) => {
+                ours.tls && serde_json::from_slice(&theirs).is_ok_and(|theirs: Announcement| !theirs.tls)
+            }
+            _ => false,
+        };
+        if !is_ours {
             return Ok(false);
         }
         self.ask(&at, &[b"SET", &at, &bytes, b"PX", ms.as_bytes()])?;
