@@ -185,10 +185,11 @@ fn whoever_does_not_fit_says_so_on_both_sides_and_disturbs_nobody() {
     let (job, expected) = start_slow_count(&fleet, &rig, &own);
     wait_for_line(&plain, &["gets no task", address, "give --tls-ca, --tls-cert and --tls-key"]);
     wait_for_line(&strange_log, &["gets no task", address, "strange.crt: it doesn't know its authority"]);
-    let line = "its certificate isn't signed by an authority in";
-    wait_until("the coordinator to say so, too", || {
-        good.iter().any(|log| std::fs::read_to_string(log).unwrap().contains(line))
-    });
+    for line in ["its certificate isn't signed by an authority in", "it speaks no TLS: give it --tls-ca"] {
+        wait_until("the coordinator to say so, too", || {
+            good.iter().any(|log| std::fs::read_to_string(log).unwrap().contains(line))
+        });
+    }
     // Those who only ask are told at once.
     let expired = authority.certify_with("expired", &["client"], |it| {
         it.not_after = rcgen::date_time_ymd(2020, 1, 1);
@@ -236,7 +237,7 @@ fn a_worker_that_others_would_refuse_does_not_start() {
 }
 
 #[test]
-fn who_speaks_tls_coordinates_in_place_of_who_does_not() {
+fn who_speaks_tls_coordinates_in_place_of_who_does_not_as_long_as_it_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "harbour");
     let mut fleet = fleet(&authority, Demand::Optional);
@@ -245,10 +246,15 @@ fn who_speaks_tls_coordinates_in_place_of_who_does_not() {
     let own = flags(&authority.cert, &authority.certify("worker", HERE));
     let (code, said) = mr(&fleet, &["list"], &own);
     assert!(code == Some(1) && said.contains("speaks no TLS: start that worker with"), "{said}");
+    wait_for_line(&plain, &["it speaks TLS, and this worker doesn't: start this one with"]);
     fleet.start_worker_with("covered", &own);
     let now = wait_for_coordinator(&fleet, |it| it.tls);
     wait_for_line(&plain, &["gets no task", &now.address]);
     assert_eq!(mr(&fleet, &["list"], &own), (Some(0), String::new()));
+    // Without anybody of that kind it is as it was.
+    let _ = fleet.workers[1].kill();
+    wait_for_coordinator(&fleet, |it| !it.tls);
+    assert_eq!(mr(&fleet, &["list"], &[]), (Some(0), String::new()));
 }
 
 /// A worker whose certificate isn't for its host was let in by others, who don't look at that; what it has can't be fetched.

@@ -5,28 +5,32 @@ use crate::client::Seeds;
 use crate::hands::{Stopwatch, pause};
 use crate::mapreduce::coordinator::{Request, Response};
 use crate::mapreduce::hands::talk::cover::Cover;
-use crate::mapreduce::hands::talk::trouble::{
-    Complaints, NoTls, has_no_cover, needs_certificate, needs_cover,
-};
+use crate::mapreduce::hands::talk::trouble::{Complaints, NoTls, has_no_cover, needs_cover};
 use crate::mapreduce::hands::talk::{Stream, connect};
 use crate::mapreduce::hands::worker::Transport;
 use std::io::{self, BufRead, BufReader, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// One coordinator may take so long to answer: the store's failover is in it.
 const ANSWER: Duration = Duration::from_secs(15);
 /// Who only asks is told after this that there is no TLS with the coordinator; another may be about to take over.
 const NO_TLS: Duration = Duration::from_secs(2);
+/// A worker that couldn't speak with whoever coordinated may coordinate again when nobody has for so long: then there is nobody whom it
+/// would keep away. A failover among those who can is quicker.
+const VACANT: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(20);
 const AGAIN_WITHOUT_TLS: Duration = Duration::from_millis(250);
+const KNOCK: Duration = Duration::from_secs(1);
 
 /// What a worker's threads know together: whether certificates let it speak with whoever coordinates. Who can't doesn't coordinate
 /// either, for it would keep away those who can.
 #[derive(Debug, Default)]
 pub struct Standing {
     is_outcast: AtomicBool,
+    /// Since when nobody coordinates.
+    vacant: Mutex<Option<Stopwatch>>,
     complaints: Complaints,
 }
 
@@ -34,6 +38,19 @@ impl Standing {
     /// Whether it may coordinate.
     pub fn may_lead(&self) -> bool {
         !self.is_outcast.load(Ordering::Relaxed)
+    }
+
+    fn set_outcast(&self, is_outcast: bool) {
+        self.is_outcast.store(is_outcast, Ordering::Relaxed);
+    }
+
+    fn hear(&self, is_vacant: bool) {
+        let mut vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_vacant {
+            *vacant = None;
+        } else if vacant.get_or_insert_with(Stopwatch::start).elapsed() > VACANT {
+            self.set_outcast(false);
+        }
     }
 }
 
@@ -78,15 +95,16 @@ impl Found {
 
     fn connect(&mut self) -> Result<BufReader<Stream>, Trouble> {
         let announced = self.log.announced().map_err(|error| Trouble::Other(error.to_string()))?;
+        if let Some(standing) = &self.standing {
+            standing.hear(announced.is_none());
+        }
         let nobody = "nobody coordinates: start workers with `flotilla mr worker --addr`";
         let found = announced.ok_or_else(|| Trouble::Other(nobody.to_owned()))?;
         let address = &found.address;
-        let no_tls = |NoTls(why), yields| Err(Trouble::NoTls { why, yields });
-        match &self.cover {
-            None if found.tls => return no_tls(needs_cover(address), false),
-            Some(_) if !found.tls => return no_tls(has_no_cover(address), true),
-            Some(cover) if cover.cert().is_none() => return no_tls(needs_certificate(address), false),
-            _ => {}
+        if self.cover.is_some() != found.tls {
+            knock(address, self.cover.as_ref());
+            let NoTls(why) = if found.tls { needs_cover(address) } else { has_no_cover(address) };
+            return Err(Trouble::NoTls { why, yields: !found.tls });
         }
         connect(address, self.cover.as_ref(), ANSWER).map_err(|error| match Trouble::from(error) {
             Trouble::Other(error) => Trouble::Other(format!("{address}: {error}")),
@@ -114,7 +132,7 @@ impl Found {
     fn note(&self, why: &str, yields: bool) {
         let Some(standing) = &self.standing else { return };
         if !yields {
-            standing.is_outcast.store(true, Ordering::Relaxed);
+            standing.set_outcast(true);
         }
         if standing.complaints.is_to_be_told(why) {
             tracing::warn!(
@@ -123,6 +141,15 @@ impl Found {
             );
         }
     }
+}
+
+/// Lets a coordinator know, and its log say, that somebody is here with whom it can't speak.
+fn knock(address: &str, cover: Option<&Cover>) {
+    // It may be gone, or have nothing to say.
+    let _ = connect(address, cover, KNOCK).and_then(|mut stream| {
+        stream.get_mut().write_all(b"\n")?;
+        stream.read_until(b'\n', &mut Vec::new())
+    });
 }
 
 impl Transport for Found {
@@ -135,7 +162,7 @@ impl Transport for Found {
             match self.try_once(&line) {
                 Ok(response) => {
                     if let Some(standing) = &self.standing {
-                        standing.is_outcast.store(false, Ordering::Relaxed);
+                        standing.set_outcast(false);
                     }
                     return Ok(response);
                 }

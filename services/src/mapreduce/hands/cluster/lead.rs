@@ -9,7 +9,7 @@ use crate::mapreduce::coordinator::{Coordinator, Fact, Request, Response, Settin
 use crate::mapreduce::hands::talk::Stream;
 use crate::mapreduce::hands::talk::cover::Cover;
 use crate::mapreduce::hands::talk::door::{Door, Manner};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use std::time::Duration;
 const LEASE: Duration = Duration::from_millis(700);
 const RENEW_AFTER: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(20);
+/// No request is longer: a job of very many files and tasks is.
+const REQUEST_BYTES_MAX: u64 = 256 << 20;
 /// Requests that wait to be decided; more have to wait to be sent.
 const WAITING_MAX: usize = 256;
 
@@ -64,7 +66,7 @@ pub fn lead(seeds: &Seeds, door: Door, name: &str, settings: Settings, standing:
 /// The thread of one connection: it alone reads and writes there, so that nobody who is slow to read keeps the coordinator waiting.
 fn listen_to(mut stream: BufReader<Stream>, send: &SyncSender<Asked>) -> io::Result<()> {
     let mut line = Vec::new();
-    while stream.read_until(b'\n', &mut line)? > 0 {
+    while (&mut stream).take(REQUEST_BYTES_MAX).read_until(b'\n', &mut line)? > 0 {
         let request = serde_json::from_slice(&line)?;
         let (answer, answered) = sync_channel(1);
         let sent = send.send((request, answer));
@@ -148,7 +150,6 @@ impl Reign<'_> {
 mod tests {
     use super::*;
     use crate::hands::spawn;
-    use std::io::Read;
     use std::net::TcpStream;
 
     #[test]

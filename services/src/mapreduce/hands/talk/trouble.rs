@@ -52,7 +52,7 @@ pub fn has_no_cover(address: &str) -> NoTls {
 }
 
 /// Who has no certificate to show.
-pub fn needs_certificate(address: &str) -> NoTls {
+fn needs_certificate(address: &str) -> NoTls {
     NoTls(format!(
         "{address} wants to see a certificate: give --tls-cert and --tls-key, signed by an authority that its workers know"
     ))
