@@ -367,6 +367,12 @@ pub(super) fn worker(options: &WorkerOptions) -> Result<(), Failure> {
     let address = address.map_err(|error| Failure::Failed(format!("--serve {serve}: {error}")))?;
     let door = lead::open(&options.listen, cover.clone());
     let door = door.map_err(|error| Failure::Failed(format!("--listen {}: {error}", options.listen)))?;
+    if door.is_open_to_all() {
+        tracing::warn!(
+            listen = options.listen,
+            "whoever reaches this port can submit jobs, whose commands run as this user: keep it on a network of its own, or see --tls-cert"
+        );
+    }
     let site = Arc::new(Site {
         folder: Some(folder),
         seeds: Some(seeds.clone()),

@@ -19,7 +19,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 const NO_TLS: Duration = Duration::from_secs(2);
 /// A worker that couldn't speak with whoever coordinated may coordinate again when nobody has for so long: then there is nobody whom it
 /// would keep away. A failover among those who can is quicker.
-const VACANT: Duration = Duration::from_secs(3);
+const VACANT: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(20);
 const AGAIN_WITHOUT_TLS: Duration = Duration::from_millis(250);
 const KNOCK: Duration = Duration::from_secs(1);
@@ -44,11 +44,11 @@ impl Standing {
         self.is_outcast.store(is_outcast, Ordering::Relaxed);
     }
 
-    fn hear(&self, is_vacant: bool) {
+    fn hear(&self, is_vacant: bool, limit: Duration) {
         let mut vacant = self.vacant.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_vacant {
             *vacant = None;
-        } else if vacant.get_or_insert_with(Stopwatch::start).elapsed() > VACANT {
+        } else if vacant.get_or_insert_with(Stopwatch::start).elapsed() >= limit {
             self.set_outcast(false);
         }
     }
@@ -96,7 +96,7 @@ impl Found {
     fn connect(&mut self) -> Result<BufReader<Stream>, Trouble> {
         let announced = self.log.announced().map_err(|error| Trouble::Other(error.to_string()))?;
         if let Some(standing) = &self.standing {
-            standing.hear(announced.is_none());
+            standing.hear(announced.is_none(), VACANT);
         }
         let nobody = "nobody coordinates: start workers with `flotilla mr worker --addr`";
         let found = announced.ok_or_else(|| Trouble::Other(nobody.to_owned()))?;
@@ -128,7 +128,7 @@ impl Found {
         Ok(response)
     }
 
-    /// Says so where somebody may read it; whether to try on.
+    /// Says so where somebody may read it.
     fn note(&self, why: &str, yields: bool) {
         let Some(standing) = &self.standing else { return };
         if !yields {
@@ -183,5 +183,22 @@ impl Transport for Found {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_kept_out_of_the_way_coordinates_again_when_nobody_has_for_long() {
+        let standing = Standing::default();
+        standing.set_outcast(true);
+        standing.hear(true, VACANT);
+        standing.hear(false, Duration::ZERO);
+        assert!(!standing.may_lead(), "somebody is there, or was a moment ago");
+        standing.hear(true, VACANT);
+        standing.hear(true, Duration::ZERO);
+        assert!(standing.may_lead());
     }
 }

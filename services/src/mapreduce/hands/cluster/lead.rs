@@ -17,6 +17,8 @@ use std::time::Duration;
 const LEASE: Duration = Duration::from_millis(700);
 const RENEW_AFTER: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(20);
+/// Between two looks at the own certificate.
+const LOOK_AFTER: Duration = Duration::from_secs(10);
 /// No request is longer: a job of very many files and tasks is.
 const REQUEST_BYTES_MAX: u64 = 256 << 20;
 /// Requests that wait to be decided; more have to wait to be sent.
@@ -41,13 +43,13 @@ pub fn open(listen: &str, cover: Option<Cover>) -> io::Result<Door> {
 
 /// Coordinates whenever nobody else does and this process is one of those who may; never returns.
 pub fn lead(seeds: &Seeds, door: Door, name: &str, settings: Settings, standing: &Standing) {
-    let (address, tls) = (door.address().to_owned(), door.is_covered());
+    let (mut fitness, address, tls) = (Fitness::new(&door), door.address().to_owned(), door.is_covered());
     let ours = Announcement { address, pid: std::process::id(), tls };
     let (send, requests) = sync_channel(WAITING_MAX);
     door.serve(move |stream| listen_to(stream, &send));
     let mut log = FactLog::new(seeds.clone(), name);
     loop {
-        match standing.may_lead().then(|| log.announce(&ours, LEASE)) {
+        match (fitness.is_fit() && standing.may_lead()).then(|| log.announce(&ours, LEASE)) {
             Some(Ok(true)) => {
                 if let Err(error) = reign(&mut log, &ours, settings, &requests, standing) {
                     tracing::warn!(%error, "coordinating ended");
@@ -60,6 +62,34 @@ pub fn lead(seeds: &Seeds, door: Door, name: &str, settings: Settings, standing:
         }
         requests.try_iter().for_each(drop);
         pause(Duration::from_millis(100));
+    }
+}
+
+/// Whether others would take our certificate, which may expire while we run.
+struct Fitness<F> {
+    check: F,
+    is_fit: bool,
+    looked: Stopwatch,
+}
+
+impl Fitness<()> {
+    fn new(door: &Door) -> Fitness<impl Fn() -> Result<(), String> + use<>> {
+        // The worker that has this door has looked at its start.
+        Fitness { check: door.check(), is_fit: true, looked: Stopwatch::start() }
+    }
+}
+
+impl<F: Fn() -> Result<(), String>> Fitness<F> {
+    fn is_fit(&mut self) -> bool {
+        if self.looked.elapsed() > LOOK_AFTER {
+            self.looked = Stopwatch::start();
+            let checked = (self.check)();
+            if let (Err(reason), true) = (&checked, self.is_fit) {
+                tracing::warn!(reason, "this worker doesn't coordinate any more");
+            }
+            self.is_fit = checked.is_ok();
+        }
+        self.is_fit
     }
 }
 

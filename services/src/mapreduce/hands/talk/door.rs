@@ -95,6 +95,17 @@ impl Door {
         self.keeper.cover.is_some()
     }
 
+    /// Looks, each time anew, whether others would take this door's certificate.
+    pub fn check(&self) -> impl Fn() -> Result<(), String> + use<> {
+        let (cover, host) = (self.keeper.cover.clone(), host_of(&self.address).to_owned());
+        move || cover.as_ref().map_or(Ok(()), |cover| cover.rehearse(&host))
+    }
+
+    /// Whether anybody may come in who reaches it, from other machines, too.
+    pub fn is_open_to_all(&self) -> bool {
+        !self.is_covered() && self.listener.local_addr().is_ok_and(|at| !at.ip().is_loopback())
+    }
+
     /// Lets in whoever may come, from now on, each into a thread of its own.
     pub fn serve(self, talk: impl Fn(BufReader<Stream>) -> io::Result<()> + Send + Sync + 'static) {
         let (Self { listener, keeper, .. }, talk) = (self, Arc::new(talk));
