@@ -19,7 +19,7 @@
 //! | [`mod@print`] | tables |
 
 pub(crate) mod args;
-mod goals;
+pub(crate) mod goals;
 pub(crate) mod outcome;
 pub(crate) mod print;
 mod scenario;

@@ -43,18 +43,16 @@ pub(crate) struct CompareArgs {
     /// The flotilla program [default: the one beside this program]
     #[arg(long, value_name = "PATH", help_heading = "What is measured")]
     pub(crate) flotilla: Option<PathBuf>,
-    /// Cores of each of Flotilla's nodes
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
-    #[arg(help_heading = "What is measured")]
-    pub(crate) cores: u16,
+    /// Cores of each of Flotilla's nodes [default: 1]
+    #[arg(long, value_parser = value_parser!(u16).range(1..=64), help_heading = "What is measured")]
+    pub(crate) cores: Option<u16>,
     /// Where servers keep their data: a folder on a real disk, in which a temporary one is made [default: here]
     #[arg(long, help_heading = "What is measured")]
     pub(crate) dir: Option<PathBuf>,
 
-    /// Which loads on key/value stores
-    #[arg(long, value_name = "SET[,SET…]", value_delimiter = ',', default_value = "grid,curves")]
-    #[arg(value_enum, help_heading = "Loads")]
-    pub(crate) sets: Vec<Set>,
+    /// Which loads on key/value stores [default: grid,curves]
+    #[arg(long, value_name = "SET[,SET…]", value_delimiter = ',', value_enum, help_heading = "Loads")]
+    pub(crate) sets: Option<Vec<Set>>,
     /// Of the grid: numbers of clients [default: 1,16,64,256; 1,64 with --quick]
     #[arg(long, value_name = "N[,N…]", value_delimiter = ',', value_parser = at_least_one)]
     #[arg(help_heading = "Loads")]
@@ -166,10 +164,12 @@ impl CompareArgs {
     pub(crate) fn check(&self) -> Result<()> {
         let usage = |text: &str| Err(BenchError::Usage(text.to_owned()));
         let is_layer = !matches!(self.what, What::Kv | What::All);
-        if is_layer && (self.minutes.is_some() || self.seconds.is_some() || self.warmup.is_some()) {
-            return usage(
-                "--minutes, --seconds and --warmup are for kv; here there are --quick and --rounds",
-            );
+        if let Some(option) = self.of_kv_alone().filter(|_| is_layer) {
+            let name = self.what.name();
+            let rounds = if self.what == What::Reshard { "" } else { " and --rounds" };
+            return usage(&format!(
+                "{option} is for kv, {name} doesn't heed it; here there are --quick{rounds}"
+            ));
         }
         if self.what == What::Reshard && self.rounds.is_some() {
             return usage("--rounds isn't for reshard, which has moves: --quick makes them fewer");
@@ -190,9 +190,31 @@ impl CompareArgs {
         Ok(())
     }
 
+    /// The first option that was given and that only key/value stores heed.
+    fn of_kv_alone(&self) -> Option<&'static str> {
+        let given = [
+            ("--peers", self.peers.is_some()),
+            ("--cores", self.cores.is_some()),
+            ("--sets", self.sets.is_some()),
+            ("--clients", self.clients.is_some()),
+            ("--pipeline", self.pipeline.is_some()),
+            ("--value-bytes", self.value_bytes.is_some()),
+            ("--keys", self.keys.is_some()),
+            ("--minutes", self.minutes.is_some()),
+            ("--seconds", self.seconds.is_some()),
+            ("--warmup", self.warmup.is_some()),
+        ];
+        given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
+    }
+
     /// Whether `set` was asked for.
     pub(crate) fn has(&self, set: Set) -> bool {
-        self.sets.contains(&set)
+        self.sets.as_deref().unwrap_or(&[Set::Grid, Set::Curves]).contains(&set)
+    }
+
+    /// Cores of each of Flotilla's nodes.
+    pub(crate) fn cores(&self) -> u16 {
+        self.cores.unwrap_or(1)
     }
 
     /// Rounds over everything.
@@ -214,15 +236,29 @@ mod tests {
     }
 
     #[test]
-    fn times_are_refused_where_nothing_would_heed_them() {
+    fn options_are_refused_where_nothing_would_heed_them() {
         let check = |line: &str| {
             let words = std::iter::once("compare").chain(line.split_whitespace());
             Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args.check()
         };
-        for option in ["--minutes 1", "--seconds 1", "--warmup 1"] {
+        for option in [
+            "--peers etcd",
+            "--cores 1",
+            "--sets grid",
+            "--clients 1",
+            "--pipeline 1",
+            "--value-bytes 1",
+            "--keys 1",
+            "--minutes 1",
+            "--seconds 1",
+            "--warmup 1",
+        ] {
+            let name = option.split(' ').next().unwrap();
             for what in What::EACH[1..].iter().map(|what| what.name()) {
                 let error = check(&format!("{what} {option}")).unwrap_err();
                 assert!(matches!(error, BenchError::Usage(_)), "{what} {option}: {error}");
+                let said = format!("{name} is for kv, {what} doesn't heed it");
+                assert!(error.to_string().starts_with(&said), "{what} {option}: {error}");
             }
             assert!(check(&format!("kv {option}")).is_ok() && check(&format!("all {option}")).is_ok());
         }

@@ -118,7 +118,8 @@ fn start(args: &CompareArgs, folder: &Path, interrupt: &Interrupt) -> Result<Vec
     for groups in [Some(1), many].into_iter().flatten() {
         let data = folder.join(format!("flotilla-{groups}"));
         std::fs::create_dir_all(&data).map_err(BenchError::io(format!("making {}", data.display())))?;
-        let shape = Shape { program: args.flotilla.clone(), nodes: 3, cores: args.cores, groups, workers: 0 };
+        let shape =
+            Shape { program: args.flotilla.clone(), nodes: 3, cores: args.cores(), groups, workers: 0 };
         let mut target = flotilla::start(&shape, &data, &mut ports)?.ready(interrupt)?;
         if groups > 1 {
             target.name = format!("flotilla-{groups}-groups");

@@ -1,8 +1,15 @@
-//! The ratios, with their goals, and those that are only good to know.
+//! The ratios, with their goals, and those that are only good to know. What `compare kv` measures too has the same goal there.
 
 use super::outcome::{Outcome, Round};
 use crate::floor::RoundFloors;
 use crate::report::{Goal, Observation, Ratio};
+
+/// Throughput over etcd's, at 64 clients: of SET; of SET with 16 pipelined, over etcd without; of GET.
+pub(crate) const SET_OVER_ETCD: f64 = 5.0;
+pub(crate) const SET_PIPELINED_OVER_ETCD: f64 = 15.0;
+pub(crate) const GET_OVER_ETCD: f64 = 5.0;
+/// One client's SET over the disk's sync, medians.
+pub(crate) const SET_P50_OVER_SYNC: f64 = 2.5;
 
 /// What is compared.
 #[derive(Clone, Copy)]
@@ -46,16 +53,16 @@ const RULES: &[Rule] = {
     use Figure::{P50, ServerCpu, Throughput};
     use Goal::{AtLeast, AtMost};
     &[
-        rule("set_64_vs_etcd", "set_64", Throughput, Peer("etcd", "set_64"), Some(AtLeast(2.5))),
+        rule("set_64_vs_etcd", "set_64", Throughput, Peer("etcd", "set_64"), Some(AtLeast(SET_OVER_ETCD))),
         rule(
             "set_p16_64_vs_etcd_unpipelined",
             "set_p16_64",
             Throughput,
             Peer("etcd", "set_64"),
-            Some(AtLeast(6.0)),
+            Some(AtLeast(SET_PIPELINED_OVER_ETCD)),
         ),
-        rule("get_64_vs_etcd", "get_64", Throughput, Peer("etcd", "get_64"), Some(AtLeast(3.0))),
-        rule("set_1_p50_vs_sync_p50", "set_1", P50, Sync, Some(AtMost(2.5))),
+        rule("get_64_vs_etcd", "get_64", Throughput, Peer("etcd", "get_64"), Some(AtLeast(GET_OVER_ETCD))),
+        rule("set_1_p50_vs_sync_p50", "set_1", P50, Sync, Some(AtMost(SET_P50_OVER_SYNC))),
         rule("set_1_p50_vs_bare_replicated_write", "set_1", P50, BareReplicatedWrite, None),
         rule("set_p16_64_vs_etcd_multiplexed", "set_p16_64", Throughput, Peer("etcd", "set_p16_64"), None),
         rule("set_1_p50_vs_etcd", "set_1", P50, Peer("etcd", "set_1"), None),

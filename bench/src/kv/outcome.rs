@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_report_has_the_schema_that_scripts_read() {
         let outcomes = vec![
-            outcome("set_64", "flotilla", 3_000),
+            outcome("set_64", "flotilla", 6_000),
             outcome("set_64", "etcd", 1_000),
             outcome("set_1", "flotilla", 100),
         ];
@@ -245,8 +245,8 @@ mod tests {
             ratios.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("{name}")).clone()
         };
         assert_eq!(json["ratios"].as_array().unwrap().len(), 2, "what wasn't run has no ratio");
-        assert_eq!(ratio("set_64_vs_etcd")["value"], 3.0);
-        assert_eq!(ratio("set_64_vs_etcd")["goal"], ">= 2.5");
+        assert_eq!(ratio("set_64_vs_etcd")["value"], 6.0);
+        assert_eq!(ratio("set_64_vs_etcd")["goal"], ">= 5");
         assert_eq!(ratio("set_64_vs_etcd")["holds"], true);
         assert_eq!(ratio("set_1_p50_vs_sync_p50")["holds"], false);
         let result = &json["results"][0];
@@ -254,9 +254,9 @@ mod tests {
             assert!(!result[key].is_null(), "{key}");
         }
         let median = &result["median"];
-        assert_eq!(median["operations_per_second"], 1_500.0);
+        assert_eq!(median["operations_per_second"], 3_000.0);
         assert_eq!(result["rounds"][0]["written_per_byte"], 2.0);
-        assert!((median["server_cpu_s_per_100k"].as_f64().unwrap() - 0.5 * 1e5 / 3_000.0).abs() < 1e-6);
+        assert!((median["server_cpu_s_per_100k"].as_f64().unwrap() - 0.5 * 1e5 / 6_000.0).abs() < 1e-6);
         for key in ["p50", "p90", "p99", "p99_9", "p99_99", "max", "mean"] {
             let value = median["latency_us"][key].as_f64().unwrap();
             assert!((299.0..302.0).contains(&value), "{key}: {value}");
