@@ -106,6 +106,9 @@ fn text(result: &ResultFile) -> String {
     });
     let rows: Vec<Vec<String>> = ratios.collect();
     text.push_str(&format!("\n{}", table(&["ratio", "value", "interval", "goal"], &rows)));
+    for it in &result.unmeasured {
+        text.push_str(&format!("{}\n", it.told()));
+    }
     for cell in &result.cells {
         let remarks = cell.remarks();
         if !remarks.is_empty() {

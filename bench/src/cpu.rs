@@ -91,7 +91,8 @@ fn written_bytes(pid: u32) -> Option<u64> {
     field(&fs::read_to_string(format!("/proc/{pid}/io")).ok()?, "write_bytes:")
 }
 
-fn resident_bytes(pid: u32) -> Option<u64> {
+/// Its memory that is in RAM.
+pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     memory_bytes(pid, "VmRSS:")
 }
 

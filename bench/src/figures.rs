@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::compare::result::{Cell, Compared, TargetInfo};
+use crate::compare::result::{Cell, Compared, TargetInfo, Unmeasured};
 use crate::error::Result;
 use crate::floor::{self, Floor, Floors, RoundFloors};
 use crate::machine::Machine;
@@ -16,6 +16,7 @@ use crate::turn::SUBJECT;
 pub(crate) struct Figures {
     ratios: Vec<(String, Vec<f64>, Goal)>,
     observations: Vec<(String, Vec<f64>)>,
+    unmeasured: Vec<Unmeasured>,
 }
 
 impl Figures {
@@ -35,15 +36,22 @@ impl Figures {
         }
     }
 
-    /// As they are in a result file: those with a goal and those without, with intervals.
-    pub(crate) fn compared(self) -> Vec<Compared> {
+    /// A figure with a goal that this machine can't tell, and why.
+    pub(crate) fn unmeasured(&mut self, figure: &str, goal: Goal, why: &str) {
+        let (figure, goal, why) = (figure.to_owned(), goal.to_string(), why.to_owned());
+        self.unmeasured.push(Unmeasured { figure, goal, why });
+    }
+
+    /// As they are in a result file: those with a goal and those without, with intervals; and those that weren't measured.
+    pub(crate) fn compared(mut self) -> (Vec<Compared>, Vec<Unmeasured>) {
+        let unmeasured = std::mem::take(&mut self.unmeasured);
         let (ratios, observations) = self.finish();
         let with_goal = ratios.into_iter().filter_map(|Ratio { name, goal, holds, rounds, .. }| {
             let compared = Compared::new("", &name, "", rounds)?;
             Some(Compared { goal: Some(goal), holds: Some(holds), ..compared })
         });
         let without = observations.into_iter().filter_map(|it| Compared::new("", &it.name, "", it.rounds));
-        with_goal.chain(without).collect()
+        (with_goal.chain(without).collect(), unmeasured)
     }
 
     /// The medians.
@@ -62,6 +70,8 @@ struct More {
     elapsed_seconds: f64,
     /// Figures without a goal.
     observations: Vec<Observation>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unmeasured: Vec<Unmeasured>,
 }
 
 /// Everything that a command which gathers figures has found out.
@@ -77,16 +87,21 @@ pub(crate) struct Found<Floors, Outcome> {
 impl<Floors: Serialize, Outcome: Serialize> Found<Floors, Outcome> {
     /// Prints it: one JSON object, or for people what `shown` makes of the floors and results, and then the figures.
     pub(crate) fn print(self, json: bool, shown: impl FnOnce(&Floors, &[Outcome]) -> String) -> Result<()> {
-        let Self { machine, floors, figures, results, from } = self;
+        let Self { machine, floors, mut figures, results, from } = self;
+        let unmeasured = std::mem::take(&mut figures.unmeasured);
         let (ratios, observations) = figures.finish();
         let elapsed_seconds = from.elapsed().as_secs_f64();
         if json {
-            let (command, more) = (report::command_line(), More { elapsed_seconds, observations });
+            let (command, more) =
+                (report::command_line(), More { elapsed_seconds, observations, unmeasured });
             let schema = SCHEMA;
             return report::print_json(&Report { schema, command, machine, floors, results, ratios, more });
         }
         report::print(&format!("\n{}\n", shown(&floors, &results)))?;
         report::print(&figures_table(&ratios, &observations))?;
+        for it in &unmeasured {
+            report::print(&format!("{}\n", it.told()))?;
+        }
         note(&format!("{elapsed_seconds:.1} s in all"));
         Ok(())
     }
@@ -189,7 +204,9 @@ mod tests {
         [1.0, 2.0, 3.0].into_iter().for_each(|value| figures.ratio("a", value, Goal::AtLeast(1.0)));
         figures.observe("b", 5.0);
         figures.observe("c", f64::NAN);
-        let all = figures.compared();
+        figures.unmeasured("d", Goal::AtMost(2.0), "it is too small");
+        let (all, unmeasured) = figures.compared();
+        assert_eq!(unmeasured[0].told(), "d (<= 2) isn't measured: it is too small");
         assert_eq!(all.len(), 2, "where there was nothing to divide by there is nothing to tell");
         assert_eq!((all[0].figure.as_str(), all[0].low, all[0].high), ("a", 1.0, 3.0));
         assert_eq!((all[0].goal.as_deref(), all[0].holds, all[1].holds), (Some(">= 1"), Some(true), None));

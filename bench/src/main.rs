@@ -11,6 +11,7 @@
 //! | [`mesh`] | the `mesh` command: from core to core, beside rings and channels |
 //! | [`runtime`] | the `runtime` command: a core beside tokio and monoio |
 //! | [`reshard`] | the `reshard` command: a shard that moves between groups, and what its clients see |
+//! | [`nodes`] | the `nodes` command: what nodes promise to those who operate them: restarts, memory, a second core |
 //! | [`soak`] | the `soak` command: a long load while nodes are killed and stopped, with every read checked |
 //! | [`engine`], [`zookeeper`], [`etcd`] | the load generator: RESP and ZooKeeper's protocol over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |
@@ -40,6 +41,7 @@ mod login;
 mod machine;
 mod mapreduce;
 mod mesh;
+mod nodes;
 mod publish;
 mod raft;
 mod recorder;
@@ -85,6 +87,7 @@ enum Command {
     Runtime(runtime::RuntimeArgs),
     /// What a shard on its way to another group costs
     Reshard(reshard::ReshardArgs),
+    Nodes(nodes::NodesArgs),
     /// Each hot path once, for bench/instructions.sh
     #[command(hide = true)]
     Instructions,
@@ -106,6 +109,7 @@ fn main() -> ExitCode {
         Command::Raft(args) => raft::run(&args),
         Command::MapReduce(args) => mapreduce::run(&args),
         Command::Reshard(args) => reshard::run(&args),
+        Command::Nodes(args) => nodes::run(&args),
         Command::Instructions => instructions::run(),
         Command::Mesh(args) => mesh::run(&args),
         Command::Runtime(args) => runtime::run(&args),

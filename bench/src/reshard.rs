@@ -247,7 +247,7 @@ fn set_all(connection: &mut Connection, numbers: &[u64], value: &[u8]) -> Result
 }
 
 /// Whether an error says that nothing was done, and that another node, or later, is the way.
-fn is_for_another(error: &str) -> bool {
+pub(crate) fn is_for_another(error: &str) -> bool {
     ["MOVED ", "TRYAGAIN ", "CLUSTERDOWN ", "BUSY "].iter().any(|word| error.starts_with(word))
 }
 

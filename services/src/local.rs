@@ -59,6 +59,8 @@ pub struct LocalOptions {
     pub security: Security,
     /// Flags of `flotilla serve` for every node, besides the usual ones: see [`LocalCluster::set_flags`].
     pub flags: Vec<String>,
+    /// A node that hasn't announced itself ready by then is killed.
+    pub ready_within: Duration,
 }
 
 impl LocalOptions {
@@ -85,6 +87,7 @@ impl LocalOptions {
             tls: None,
             security: Security::default(),
             flags: Vec::new(),
+            ready_within: READY_WITHIN,
         }
     }
 }
@@ -250,11 +253,11 @@ impl LocalCluster {
             // Nobody waits any more: that was said already.
             let _ = announce.send(read.is_ok() && line.starts_with("ready"));
         });
-        match announced.recv_timeout(READY_WITHIN) {
+        match announced.recv_timeout(self.options.ready_within) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(_) => {
-                let seconds = READY_WITHIN.as_secs();
+                let seconds = self.options.ready_within.as_secs();
                 self.kill(id);
                 return Err(LocalError::NotReady { node: id, seconds });
             }

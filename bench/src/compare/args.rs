@@ -81,7 +81,7 @@ pub(crate) struct CompareArgs {
     /// How long each load runs before it is measured [default: 0.4; 0.1 with --quick]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Measuring")]
     pub(crate) warmup: Option<Duration>,
-    /// Rounds over everything: what drifts, drifts for all [default: 5, of mapreduce, raft, runtime and wal 3; 2 with --quick]
+    /// Rounds over everything: what drifts, drifts for all [default: 5, of mapreduce, nodes, raft, runtime and wal 3; 2 with --quick]
     #[arg(long, value_parser = value_parser!(u16).range(1..=1000), help_heading = "Measuring")]
     pub(crate) rounds: Option<u16>,
 }
@@ -97,6 +97,8 @@ pub(crate) enum What {
     Raft,
     /// A shard on its way to another group: what its clients and the others see of it
     Reshard,
+    /// What nodes promise to those who operate them: restarts, memory, a second core; Redis
+    Nodes,
     /// Whole MapReduce jobs: GNU tools, ripgrep, DuckDB, PySpark
     #[value(name = "mapreduce")]
     MapReduce,
@@ -110,8 +112,16 @@ pub(crate) enum What {
 
 impl What {
     /// In the order in which they are measured, and told.
-    pub(crate) const EACH: [Self; 7] =
-        [Self::Kv, Self::Wal, Self::Raft, Self::Reshard, Self::MapReduce, Self::Mesh, Self::Runtime];
+    pub(crate) const EACH: [Self; 8] = [
+        Self::Kv,
+        Self::Wal,
+        Self::Raft,
+        Self::Reshard,
+        Self::Nodes,
+        Self::MapReduce,
+        Self::Mesh,
+        Self::Runtime,
+    ];
 
     /// As on the command line and in a file's name.
     pub(crate) fn name(self) -> &'static str {
@@ -123,6 +133,7 @@ impl What {
             Self::Mesh => "mesh",
             Self::Runtime => "runtime",
             Self::Reshard => "reshard",
+            Self::Nodes => "nodes",
             Self::All => "all",
         }
     }

@@ -62,7 +62,7 @@ pub(super) fn of(cells: &[Cell], floors: &[RoundFloors]) -> Vec<Compared> {
         &mut each.map(|(own, floor)| own.latency(|it| it.p50) / floor.sync.p50_us),
         AtMost(SET_P50_OVER_SYNC),
     );
-    figures.compared()
+    figures.compared().0
 }
 
 /// `set_c64_p16_64b` for people.

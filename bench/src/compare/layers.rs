@@ -1,4 +1,5 @@
-//! The layers by themselves: the log, agreement, moving shards, MapReduce, the mesh, the runtime. What their commands measure, as a result file.
+//! The layers by themselves: the log, agreement, moving shards, nodes, MapReduce, the mesh, the runtime. What their commands measure, as
+//! a result file.
 
 use clap::{Args, Parser};
 
@@ -10,7 +11,7 @@ use crate::figures::Measured;
 use crate::interrupt::Interrupt;
 use crate::report::command_line;
 use crate::turn::SUBJECT;
-use crate::{mapreduce, mesh, raft, reshard, runtime, wal};
+use crate::{mapreduce, mesh, nodes, raft, reshard, runtime, wal};
 
 /// A command's own arguments, with nothing but its name given.
 fn by_default<T: Args>() -> T {
@@ -46,10 +47,14 @@ pub(super) fn run(args: &CompareArgs, what: What, interrupt: &Interrupt) -> Resu
             given.mib = vec![1, 64, 256];
             reshard::measure(&given, interrupt)?
         }
+        What::Nodes => {
+            let given = nodes::NodesArgs { quick, rounds, dir, flotilla, ..by_default() };
+            nodes::measure(&given, interrupt)?
+        }
         What::Kv | What::All => unreachable!("those aren't layers"),
     };
     let Measured { machine, targets, floors, figures, cells, from } = found;
-    let mut ratios = figures.compared();
+    let (mut ratios, unmeasured) = figures.compared();
     ratios.extend(compared(SUBJECT, &cells));
     Ok(ResultFile {
         schema: SCHEMA.to_owned(),
@@ -64,5 +69,6 @@ pub(super) fn run(args: &CompareArgs, what: What, interrupt: &Interrupt) -> Resu
         floors,
         cells,
         ratios,
+        unmeasured,
     })
 }

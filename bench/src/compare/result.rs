@@ -23,7 +23,7 @@ pub(crate) const SCHEMA: &str = "flotilla-bench/compare/1";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ResultFile {
     pub(crate) schema: String,
-    /// `kv`, `wal`, `raft`, `mapreduce`, `mesh` or `runtime`.
+    /// What was compared, as on the command line: `kv`, `wal`…
     pub(crate) what: String,
     /// The command line, to run it again.
     pub(crate) command: String,
@@ -39,6 +39,25 @@ pub(crate) struct ResultFile {
     pub(crate) noise: Noise,
     pub(crate) cells: Vec<Cell>,
     pub(crate) ratios: Vec<Compared>,
+    /// Figures with a goal that the machine couldn't tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unmeasured: Vec<Unmeasured>,
+}
+
+/// A figure with a goal that wasn't measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Unmeasured {
+    pub(crate) figure: String,
+    pub(crate) goal: String,
+    /// What the machine lacks.
+    pub(crate) why: String,
+}
+
+impl Unmeasured {
+    /// For people.
+    pub(crate) fn told(&self) -> String {
+        format!("{} ({}) isn't measured: {}", self.figure, self.goal, self.why)
+    }
 }
 
 /// What was measured.
@@ -413,6 +432,7 @@ pub(crate) mod tests {
             noise: Noise::of(&cells, &[]),
             ratios: compared("flotilla", &cells),
             cells,
+            unmeasured: Vec::new(),
         }
     }
 

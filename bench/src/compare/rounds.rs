@@ -84,6 +84,7 @@ pub(super) fn run(args: &CompareArgs, interrupt: &Interrupt) -> Result<ResultFil
         floors,
         ratios,
         cells,
+        unmeasured: Vec::new(),
     })
 }
 

@@ -23,8 +23,13 @@ const BUILT: [(What, &str, &str); 7] = [
 
 /// Installs what `what` is compared with. What can't be is told, and left out of the run.
 pub(super) fn install(args: &CompareArgs, what: What) {
-    let (is_kv, peers, mut tried) = (what == What::Kv, peers(args), Vec::new());
-    for peer in peers.iter().filter(|peer| is_kv && peer.installed().is_err()) {
+    let (is_kv, mut tried) = (what == What::Kv, Vec::new());
+    let peers = match what {
+        What::Kv => peers(args),
+        What::Nodes => vec![Peer::RedisNone],
+        _ => Vec::new(),
+    };
+    for peer in peers.iter().filter(|peer| peer.installed().is_err()) {
         // One script is for all modes of Redis: what failed once isn't tried again.
         let Some((name, text)) = peer.script().filter(|(name, _)| !tried.contains(name)) else { continue };
         tried.push(name);

@@ -190,7 +190,11 @@ fn goals(result: &ResultFile) -> String {
         vec![it.figure.replace('_', " "), number(it.value), it.interval(), goal, holds.to_owned()]
     });
     let head = ["ratio", "value", "interval", "goal", "holds"].map(str::to_owned);
-    let rows: Vec<_> = rows.collect();
+    let unmeasured = result.unmeasured.iter().map(|it| {
+        let (none, why) = (|| "-".to_owned(), format!("not measured: {}", it.why));
+        vec![it.figure.replace('_', " "), none(), why, it.goal.clone(), none()]
+    });
+    let rows: Vec<_> = rows.chain(unmeasured).collect();
     if rows.is_empty() { String::new() } else { table(&head, &rows) }
 }
 

@@ -67,6 +67,7 @@ pub(super) fn heading(result: &ResultFile) -> String {
         "mesh" => "From core to core",
         "runtime" => "A core's runtime",
         "reshard" => "Moving shards",
+        "nodes" => "Operating nodes",
         other => other,
     };
     match result.sets().as_slice() {
@@ -177,7 +178,7 @@ fn plot(figure: &Figure) -> String {
 }
 
 fn ratios(result: &ResultFile) -> String {
-    if result.ratios.is_empty() {
+    if result.ratios.is_empty() && result.unmeasured.is_empty() {
         return String::new();
     }
     let row = |it: &Compared| {
@@ -191,7 +192,11 @@ fn ratios(result: &ResultFile) -> String {
         ]
     };
     let head = ["Flotilla's", "over that of", "ratio", "interval", "goal", "holds"].map(str::to_owned);
-    let rows: Vec<Vec<String>> = result.ratios.iter().map(row).collect();
+    let mut rows: Vec<Vec<String>> = result.ratios.iter().map(row).collect();
+    rows.extend(result.unmeasured.iter().map(|it| {
+        let (none, why) = (|| "-".to_owned(), format!("not measured: {}", it.why));
+        vec![it.figure.clone(), none(), none(), why, it.goal.clone(), none()]
+    }));
     format!(
         "<details{}><summary>Ratios, with intervals</summary>\
          <p class=\"soft\">Taken within each round, then the median; of throughput more is better, of latency and CPU less.</p>\

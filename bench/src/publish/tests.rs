@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::*;
 use crate::compare::result::tests::{cell, result};
-use crate::compare::result::{Cell, Compared, Unit};
+use crate::compare::result::{Cell, Compared, Unit, Unmeasured};
 use crate::target::process::find;
 
 /// A grid of two rounds, a curve and a named load, on two systems.
@@ -152,6 +152,24 @@ fn tables_go_between_their_marks_and_nowhere_else() {
     assert!(whole.contains(ratio) && whole.contains("open loop"), "{whole}");
     assert_eq!(markdown::fill(&text, &[sample()]).0, text, "again is the same");
     assert_eq!(markdown::fill("no marks", &[sample()]), ("no marks".to_owned(), 0));
+}
+
+#[test]
+fn a_goal_that_could_not_be_measured_is_told_with_its_reason() {
+    let mut nodes = result(Vec::new());
+    nodes.what = "nodes".to_owned();
+    nodes.ratios.extend(Compared::new("", "session_bytes", "", vec![150.0]));
+    let (figure, goal, why) =
+        ("set_2_cores_vs_1".to_owned(), ">= 1.7".to_owned(), "8 CPUs are needed".to_owned());
+    nodes.unmeasured.push(Unmeasured { figure, goal, why });
+    let (told, page) = (markdown::text(std::slice::from_ref(&nodes)), page::html(&[nodes.clone()]).unwrap());
+    let row = "| set 2 cores vs 1 | - | not measured: 8 CPUs are needed | >= 1.7 | - |";
+    assert!(told.starts_with("### Operating nodes\n") && told.contains(row), "{told}");
+    assert!(page.contains("<td>set_2_cores_vs_1</td>") && page.contains("not measured: 8 CPUs"), "{page}");
+    // It survives the file.
+    let folder = tempfile::tempdir().unwrap();
+    nodes.write(folder.path()).unwrap();
+    assert_eq!(ResultFile::read_all(folder.path()).unwrap()[0].unmeasured.len(), 1);
 }
 
 #[test]

@@ -181,7 +181,11 @@ impl Starting {
     }
 }
 
-fn program(given: Option<&Path>) -> Result<PathBuf> {
+/// The `flotilla` program: the one that was given, or the one beside this.
+///
+/// # Errors
+/// [`BenchError::Missing`].
+pub(crate) fn program(given: Option<&Path>) -> Result<PathBuf> {
     let missing = |program: String, hint: &str| BenchError::Missing { program, hint: hint.to_owned() };
     if let Some(path) = given {
         return find(path).ok_or_else(|| missing(path.display().to_string(), " (from --flotilla)"));
