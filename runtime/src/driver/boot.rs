@@ -1,8 +1,11 @@
 //! Everything that a machine is built from: the files of its folder, read as fast as the disk gives them.
 //!
-//! Nothing else runs on the core yet, so this is done with plain threads that read straight to where the bytes stay.
+//! Nothing else runs on the core yet, so this is done with plain threads that read straight to where the bytes stay. Others may share
+//! the disk: the kernel lets reads that wait overtake writes, so some that always wait would keep another node's syncs for
+//! 30 to 130 ms, were it not told that these come last.
 
 use super::disk::PIECE_BYTES;
+use super::fd::read_behind_others;
 use crate::block::{BlockPool, Slice, round_up};
 use crate::sync::Mutex;
 use rustix::fs::{Mode, OFlags, open};
@@ -10,8 +13,8 @@ use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
 
-/// Reads of a file at once: enough for a disk to be busy.
-const READERS: usize = 8;
+/// Reads of a file at once: enough for a disk to be busy, and no more, since what others ask for waits behind those that the disk has.
+const READERS: usize = 2;
 
 /// The whole content of a file, by direct I/O, padded with zeros to whole blocks.
 ///
@@ -40,7 +43,12 @@ pub(super) fn read_whole(path: &Path) -> io::Result<Slice> {
             return read();
         }
         std::thread::scope(|scope| {
-            let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(read)).collect();
+            let behind_others = || {
+                // A system that doesn't let us reads as it always has.
+                let _ = read_behind_others();
+                read()
+            };
+            let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(behind_others)).collect();
             readers.into_iter().try_for_each(|reader| match reader.join() {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
