@@ -392,6 +392,7 @@ impl Core {
             let applied = group.applied;
             let due = |reader: &mut Reader| match raft.read_state(&reader.ticket) {
                 ReadState::ServeAt(index) => {
+                    let index = if planted(Bug::ReadsAsLeader) { 0 } else { index };
                     reader.after.max(index) <= applied || planted(Bug::ReadBeforeApplied)
                 }
                 _ => false,
