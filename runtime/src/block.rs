@@ -8,7 +8,7 @@
 //! In the driver the memory is glommio's (registered with io_uring where it can be); everywhere else it is
 //! the heap's. It belongs to one core: nothing here is `Send`.
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Deref;
@@ -17,9 +17,6 @@ use std::rc::Rc;
 
 /// The unit of alignment, of padding and of tearing: what a disk writes whole is at best this much.
 pub const BLOCK_BYTES: usize = 4096;
-
-/// Heap blocks larger than this begin as zeros: then they are the kernel's own, and nobody has to write them.
-const DIRTY_BYTES_MAX: usize = 256 << 10;
 
 /// Rounds up to a multiple of [`BLOCK_BYTES`].
 pub fn round_up(bytes: usize) -> usize {
@@ -99,7 +96,7 @@ impl Memory {
             Layout::from_size_align(capacity, BLOCK_BYTES).expect("capacity is a small multiple of 4 KiB");
         // SAFETY: the layout's size is not zero: `allocate` rounds up to at least 4 KiB.
         // Covered by `tests::a_slice_outlives_its_writer`.
-        let start = unsafe { if is_dirty(capacity) { alloc(layout) } else { alloc_zeroed(layout) } };
+        let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         Self { start, capacity, owner: Owner::Heap(layout) }
     }
@@ -109,11 +106,6 @@ impl Memory {
         let start = NonNull::new(buffer.as_mut_ptr()).expect("glommio hands out real memory");
         Self { start, capacity, owner: Owner::Dma(RefCell::new(Rc::new(buffer))) }
     }
-}
-
-/// Whether nobody has written a new heap block of this capacity.
-fn is_dirty(capacity: usize) -> bool {
-    capacity <= DIRTY_BYTES_MAX
 }
 
 impl Drop for Memory {
@@ -186,16 +178,11 @@ impl BlockWriter {
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         assert!(bytes <= self.room(), "{bytes} bytes don't fit in {}", self.room());
-        // SAFETY: the range is inside the allocation (asserted above) and initialised: a small one of the heap just here, a large
-        // one since it was made, and glommio's is whatever its memory held. No `Slice` covers bytes at or past `filled`, and this is the only
+        // SAFETY: the range is inside the allocation (asserted above) and initialised: blocks of the heap begin as zeros,
+        // and glommio's as whatever their memory held. No `Slice` covers bytes at or past `filled`, and this is the only
         // writer, so nobody else sees them. Covered by `tests::what_is_filled_in_place_is_read_back`.
-        let room = unsafe {
-            let start = self.memory.start.as_ptr().add(self.filled);
-            if matches!(self.memory.owner, Owner::Heap(_)) && is_dirty(self.memory.capacity) {
-                std::ptr::write_bytes(start, 0, bytes);
-            }
-            std::slice::from_raw_parts_mut(start, bytes)
-        };
+        let room =
+            unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(self.filled), bytes) };
         fill(room)?;
         self.filled += bytes;
         Ok(())

@@ -244,6 +244,7 @@ impl Swarm {
             // Small, mostly: few shards are so large here that they would be copied first.
             swarm.migration_piece = if maybe(75, 1, 1) == 1 { few(maybe(100, 64, 1_500)) } else { 256 << 10 };
         }
+        swarm.applies = few(maybe(40, 1, 8));
         swarm
     }
 

@@ -4,11 +4,12 @@
 //! two turns its core goes on reading, answering and voting. What depends on an entry waits for `applied`, never for the commit.
 
 use flotilla_runtime::Nanos;
+use std::collections::VecDeque;
 
 /// Entries that a turn applies, of all groups: some 1 ms, even where none of the data is in a cache.
 const APPLIED_MAX: usize = 1024;
-/// No group gets less of it than that, whatever the others take.
-const APPLIED_OF_A_GROUP_MIN: usize = 16;
+/// Who has waited longest gets that much, whatever the others have taken.
+const APPLIED_OF_THE_FIRST: usize = 64;
 
 /// Of a core.
 #[derive(Debug)]
@@ -16,13 +17,17 @@ pub(super) struct Backlog {
     /// Entries of a turn.
     most: usize,
     left: usize,
-    /// Groups with more to apply than there was time for.
-    places: Vec<usize>,
+    /// Groups with more to apply than there was time for; who has waited longest first.
+    waiting: VecDeque<usize>,
+    /// By place: whether it is among them.
+    waits: Vec<bool>,
+    /// How many of them this turn may still look at.
+    unseen: usize,
 }
 
 impl Default for Backlog {
     fn default() -> Self {
-        Self { most: APPLIED_MAX, left: APPLIED_MAX, places: Vec::new() }
+        Self { most: APPLIED_MAX, left: 0, waiting: VecDeque::new(), waits: Vec::new(), unseen: 0 }
     }
 }
 
@@ -32,55 +37,112 @@ impl Backlog {
         self.most = most;
     }
 
-    /// A turn begins, in which the groups at `dirty` will be looked at; those that were left over are, too, and come last.
-    pub(super) fn begin(&mut self, dirty: &mut Vec<usize>) {
+    /// A turn begins: first come the groups to which something has happened.
+    pub(super) fn begin(&mut self) {
         self.left = self.most;
-        if !self.places.is_empty() {
-            dirty.retain(|place| !self.places.contains(place));
-            dirty.append(&mut self.places);
-        }
+        self.unseen = self.waiting.len();
     }
 
-    /// What a group may apply now.
-    pub(super) fn share(&self) -> usize {
-        self.left.max(APPLIED_OF_A_GROUP_MIN.min(self.most))
+    /// Then those that have waited since earlier turns, in their order: [`Self::next`].
+    pub(super) fn begin_waiting(&mut self) {
+        self.left = self.left.max(APPLIED_OF_THE_FIRST.min(self.most));
+    }
+
+    /// The place of the next one, as long as there is time.
+    pub(super) fn next(&mut self) -> Option<usize> {
+        if self.left == 0 || self.unseen == 0 {
+            return None;
+        }
+        self.unseen -= 1;
+        let place = self.waiting.pop_front()?;
+        self.waits[place] = false;
+        Some(place)
+    }
+
+    /// What the group at `place` may apply now. One that waits doesn't overtake the others, whatever happens to it.
+    pub(super) fn share(&self, place: usize) -> usize {
+        if self.waits.get(place).is_some_and(|waits| *waits) { 0 } else { self.left }
     }
 
     /// The group at `place` has applied so many, and `is_behind` still.
     pub(super) fn took(&mut self, place: usize, entries: usize, is_behind: bool) {
         self.left = self.left.saturating_sub(entries);
-        if is_behind {
-            self.places.push(place);
+        if !is_behind {
+            return;
+        }
+        if self.waits.len() <= place {
+            self.waits.resize(place + 1, false);
+        }
+        if !std::mem::replace(&mut self.waits[place], true) {
+            self.waiting.push_back(place);
         }
     }
 
     /// There is more to do at once.
     pub(super) fn deadline(&self) -> Option<Nanos> {
-        (!self.places.is_empty()).then_some(0)
+        (!self.waiting.is_empty()).then_some(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
+    /// A turn, in which something has happened to the groups `dirty`. Returns who applied how much.
+    fn turn(
+        backlog: &mut Backlog,
+        behind: &mut BTreeMap<usize, usize>,
+        dirty: &[usize],
+    ) -> Vec<(usize, usize)> {
+        let mut applied = Vec::new();
+        let mut look = |backlog: &mut Backlog, place| {
+            let left = behind.entry(place).or_default();
+            let entries = backlog.share(place).min(*left);
+            *left -= entries;
+            backlog.took(place, entries, *left > 0);
+            applied.push((place, entries));
+        };
+        backlog.begin();
+        dirty.iter().for_each(|place| look(backlog, *place));
+        backlog.begin_waiting();
+        while let Some(place) = backlog.next() {
+            look(backlog, place);
+        }
+        applied
+    }
 
     #[test]
     fn nobody_starves_behind_a_group_with_much_to_do() {
-        let mut backlog = Backlog::default();
-        let mut dirty = vec![1, 2];
-        backlog.begin(&mut dirty);
-        assert_eq!((dirty, backlog.share()), (vec![1, 2], APPLIED_MAX));
-        backlog.took(1, APPLIED_MAX, true);
-        assert_eq!(backlog.share(), APPLIED_OF_A_GROUP_MIN, "for the other one");
-        backlog.took(2, 3, false);
+        let (mut backlog, mut behind) = (Backlog::default(), BTreeMap::from([(1, 2500), (2, 3), (9, 1)]));
+        assert_eq!(turn(&mut backlog, &mut behind, &[1, 2, 9]), [(1, 1024), (2, 0), (9, 0)]);
         assert!(backlog.deadline().is_some());
-
-        let mut dirty = vec![1, 3];
-        backlog.begin(&mut dirty);
-        assert_eq!((dirty, backlog.share()), (vec![3, 1], APPLIED_MAX), "who is behind comes last, once");
-        backlog.took(3, 5, false);
-        assert_eq!(backlog.share(), APPLIED_MAX - 5);
-        backlog.took(1, 0, false);
+        assert_eq!(turn(&mut backlog, &mut behind, &[]), [(1, 1024)]);
+        behind.insert(3, 1500);
+        assert_eq!(
+            turn(&mut backlog, &mut behind, &[3]),
+            [(3, 1024), (2, 3), (9, 1), (1, 60)],
+            "who waits goes on meanwhile"
+        );
+        assert_eq!(turn(&mut backlog, &mut behind, &[2, 1]), [(2, 0), (1, 0), (3, 476), (1, 392)]);
         assert_eq!(backlog.deadline(), None);
+    }
+
+    #[test]
+    fn ten_thousand_groups_that_are_behind_take_no_longer_than_one() {
+        let (mut backlog, mut behind) = (Backlog::default(), (0..10_000).map(|place| (place, 100)).collect());
+        let all: Vec<usize> = (0..10_000).collect();
+        let mut turns = 0;
+        let mut dirty = &all[..];
+        while turns == 0 || backlog.deadline().is_some() {
+            let applied = turn(&mut backlog, &mut behind, dirty);
+            assert!(
+                applied.iter().map(|(_, entries)| entries).sum::<usize>()
+                    <= APPLIED_MAX + APPLIED_OF_THE_FIRST
+            );
+            (turns, dirty) = (turns + 1, &[]);
+        }
+        assert!(behind.values().all(|left| *left == 0));
+        assert_eq!(turns, 1_000_000_usize.div_ceil(APPLIED_MAX));
     }
 }

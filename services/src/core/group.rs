@@ -305,7 +305,7 @@ impl Core {
         }
         self.settle_handover(now, place, out);
         self.settle_members(now, place);
-        let (before, share) = (self.groups[place].applied, self.backlog.share() as u64);
+        let (before, share) = (self.groups[place].applied, self.backlog.share(place) as u64);
         let commit = self.multi.raft(place).commit();
         while self.groups[place].applied < commit.min(before + share) {
             if let Err(reason) = self.apply_next(now, place, out) {

@@ -322,8 +322,12 @@ impl Core {
         let mut dirty = std::mem::take(&mut self.settling);
         dirty.clear();
         dirty.extend_from_slice(self.multi.dirty());
-        self.backlog.begin(&mut dirty);
+        self.backlog.begin();
         for place in dirty.drain(..) {
+            self.settle_group(now, place, out);
+        }
+        self.backlog.begin_waiting();
+        while let Some(place) = self.backlog.next() {
             self.settle_group(now, place, out);
         }
         self.settling = dirty;

@@ -197,11 +197,7 @@ impl Keyspace {
 
     /// Changes when a key ends.
     pub(super) fn set_deadline(&mut self, key: &[u8], deadline_ms: Option<u64>) {
-        let entry = match Key::short(key) {
-            Some(short) => self.keys.get_mut(&short),
-            None => self.keys.get_mut(key),
-        };
-        let Some(entry) = entry else { return };
+        let Some(entry) = self.keys.get_mut(key) else { return };
         if self.watch.note(key) {
             self.watch.put_aside(key, Some(entry.clone()));
         }
@@ -226,10 +222,7 @@ impl Keyspace {
 
     /// Removes a key; returns its entry if it wasn't over.
     pub(super) fn remove(&mut self, clock_ms: u64, key: &[u8]) -> Option<Entry> {
-        let entry = match Key::short(key) {
-            Some(short) => self.keys.remove(&short)?,
-            None => self.keys.remove(key)?,
-        };
+        let entry = self.keys.remove(key)?;
         if self.watch.note(key) {
             self.watch.put_aside(key, Some(entry.clone()));
         }

@@ -263,7 +263,9 @@ mod tests {
     #[test]
     fn under_cover_it_comes_to_workers_of_the_same_authority_only() {
         let certificates = tempfile::tempdir().unwrap();
-        let cover = |authority: &str| Authority::new(certificates.path(), authority).cover(authority);
+        let cover = |authority: &str| {
+            Authority::new(certificates.path(), authority).cover(&format!("{authority}-worker"))
+        };
         let own = cover("harbour");
         let (_folder, bytes, name) = served_under(Some(own.clone()));
         let read = |cover: Option<Cover>| {

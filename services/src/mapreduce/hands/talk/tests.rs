@@ -1,14 +1,19 @@
 //! Both ends of connections in one process, with certificates made for each test.
 
+// The tests of nodes have the same ones.
+#[path = "../../../../tests/security/authority.rs"]
+mod authority;
+
 use super::cover::{Cover, Files};
 use super::door::{Door, Limits, Manner};
 use super::trouble::NoTls;
 use super::{Stream, connect};
 use crate::hands::spawn;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+pub(crate) use authority::Authority;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,52 +21,18 @@ const HERE: &str = "127.0.0.1";
 const PATIENCE: Duration = Duration::from_secs(60);
 const MANNER: Manner = Manner { what: "a test", refusal: |why| format!("NO {why}\n") };
 
-/// An authority that writes into a folder.
-pub(crate) struct Authority {
-    folder: PathBuf,
-    issuer: Issuer<'static, KeyPair>,
-    ca: PathBuf,
-}
-
 impl Authority {
-    pub(crate) fn new(folder: &Path, name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let ca = folder.join(format!("{name}.ca"));
-        std::fs::write(&ca, params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { folder: folder.to_owned(), issuer: Issuer::new(params, key), ca }
-    }
-
-    fn certify(
-        &self,
-        name: &str,
-        host: &str,
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> (PathBuf, PathBuf) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([host.to_owned()]).unwrap();
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut params);
-        let path = |end: &str| self.folder.join(format!("{name}.{end}"));
-        std::fs::write(path("crt"), params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
-        std::fs::write(path("key"), key.serialize_pem()).unwrap();
-        (path("crt"), path("key"))
-    }
-
     fn files(&self, identity: Option<(PathBuf, PathBuf)>) -> Files {
-        Files { ca: self.ca.clone(), identity, checks_host: true }
+        Files { ca: self.cert.clone(), identity, checks_host: true }
     }
 
     /// With a certificate for this machine.
     pub(crate) fn cover(&self, name: &str) -> Cover {
-        Cover::read(self.files(Some(self.certify(name, HERE, |_| {})))).unwrap()
+        Cover::read(self.files(Some(self.certify(name, &[HERE])))).unwrap()
     }
 
     fn odd(&self, name: &str, host: &str, change: impl FnOnce(&mut CertificateParams)) -> Cover {
-        Cover::read(self.files(Some(self.certify(name, host, change)))).unwrap()
+        Cover::read(self.files(Some(self.certify_with(name, &[host], change)))).unwrap()
     }
 
     fn expired(&self) -> Cover {
@@ -144,8 +115,8 @@ fn whoever_does_not_fit_hears_why_at_once_and_others_are_served() {
         it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     };
     let abroad = Cover::read(Files {
-        ca: authority.ca.clone(),
-        ..stranger.files(Some(stranger.certify("abroad", HERE, |_| {})))
+        ca: authority.cert.clone(),
+        ..stranger.files(Some(stranger.certify("abroad", &[HERE])))
     });
     let elsewhere = authority.odd("elsewhere", "elsewhere.example", |_| {});
     for (called, caller, words) in [
@@ -173,10 +144,8 @@ fn whoever_does_not_fit_hears_why_at_once_and_others_are_served() {
     assert!(NoTls::is_in(&error) && error.to_string().contains("speaks no TLS"), "{error}");
     assert_eq!(ask(&plain, None, "x\n").unwrap(), "x\n");
     // Unless names don't count.
-    let any = Cover::read(Files {
-        checks_host: false,
-        ..authority.files(Some(authority.certify("any", HERE, |_| {})))
-    });
+    let any =
+        Cover::read(Files { checks_host: false, ..authority.files(Some(authority.certify("any", &[HERE]))) });
     assert_eq!(ask(&echo(Some(elsewhere)), Some(&any.unwrap()), "x\n").unwrap(), "x\n");
 }
 
@@ -223,7 +192,7 @@ fn a_worker_whose_certificate_others_would_refuse_hears_it_at_its_start() {
     };
     let stranger = Authority::new(folder.path(), "stranger");
     let mixed =
-        Files { ca: authority.ca.clone(), ..stranger.files(Some(stranger.certify("mixed", HERE, |_| {}))) };
+        Files { ca: authority.cert.clone(), ..stranger.files(Some(stranger.certify("mixed", &[HERE]))) };
     for (cover, words) in [
         (authority.expired(), "it has expired"),
         (authority.odd("elsewhere", "elsewhere.example", |_| {}), "it isn't for that host"),
@@ -244,8 +213,8 @@ fn certificates_are_renewed_without_a_restart() {
     let address = echo(Some(cover.clone()));
     let later = new.cover("later");
     // Both, for the time in which the others change over.
-    let [first, second] = [&old.ca, &new.ca].map(|path| std::fs::read_to_string(path).unwrap());
-    std::fs::write(&old.ca, first + &second).unwrap();
+    let [first, second] = [&old.cert, &new.cert].map(|path| std::fs::read_to_string(path).unwrap());
+    std::fs::write(&old.cert, first + &second).unwrap();
     std::fs::copy(folder.path().join("later.crt"), folder.path().join("worker.crt")).unwrap();
     cover.look();
     assert!(ask(&address, Some(&later), "x\n").is_err(), "a certificate without its key is in use");
