@@ -29,7 +29,8 @@ pub enum Kind {
     Vote,
     /// `flag`: granted.
     VoteReply,
-    /// Entries after (`index`, `log_term`); `commit`: how far the leader knows them committed.
+    /// Entries after (`index`, `log_term`); `commit`: how far the leader knows them committed; `aux`: for so many nanoseconds they
+    /// may wait for a sync.
     Append,
     /// `index`: durable and matching up to here. With `flag` (refused): `index` is where the refused append
     /// attached, `commit` the first index of the term that the follower has there, `log_term` that term.

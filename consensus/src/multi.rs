@@ -147,7 +147,7 @@ impl Multi {
         for (place, replica) in replicas.iter().enumerate() {
             timers.arm(place, replica.raft.deadline());
         }
-        let mut pairs = Pairs::new(me, (config.raft.heartbeat, config.raft.election_timeout), seed, now);
+        let mut pairs = Pairs::new(me, (config.raft.pulse(), config.raft.election_timeout), seed, now);
         let members = replicas.iter().flat_map(|replica| replica.raft.members());
         if config.raft.rests {
             members.for_each(|member| pairs.meet(member.peer));
@@ -260,6 +260,16 @@ impl Multi {
         }
     }
 
+    /// The owner of the group at `place` goes by its heartbeats for a while, or doesn't any more: until then it doesn't rest.
+    pub fn hold(&mut self, now: Nanos, place: usize, is_held: bool) {
+        if self.replicas[place].raft.is_held() != is_held {
+            self.replicas[place].raft.hold(is_held);
+            if is_held && self.replicas[place].raft.is_resting() {
+                self.with(now, place, |_, _| {});
+            }
+        }
+    }
+
     fn rouse(&mut self, now: Nanos, places: BTreeSet<usize>) {
         for place in places {
             self.with(now, place, |_, _| {});
@@ -318,7 +328,7 @@ impl Multi {
 
     fn on_pulse(&mut self, now: Nanos, peer: PeerId, epoch: u64) {
         let was_silent = self.pairs.is_silent(now, peer);
-        let roused = self.pairs.on_pulse(now, peer, epoch);
+        let roused = self.pairs.on_pulse(now, peer, epoch, &mut self.outbox);
         self.rouse(now, roused);
         if was_silent {
             // Groups went to rest without it: their leaders must find out what it lacks.
@@ -482,10 +492,17 @@ impl Multi {
             return;
         }
         self.pinned_look = now + PINNED_LOOK_INTERVAL;
-        for replica in &mut self.replicas {
+        for (place, replica) in self.replicas.iter_mut().enumerate() {
             let group = replica.raft.group().0;
-            if self.wal.pinned_by(group) && replica.raft.log().bytes() <= MOVED_BYTES_MAX {
+            if !self.wal.pinned_by(group) {
+                continue;
+            }
+            if replica.raft.log().bytes() <= MOVED_BYTES_MAX {
                 replica.raft.move_entries(&mut self.wal);
+            } else if replica.raft.is_resting() && !replica.dirty {
+                // Its owner hasn't looked at it since others have filled the log.
+                replica.dirty = true;
+                self.dirty.push(place);
             }
         }
     }

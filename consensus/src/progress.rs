@@ -37,6 +37,8 @@ pub struct InFlight {
     last: u64,
     bytes: usize,
     sent: Nanos,
+    /// Its entries may wait for a sync.
+    is_patient: bool,
 }
 
 /// The leader's view of one follower.
@@ -50,7 +52,7 @@ pub struct Progress {
     pub next: u64,
     /// Appends that aren't answered yet, oldest first.
     pub in_flight: VecDeque<InFlight>,
-    /// About the shortest time in which one was answered lately.
+    /// About the shortest time in which one that may not wait was answered lately; 0: none was yet.
     answered_within: Nanos,
     /// In probe mode: an append is out, wait for its answer (or that of the next heartbeat that is due).
     pub probe_sent: bool,
@@ -153,13 +155,30 @@ impl Progress {
         window.messages.saturating_mul(ways).min(window.messages_max).max(1)
     }
 
-    /// An append up to `last` was sent.
-    pub fn sent(&mut self, last: u64, bytes: usize, now: Nanos) {
+    /// About the shortest time in which an append was answered lately; 0: none was yet.
+    pub fn answered_within(&self) -> Nanos {
+        self.answered_within
+    }
+
+    /// When the oldest append was sent that isn't answered.
+    pub fn waits_since(&self) -> Option<Nanos> {
+        self.in_flight.front().map(|append| append.sent)
+    }
+
+    /// No append in flight may wait for a sync any more. Returns whether one might have.
+    pub fn hurry(&mut self) -> bool {
+        let before = self.in_flight.iter().any(|append| append.is_patient);
+        self.in_flight.iter_mut().for_each(|append| append.is_patient = false);
+        before
+    }
+
+    /// An append up to `last` was sent, whose entries may wait for a sync if it `is_patient`.
+    pub fn sent(&mut self, last: u64, bytes: usize, now: Nanos, is_patient: bool) {
         match self.mode {
             Mode::Probe => self.probe_sent = true,
             Mode::Replicate => {
                 self.next = last + 1;
-                self.in_flight.push_back(InFlight { last, bytes, sent: now });
+                self.in_flight.push_back(InFlight { last, bytes, sent: now, is_patient });
             }
             Mode::Snapshot => {}
         }
@@ -168,6 +187,9 @@ impl Progress {
     /// The follower has everything up to `index`. Returns whether that is news.
     pub fn acknowledged(&mut self, index: u64, now: Nanos) -> bool {
         while let Some(append) = self.in_flight.pop_front_if(|append| append.last <= index) {
+            if append.is_patient {
+                continue;
+            }
             let took = now.saturating_sub(append.sent).max(1);
             // The shortest, but ways change: it grows slowly towards what is seen.
             let before = if self.answered_within == 0 { took } else { self.answered_within };
@@ -206,7 +228,7 @@ mod tests {
     fn a_probe_goes_alone_until_it_is_answered() {
         let mut progress = Progress::new(5, 0);
         assert!(progress.has_room(WINDOW));
-        progress.sent(9, 10, 0);
+        progress.sent(9, 10, 0, false);
         assert!(!progress.has_room(WINDOW) && progress.next == 5);
         assert!(progress.acknowledged(9, 0));
         assert_eq!((progress.mode, progress.next, progress.has_room(WINDOW)), (Mode::Replicate, 10, true));
@@ -215,13 +237,13 @@ mod tests {
     #[test]
     fn an_unanswered_probe_is_repeated_once_a_heartbeat() {
         let mut progress = Progress::new(5, 0);
-        progress.sent(9, 10, 0);
+        progress.sent(9, 10, 0, false);
         progress.repeat_probe();
         assert!(!progress.has_room(WINDOW), "that answered a read's heartbeat");
         progress.note_heartbeat(4);
         progress.repeat_probe();
         assert!(progress.has_room(WINDOW));
-        progress.sent(9, 10, 0);
+        progress.sent(9, 10, 0, false);
         progress.repeat_probe();
         assert!(!progress.has_room(WINDOW));
     }
@@ -230,8 +252,8 @@ mod tests {
     fn the_window_bounds_what_is_in_flight() {
         let mut progress = Progress::new(1, 0);
         progress.acknowledged(0, 0);
-        progress.sent(3, 10, 0);
-        progress.sent(6, 10, 0);
+        progress.sent(3, 10, 0, false);
+        progress.sent(6, 10, 0, false);
         assert!(!progress.has_room(TWO));
         assert!(progress.acknowledged(4, 0), "half of the second append is news");
         assert!(progress.has_room(TWO) && progress.in_flight.len() == 1);
@@ -244,13 +266,13 @@ mod tests {
     fn bytes_in_flight_are_bounded_but_one_append_always_goes() {
         let mut progress = Progress::new(1, 0);
         progress.acknowledged(0, 0);
-        progress.sent(1, 5_000, 0);
+        progress.sent(1, 5_000, 0, false);
         assert!(!progress.has_room(WINDOW) && progress.in_flight_bytes() == 5_000);
         progress.acknowledged(1, 0);
-        progress.sent(2, 400, 0);
-        progress.sent(3, 500, 0);
+        progress.sent(2, 400, 0, false);
+        progress.sent(3, 500, 0, false);
         assert!(progress.has_room(WINDOW));
-        progress.sent(4, 500, 0);
+        progress.sent(4, 500, 0, false);
         assert!(!progress.has_room(WINDOW));
     }
 
@@ -260,7 +282,7 @@ mod tests {
         progress.acknowledged(0, 0);
         let wide = |progress: &mut Progress, takes: Nanos| {
             for round in 0..400 {
-                progress.sent(progress.next, 1, round);
+                progress.sent(progress.next, 1, round, false);
                 progress.acknowledged(progress.next - 1, round + takes);
             }
             progress.messages_of(TWO)

@@ -17,6 +17,8 @@ use std::rc::Rc;
 /// Nanoseconds on a monotonic clock that starts anywhere.
 pub type Nanos = u64;
 
+/// One microsecond in [`Nanos`].
+pub const MICROSECOND: Nanos = 1_000;
 /// One millisecond in [`Nanos`].
 pub const MILLISECOND: Nanos = 1_000_000;
 /// One second in [`Nanos`].

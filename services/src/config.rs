@@ -181,6 +181,9 @@ pub struct RaftSettings {
     pub clock_drift_max_ppm: u32,
     /// Bytes of entries in one message to a follower; one entry goes whatever its size; 4096 to 4194304.
     pub append_bytes_max: usize,
+    /// For how many microseconds, at most, a follower may let entries wait for a sync that the majority doesn't need
+    /// ([spared syncs](raft.md#spared-syncs)); at most 100000; 0: every follower syncs at once.
+    pub spare_sync_wait_us: u64,
 }
 
 impl Default for RaftSettings {
@@ -192,6 +195,7 @@ impl Default for RaftSettings {
             lease_reads: false,
             clock_drift_max_ppm: 200_000,
             append_bytes_max: 256 << 10,
+            spare_sync_wait_us: 4000,
         }
     }
 }

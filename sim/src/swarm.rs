@@ -145,6 +145,8 @@ pub struct Swarm {
     pub migration_piece: usize,
     /// Mean time between steps of somebody who backs up, 0 for nobody.
     pub backups: u64,
+    /// For how long a sync may wait that the majority doesn't need, in nanoseconds.
+    pub spare_sync_wait: u64,
     /// Entries that a turn applies at most, 0 for as many as usual.
     pub applies: usize,
     /// Groups that have no shard at first; without any there is no controller.
@@ -232,6 +234,7 @@ impl Swarm {
             reshards: 0,
             migration_piece: 256 << 10,
             backups: 0,
+            spare_sync_wait: 0,
             applies: 0,
             spare_groups: 0,
         };
@@ -245,6 +248,7 @@ impl Swarm {
             swarm.migration_piece = if maybe(75, 1, 1) == 1 { few(maybe(100, 64, 1_500)) } else { 256 << 10 };
         }
         swarm.applies = few(maybe(40, 1, 8));
+        swarm.spare_sync_wait = maybe(60, 100, 20_000) * 1_000;
         swarm
     }
 

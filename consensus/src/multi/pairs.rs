@@ -1,12 +1,13 @@
 //! Liveness between two nodes' cores, for all the groups that they share: what lets idle groups keep still.
 //!
 //! **Off by default** ([`crate::RaftConfig::rests`]): then nobody offers rest, there are no pairs and no pulses, and every group
-//! has its heartbeats. Before it is on for everybody, the owners' snapshots must not wait for a heartbeat of an idle group.
+//! has its heartbeats. An owner that goes by a group's heartbeats for a while, for its snapshots say, holds it awake
+//! ([`crate::Multi::hold`]).
 //!
 //! **Resting.** A leader whose followers have everything, and know it committed, offers them rest ([`Kind::Rest`]). A
 //! follower that agrees word by word answers, and from then on neither of them has a timer or a heartbeat in this group:
-//! both go by the *pulse*, one small message for each pair of cores and heartbeat interval, however many groups there
-//! are. Anything that happens to a resting replica (a proposal, a read, any message but a pulse, a link's loss) rouses it
+//! both go by the *pulse*, one small message for each pair of cores every two heartbeats, however many groups there
+//! are. Whom a pulse wakes shortly before its own is due sends that too: most of the time all cores sleep. Anything that happens to a resting replica (a proposal, a read, any message but a pulse, a link's loss) rouses it
 //! first, and then Raft's own rules hold as if it had never rested.
 //!
 //! **Who may rest.** Only a group that is settled, as its leader and each follower see it for themselves (one predicate,
@@ -130,20 +131,34 @@ impl Pairs {
     }
 
     /// A peer's pulse came. Returns whom that rouses.
-    pub(super) fn on_pulse(&mut self, now: Nanos, peer: PeerId, epoch: u64) -> BTreeSet<usize> {
+    pub(super) fn on_pulse(
+        &mut self,
+        now: Nanos,
+        peer: PeerId,
+        epoch: u64,
+        outbox: &mut Outbox,
+    ) -> BTreeSet<usize> {
+        if now + self.interval / 2 >= self.pulse_deadline {
+            // Its next one comes before our own timer, if it goes on.
+            self.send(now + self.interval / 4, outbox);
+        }
         let Some(pair) = self.peers.get_mut(&peer) else { return BTreeSet::new() };
         let is_news = pair.theirs != epoch;
         (pair.theirs, pair.heard) = (epoch, now);
         if is_news { std::mem::take(&mut pair.resting) } else { BTreeSet::new() }
     }
 
+    fn send(&mut self, now: Nanos, outbox: &mut Outbox) {
+        self.pulse_deadline = now + self.interval;
+        for (peer, pair) in &self.peers {
+            pulse(*peer, pair.epoch, self.me.core, outbox);
+        }
+    }
+
     /// Sends the pulses that are due. Returns whom the silence of a peer rouses.
     pub(super) fn tick(&mut self, now: Nanos, outbox: &mut Outbox) -> BTreeSet<usize> {
         if now >= self.pulse_deadline {
-            self.pulse_deadline = now + self.interval;
-            for (peer, pair) in &self.peers {
-                pulse(*peer, pair.epoch, self.me.core, outbox);
-            }
+            self.send(now, outbox);
         }
         let silent = self.peers.values_mut().filter(|pair| now >= pair.heard + self.timeout);
         silent.flat_map(|pair| std::mem::take(&mut pair.resting)).collect()

@@ -29,6 +29,9 @@ pub struct RaftConfig {
     pub uncommitted_bytes_max: usize,
     /// The largest entry; it must fit into a segment of the log. Larger ones are refused with [`super::Refused::TooLarge`].
     pub entry_bytes_max: usize,
+    /// A follower whose sync the majority doesn't need may let entries wait for one for so long, at most (`thrift.rs`). 0: everybody
+    /// syncs at once.
+    pub spare_sync_wait: Nanos,
     /// An idle group rests ([`crate::multi`]). Off unless asked for: see there.
     pub rests: bool,
     /// A leader serves reads without a round while it has a lease. `None`: never.
@@ -36,6 +39,12 @@ pub struct RaftConfig {
 }
 
 impl RaftConfig {
+    /// How often a core tells another that it is alive, on behalf of the groups that rest: half as often as a heartbeat, if that
+    /// leaves enough of them in an election timeout.
+    pub(crate) fn pulse(&self) -> Nanos {
+        (2 * self.heartbeat).min(self.election_timeout / 4).max(1)
+    }
+
     pub(super) fn window(&self) -> Window {
         Window { messages: self.window, messages_max: self.window_max, bytes: self.in_flight_bytes_max }
     }
@@ -53,6 +62,7 @@ impl Default for RaftConfig {
             uncommitted_max: 64 * 1024,
             uncommitted_bytes_max: 8 << 20,
             entry_bytes_max: usize::MAX,
+            spare_sync_wait: 0,
             rests: false,
             lease: None,
         }

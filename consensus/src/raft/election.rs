@@ -1,6 +1,7 @@
 //! Who leads: pre-vote, vote, step down (§5.2, §5.4.1; thesis §6.2, §9.6).
 
 use super::lease::Lease;
+use super::thrift::Thrift;
 use super::{Context, Deferred, Raft, Role};
 use crate::message::{Header, Kind};
 use crate::progress::Progress;
@@ -139,6 +140,7 @@ impl Raft {
         self.progress = self.members.iter().map(|_| Progress::new(next, cx.now)).collect();
         (self.round_sent, self.round_confirmed, self.round_wanted) = (0, 0, 0);
         self.lease = Lease::default();
+        self.thrift = Thrift::default();
         self.preference.begin_again();
         self.term_start = next;
         self.uncommitted_bytes = self.bytes_of(self.commit, next - 1);

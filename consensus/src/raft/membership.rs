@@ -88,6 +88,10 @@ impl Places {
     pub(super) fn has(self, place: usize) -> bool {
         self.0 >> place & 1 == 1
     }
+
+    pub(super) fn insert(&mut self, place: usize) {
+        self.0 |= 1 << place;
+    }
 }
 
 impl IntoIterator for Places {
@@ -296,7 +300,9 @@ impl Raft {
     pub fn is_well(&self, now: flotilla_runtime::Nanos, node: NodeId) -> bool {
         let since = now.saturating_sub(self.config.election_timeout);
         let Some(place) = self.place_of(node) else { return false };
-        let lives = |progress: &Progress| progress.counts && progress.last_heard() >= since;
+        let lives = |progress: &Progress| {
+            progress.counts && (progress.last_heard() >= since || self.rests_with(place))
+        };
         place == self.me || self.progress.get(place).is_some_and(lives)
     }
 

@@ -23,6 +23,7 @@ mod repair;
 mod replication;
 mod rest;
 mod snapshot;
+mod thrift;
 mod transfer;
 
 use crate::log::RaftLog;
@@ -39,6 +40,7 @@ use read::{Question, Questions};
 use repair::{Founding, Repairing};
 use rest::Rest;
 use std::collections::VecDeque;
+use thrift::Thrift;
 use transfer::{Preference, Transfer};
 
 pub use config::RaftConfig;
@@ -154,6 +156,7 @@ pub struct Raft {
     /// Leader: bytes of the entries behind `commit`.
     uncommitted_bytes: usize,
     lease: Lease,
+    thrift: Thrift,
     /// Leader: followers' questions for their readers.
     asked: Vec<Question>,
     transfer: Option<Transfer>,
@@ -246,6 +249,7 @@ impl Raft {
             round_wanted: 0,
             uncommitted_bytes: 0,
             lease: Lease::default(),
+            thrift: Thrift::default(),
             asked: Vec::new(),
             transfer: None,
             questions: Questions::new(rng.next()),

@@ -10,6 +10,7 @@ use flotilla_storage::{RecordHeader, RecordKind};
 impl Raft {
     /// Leader: sends every follower what its window allows.
     pub(super) fn send_appends(&mut self, cx: &mut Context<'_>) {
+        let mut is_chosen = false;
         for place in self.receivers() {
             // A probe goes even when there is nothing to send: a follower that came back learns only from an append
             // how far its log agrees, and with that what is committed.
@@ -17,6 +18,9 @@ impl Raft {
                 || self.progress[place].mode == Mode::Probe)
                 && self.progress[place].has_room(self.config.window())
             {
+                if !std::mem::replace(&mut is_chosen, true) {
+                    self.choose_quick(cx.now);
+                }
                 if !self.send_append(cx, place) {
                     break;
                 }
@@ -40,11 +44,13 @@ impl Raft {
             bytes += padded;
             last += 1;
         }
-        let header = Header { index: next - 1, log_term, commit: self.commit, ..self.header(Kind::Append) };
+        let aux = self.patience_with(place);
+        let header =
+            Header { index: next - 1, log_term, commit: self.commit, aux, ..self.header(Kind::Append) };
         let log = &self.log;
         let records = (next..=last).map(|index| &*log.entry(index).expect("counted above").record);
         cx.outbox.send_records(self.members[place].peer, &header, bytes, records);
-        self.progress[place].sent(last, bytes, cx.now);
+        self.progress[place].sent(last, bytes, cx.now, aux > 0);
         true
     }
 
@@ -76,9 +82,13 @@ impl Raft {
         }
         let mut index = header.index;
         let mut body = message.body;
+        let patience = header.aux.min(self.config.spare_sync_wait);
+        if patience == 0 {
+            cx.wal.hurry();
+        }
         while !body.is_empty() {
             let (parsed, record, rest) = self.next_record(header, index + 1, body)?;
-            if index + 1 > snapshot_index && !self.take_over(cx, header, &parsed, record)? {
+            if index + 1 > snapshot_index && !self.take_over(cx, header, &parsed, record, patience)? {
                 break;
             }
             index += 1;
@@ -121,6 +131,7 @@ impl Raft {
         header: &Header,
         parsed: &RecordHeader,
         record: &[u8],
+        patience: Nanos,
     ) -> Result<bool, WireError> {
         let (group, after, index) = (self.group.0, header.index, parsed.index);
         let bad = |what: String| WireError::BadEntry { group, after, what };
@@ -140,7 +151,8 @@ impl Raft {
         if parsed.term < self.log.last_term() {
             return Err(bad(format!("term {} after term {}", parsed.term, self.log.last_term())));
         }
-        let slice = cx.wal.append_record(record).map_err(|error| bad(error.to_string()))?;
+        let slice =
+            cx.wal.append_record_by(cx.now + patience, record).map_err(|error| bad(error.to_string()))?;
         self.log.push(parsed.term, slice);
         self.note_entry(index, parsed.schema);
         self.appended(cx.wal.open_lsn(), index);

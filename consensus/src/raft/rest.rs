@@ -12,6 +12,8 @@ use flotilla_runtime::{Nanos, PeerId};
 pub(super) struct Rest {
     /// No timer, no heartbeat.
     is_resting: bool,
+    /// The owner has something to do with the group for which it wants the heartbeats.
+    is_held: bool,
     /// Leader: the last index at the last heartbeat: a group is idle when it has moved for none.
     last_seen: u64,
     /// Leader: the last index that the offer is about; 0 for none.
@@ -65,6 +67,21 @@ impl Raft {
         std::mem::take(&mut self.rest.newcomers)
     }
 
+    /// While it `is_held` by its owner, who goes by the group's heartbeats, it doesn't rest.
+    pub(crate) fn hold(&mut self, is_held: bool) {
+        self.rest.is_held = is_held;
+    }
+
+    /// Whether its owner has said so.
+    pub(crate) fn is_held(&self) -> bool {
+        self.rest.is_held
+    }
+
+    /// Leader, at rest: a member is as well as its pulses are, and those would have roused us.
+    pub(super) fn rests_with(&self, place: usize) -> bool {
+        self.is_resting() && self.progress[place].rests.0 == self.log.last_index()
+    }
+
     /// Something happens to the group: Raft's own timers run again, as if heartbeats had come instead of pulses.
     pub(crate) fn rouse(&mut self, now: Nanos, pairs: &Pairs) {
         if !std::mem::take(&mut self.rest.is_resting) {
@@ -115,7 +132,8 @@ impl Raft {
             && self.has_steady_members()
             && self.commit == last
             && self.durable == last
-            && !self.has_unsynced();
+            && !self.has_unsynced()
+            && !self.rest.is_held;
         let others = self.group_of.others;
         // Readers under a lease rely on heartbeats.
         is_done
@@ -190,12 +208,12 @@ impl Raft {
 
     /// The term in which we promised is over for us, or our leadership is, or the group is another.
     pub(super) fn break_promise(&mut self) {
-        let Rest { promised, mut broken, newcomers, .. } = std::mem::take(&mut self.rest);
+        let Rest { promised, mut broken, newcomers, is_held, .. } = std::mem::take(&mut self.rest);
         match promised {
             To::Nobody => {}
             To::One(peer) => broken.push(peer),
             To::All => broken.extend(self.group_of.others.iter().map(|place| self.members[place].peer)),
         }
-        self.rest = Rest { broken, newcomers, ..Rest::default() };
+        self.rest = Rest { broken, newcomers, is_held, ..Rest::default() };
     }
 }

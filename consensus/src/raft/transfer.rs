@@ -197,6 +197,8 @@ impl Raft {
             self.lease.revoke();
             self.transfer = Some(Transfer { target, until, is_told: true });
             self.send_timeout_now(cx, target);
+        } else {
+            self.hurry(cx, target);
         }
     }
 

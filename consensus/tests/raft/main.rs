@@ -15,4 +15,5 @@ mod reads;
 mod repair;
 mod resting;
 mod scenarios;
+mod thrift;
 mod wire;

@@ -51,6 +51,38 @@ fn a_proposal_rouses_its_group_and_no_other() {
     }
 }
 
+#[test]
+fn a_group_whose_owner_holds_it_has_its_heartbeats() {
+    let mut cluster = resting(2);
+    for holder in 0..3 {
+        cluster.act(holder, |multi, now| multi.hold(now, 0, true));
+        assert!(!cluster.raft(holder).is_resting());
+        let sent = cluster.sent_messages;
+        cluster.run(1000);
+        assert!(!cluster.raft(holder).is_resting() && cluster.raft_at(holder, 1).is_resting());
+        assert!(cluster.sent_messages > sent + 30, "heartbeats of the one group");
+        cluster.act(holder, |multi, now| multi.hold(now, 0, false));
+        cluster.run(1000);
+        assert!((0..3).all(|node| are_resting(&cluster, node, 2)));
+    }
+}
+
+#[test]
+fn pulses_meet_so_that_cores_sleep_between() {
+    let mut cluster = resting(1);
+    // When they are sent, to the millisecond.
+    let mut moments = std::collections::BTreeSet::new();
+    for _ in 0..2_000 {
+        cluster.pass(1);
+        cluster.fire_due();
+        if !cluster.wire.is_empty() {
+            moments.insert(cluster.now / flotilla_runtime::machine::MILLISECOND);
+        }
+        cluster.deliver();
+    }
+    assert!((15..=25).contains(&moments.len()), "{moments:?}");
+}
+
 /// A pulse confirms no read: its round asks the followers by name (TiKV's reads after hibernation waited for ever, or
 /// were served on a promise that nobody had given).
 #[test]

@@ -245,6 +245,8 @@ fn fill(cluster: &mut Cluster, leader: usize, short: Option<usize>) -> u64 {
 /// The leader speaks for so long.
 fn lead_on(cluster: &mut Cluster, leader: usize, heartbeats: u32) {
     for _ in 0..heartbeats {
+        // Or rests as long.
+        cluster.pass(if cluster.raft(leader).is_resting() { 50 } else { 0 });
         cluster.fire(leader);
         cluster.deliver();
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 /// No core may hold a CPU for longer than that for nothing.
 const BUSY_POLL_US_MAX: u64 = 10_000;
+const SPARE_SYNC_WAIT_US_MAX: u64 = 100_000;
 /// What an append may be set to: less destroys batching, more holds up what follows it.
 const APPEND_BYTES: std::ops::RangeInclusive<usize> = 4096..=4 << 20;
 
@@ -90,6 +91,10 @@ impl Config {
         if !APPEND_BYTES.contains(&self.raft.append_bytes_max) {
             let what = "4096 to 4194304";
             return Err(invalid("raft.append_bytes_max", self.raft.append_bytes_max.to_string(), what));
+        }
+        if self.raft.spare_sync_wait_us > SPARE_SYNC_WAIT_US_MAX {
+            let what = "at most 100000 µs";
+            return Err(invalid("raft.spare_sync_wait_us", self.raft.spare_sync_wait_us.to_string(), what));
         }
         self.check_security(&invalid)?;
         self.check_admin(&invalid)?;

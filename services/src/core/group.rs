@@ -323,6 +323,27 @@ impl Core {
         self.serve_follower_readers(now, place, out);
         self.settle_migration(now, place, out);
         self.settle_snapshots(now, place, out);
+        let is_busy = self.goes_by_heartbeats(place);
+        self.multi.hold(now.monotonic, place, is_busy);
+    }
+
+    /// Whether something is under way with the group that is looked after whenever something happens to it, which its heartbeats see
+    /// to if nothing else does.
+    fn goes_by_heartbeats(&self, place: usize) -> bool {
+        let (group, raft) = (&self.groups[place], self.multi.raft(place));
+        let has_waiting = !group.writers.is_empty()
+            || !group.readers.is_empty()
+            || !group.readers_in_order.is_empty()
+            || !group.undecided.is_empty()
+            || group.handover.waiting() > 0;
+        let is_in_motion = group.standing.1 && group.is_in_motion && group.number != CONTROLLER;
+        let is_unfounded = group.controller.as_ref().is_some_and(|it| it.newest().number == 0);
+        has_waiting
+            || is_in_motion
+            || is_unfounded
+            || self.is_snapshot_due(place)
+            || group.applied < raft.commit()
+            || self.snapshots.is_busy(place, raft.log().snapshot().0)
     }
 
     fn note_standing(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {

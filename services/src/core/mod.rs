@@ -84,7 +84,7 @@ use connections::Connections;
 use flotilla_consensus::{
     GroupId, Membership, Multi, MultiConfig, RaftConfig, has_left, raft::LeaseConfig, raft::Member,
 };
-use flotilla_runtime::machine::{MILLISECOND, SECOND};
+use flotilla_runtime::machine::{MICROSECOND, MILLISECOND, SECOND};
 use flotilla_runtime::{
     BlockPool, CoreBoot, CoreId, Effect, Effects, Event, FileId, FileKind, Machine, Nanos, NodeId, Now,
     PeerId, Slice, Vitals,
@@ -217,6 +217,8 @@ impl Core {
                     .lease_reads
                     .then_some(LeaseConfig { clock_drift_max_ppm: config.raft.clock_drift_max_ppm }),
                 append_bytes_max: config.raft.append_bytes_max,
+                spare_sync_wait: config.raft.spare_sync_wait_us * MICROSECOND,
+                rests: true,
                 // Less than a segment by more than what the log adds.
                 entry_bytes_max: usize::try_from(config.log.segment_bytes / 16 * 15).unwrap_or(usize::MAX),
                 ..RaftConfig::default()

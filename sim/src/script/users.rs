@@ -102,7 +102,7 @@ impl Script {
         let end = self.now_ms() + 10_000;
         loop {
             let left = end.saturating_sub(self.now_ms());
-            self.wait(left, "a leader for a command", |script| script.leader().is_some())?;
+            self.wait(left, "a leader for a command", |script| left > 0 && script.leader().is_some())?;
             let call = self.leader().map(|leader| self.ask(leader, args));
             if let Some(call) = call
                 && let Some((index, term)) = self.placed(call)

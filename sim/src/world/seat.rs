@@ -152,6 +152,7 @@ fn config(swarm: &Swarm, node: u32) -> Config {
             lease_reads: swarm.leases,
             clock_drift_max_ppm: swarm.drift_between_ppm(),
             append_bytes_max: swarm.append_bytes,
+            spare_sync_wait_us: swarm.spare_sync_wait / 1_000,
         },
         nodes: (1..=u32::try_from(swarm.nodes).expect("few nodes")).map(entry).collect(),
     }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! * **Natural batching.** While no commit slot is free, everything gathers; the moment one is, all of it leaves as
-//!   one commit with one sync. Idle, a lone record leaves at once.
+//!   one commit with one sync. Idle, a lone record leaves at once, unless nobody waits for it
+//!   ([`Log::append_record_by`]).
 //! * **Memory follows the load.** A frame's block starts at the size of the last commit (at least 4 KiB) and the
 //!   next one of the same commit is twice as large, so a lone record pins 4 KiB and a burst needs few frames.
 //! * **Poison.** After any failed write or sync nothing is acknowledged any more, whatever completes later: the
@@ -43,6 +44,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// The top byte of the log's operation numbers.
 pub const OP_TAG: u64 = 0x01 << 56;
+
+/// More than this part of what may wait for the disk doesn't wait for others: its write would hold up what comes then.
+const PATIENT_PART_MAX: usize = 32;
 
 /// How a log behaves.
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +160,8 @@ pub struct Log {
     prev_crc: u32,
     touched_before: Touched,
 
+    /// When what was appended is to leave at the latest; never, if nothing was.
+    due: Nanos,
     in_flight: VecDeque<Commit>,
     ops: BTreeMap<u64, Op>,
     last_op: u64,
@@ -186,6 +192,7 @@ impl Log {
             closed: VecDeque::new(),
             backlog: 0,
             expected: BLOCK_BYTES,
+            due: Nanos::MAX,
             in_flight: VecDeque::new(),
             ops: BTreeMap::new(),
             last_op: 0,
@@ -206,13 +213,22 @@ impl Log {
         self.append_with(*header, payload.len(), |writer| writer.put(payload))
     }
 
-    /// Appends a record as it came from a peer, copied once.
+    /// Appends a record as it came from a peer, copied once. It may wait for others until `at`.
     ///
     /// # Errors
     /// [`RecordError`] if it is none.
-    pub fn append_record(&mut self, record: &[u8]) -> Result<Slice, RecordError> {
+    pub fn append_record_by(&mut self, at: Nanos, record: &[u8]) -> Result<Slice, RecordError> {
         let (header, payload) = RecordHeader::decode(record)?;
-        Ok(self.append(&header, payload))
+        let before = self.due;
+        let slice = self.append(&header, payload);
+        let is_much = self.backlog > self.config.backlog_bytes_max / PATIENT_PART_MAX;
+        self.due = if is_much { 0 } else { before.min(at) };
+        Ok(slice)
+    }
+
+    /// Nothing that was appended may wait any more.
+    pub fn hurry(&mut self) {
+        self.due = 0;
     }
 
     /// Appends a record whose payload `write` serializes straight into the frame: at most `bytes_max` bytes. The
@@ -240,6 +256,7 @@ impl Log {
         frame.touched.note(header.group, header.kind);
         let record = frame.writer.slice(start, end);
         let lsn = frame.lsn;
+        self.due = 0;
         self.backlog += record.len();
         self.space.note(lsn, &header, &record);
         record
@@ -347,8 +364,12 @@ impl Log {
             return;
         }
         self.reclaim(now, out);
-        while self.in_flight.len() < self.config.commits_in_flight && self.begin_commit(out) {
-            self.watermark_at = Some(now + self.config.idle_watermark_after);
+        if self.due <= now {
+            while self.in_flight.len() < self.config.commits_in_flight && self.begin_commit(out) {
+                self.watermark_at = Some(now + self.config.idle_watermark_after);
+            }
+            let is_empty = self.open.is_none() && self.closed.is_empty();
+            self.due = if is_empty { Nanos::MAX } else { 0 };
         }
         self.prepare_spares(now, out);
     }
@@ -516,7 +537,10 @@ impl Log {
     /// The next instant at which [`Self::tick`] or [`Self::flush`] has something to do.
     pub fn deadline(&self) -> Option<Nanos> {
         let retries = [self.space.retry_at(), self.space.remove_again_at(), self.space.shed_at()];
-        self.watermark_at.into_iter().chain(retries.into_iter().flatten()).min()
+        // Who can't begin a commit now can when the one under way has ended, or there is room.
+        let has_slot = self.in_flight.len() < self.config.commits_in_flight && self.poisoned.is_none();
+        let due = (has_slot && (1..Nanos::MAX).contains(&self.due)).then_some(self.due);
+        self.watermark_at.into_iter().chain(due).chain(retries.into_iter().flatten()).min()
     }
 }
 

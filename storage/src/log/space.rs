@@ -322,7 +322,7 @@ impl Log {
             let stale = stale.filter(|(_, record)| !gives_up(record));
             let stale: Vec<Vec<u8>> = stale.map(|(_, record)| record.clone()).collect();
             for record in stale.into_iter().filter(|_| !planted(Bug::HardStateNotMoved)) {
-                self.append_record(&record).expect("it was a record when it was written first");
+                self.append_record_by(0, &record).expect("it was a record when it was written first");
             }
             let retired = self.space.live.pop_front().expect("there are at least two");
             let oldest_live = self.space.live.front().expect("there was another").epoch;

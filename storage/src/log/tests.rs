@@ -5,6 +5,8 @@ use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{Effect, FileId, NodeId, SplitMix64};
 use std::collections::BTreeMap;
 
+mod waiting;
+
 /// What a group's log must look like: index → (frame, term, payload).
 type Model = BTreeMap<u64, BTreeMap<u64, (Lsn, u64, Vec<u8>)>>;
 

@@ -51,6 +51,10 @@ const RETRY_AFTER: Nanos = SECOND;
 const OP_TAG: u64 = 0x02 << 56;
 /// A follower that was heard of within this time isn't made to need a snapshot by forgetting the log.
 const ALIVE_WITHIN: Nanos = 10 * SECOND;
+/// For such followers so many times the bytes are kept after which a snapshot is due.
+const KEPT_FOR_FOLLOWERS: u64 = 4;
+/// And so many for one who is on its way to the snapshot before them.
+const KEPT_FOR_A_SNAPSHOT: u64 = 6;
 
 /// A mark that isn't durable yet, and what follows when it is.
 struct Marked {
@@ -189,6 +193,17 @@ impl Snapshots {
             || self.unremoved.contains(&file)
             || self.ops.values().any(is_under_way)
             || self.groups.iter().any(is_of)
+    }
+
+    /// Whether something is to be done about the group's snapshots, whose log begins behind the entry `forgotten`.
+    pub(super) fn is_busy(&self, place: usize, forgotten: u64) -> bool {
+        let group = &self.groups[place];
+        group.taking.is_some()
+            || group.receiving.is_some()
+            || group.marked.is_some()
+            || !group.sending.is_empty()
+            || !group.old.is_empty()
+            || group.newest.is_some_and(|newest| newest.index > forgotten)
     }
 
     /// Has more files removed than snapshots that no mark names.
@@ -410,14 +425,19 @@ impl Core {
     }
 
     /// Forgets the entries that the newest snapshot covers, but not what a follower is about to need, unless it is
-    /// far behind.
+    /// far behind: it will need another snapshot then.
     fn forget_log(&mut self, now: Now, place: usize) {
         let group = &self.snapshots.groups[place];
         let raft = self.multi.raft(place);
         let Some(newest) = group.newest else { return };
-        let sending = group.sending.values().map(|sending| sending.file.index).min();
-        let mut upto = sending.unwrap_or(u64::MAX).min(newest.index);
-        if raft.log().bytes() < 4 * self.config.log.snapshot_after_bytes {
+        let (mut upto, bytes) = (newest.index, raft.log().bytes() as u64);
+        // A large snapshot takes longer, and the next one has the same way before it.
+        if let Some(sending) = group.sending.values().map(|sending| sending.file.index).min()
+            && bytes < KEPT_FOR_A_SNAPSHOT * self.enough_for_a_snapshot(place)
+        {
+            upto = upto.min(sending);
+        }
+        if bytes < KEPT_FOR_FOLLOWERS * self.config.log.snapshot_after_bytes as u64 {
             upto = upto.min(raft.slowest_since(now.monotonic.saturating_sub(ALIVE_WITHIN)));
         }
         if upto > raft.log().snapshot().0 {

@@ -9,7 +9,7 @@ use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Nanos, NodeId, Now, PeerId};
 
 /// A piece that isn't answered for so long is sent again.
-const PATIENCE: Nanos = 2 * SECOND;
+const PATIENCE: Nanos = SECOND / 2;
 /// A follower that takes nothing for so long begins anew, with the newest snapshot: it mustn't pin the log.
 const GIVEN_UP_AFTER: Nanos = 30 * SECOND;
 

@@ -37,23 +37,33 @@ pub(super) struct Taking {
 }
 
 impl Core {
-    pub(super) fn take_if_due(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
-        let group = &self.snapshots.groups[place];
+    /// Whether the group should have another snapshot, now or as soon as that can be.
+    pub(in crate::core) fn is_snapshot_due(&self, place: usize) -> bool {
         let raft = self.multi.raft(place);
-        let applied = self.groups[place].applied;
         // Bytes since the newest snapshot, roughly: what it covers may still be here for a follower.
-        let covered = group.newest.map_or(0, |newest| newest.index);
+        let covered = self.snapshots.groups[place].newest.map_or(0, |newest| newest.index);
         let entries = raft.log().last_index() - raft.log().snapshot().0;
         let fresh = raft.log().last_index() - covered.max(raft.log().snapshot().0);
         let bytes = raft.log().bytes() as u64 * fresh / entries.max(1);
-        // A large state is written rarely: at most four bytes of it for a byte of log.
+        let is_enough = bytes >= self.config.log.snapshot_after_bytes as u64
+            && bytes >= self.enough_for_a_snapshot(place);
+        self.groups[place].applied > covered && (is_enough || self.multi.is_pinning(place))
+    }
+
+    /// Bytes of entries that make another snapshot due. A large state is written rarely: at most four bytes of it for a byte of log.
+    pub(super) fn enough_for_a_snapshot(&self, place: usize) -> u64 {
         let state: u64 = self.groups[place].shards.iter().map(|shard| shard.keys.bytes()).sum();
-        let enough = (self.config.log.snapshot_after_bytes as u64).max(state / 4);
-        let due = bytes >= enough || self.multi.is_pinning(place);
+        (self.config.log.snapshot_after_bytes as u64).max(state / 4)
+    }
+
+    pub(super) fn take_if_due(&mut self, now: Now, place: usize, out: &mut Effects<Message>) {
+        let group = &self.snapshots.groups[place];
         let busy = group.taking.is_some() || group.receiving.is_some() || group.marked.is_some();
+        if busy || now.monotonic < group.not_before || !self.is_snapshot_due(place) {
+            return;
+        }
         // Every shard shows the same moment, but those that changed since their turn.
-        let is_plain = self.groups[place].shards.is_plain(applied);
-        if busy || !due || !is_plain || applied <= covered || now.monotonic < group.not_before {
+        if !self.groups[place].shards.is_plain(self.groups[place].applied) {
             return;
         }
         let number = self.snapshots.number();
