@@ -23,12 +23,15 @@ mod pool;
 use super::{ClientError, Reply, Security};
 use crate::hands::Stopwatch;
 use crate::slot::Slot;
-use pool::{Pool, Session};
+use pool::{Elsewhere, Pool, Session};
 use std::future::Future;
 use std::time::Duration;
 
 /// A pause before somebody is asked again who couldn't serve: doubled each time, up to the second.
 const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(100)];
+
+/// So often a call goes where it was sent without a pause.
+const REDIRECTIONS_MAX: usize = 4;
 
 /// How a client behaves.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +59,8 @@ pub struct Client {
 enum Tried {
     /// An answer that stands.
     Answered(Reply),
+    /// Nothing was done, and who can do it is known now.
+    Redirected(String),
     /// Nothing was done: in these words.
     Refused(String),
     /// Nobody knows what was done: in these words.
@@ -149,7 +154,7 @@ impl Client {
                     self.pool.give_back(slot, session);
                     return Ok(reply);
                 }
-                Tried::Refused(why) => why,
+                Tried::Refused(why) | Tried::Redirected(why) => why,
                 Tried::Lost(why) => {
                     is_uncertain = true;
                     why
@@ -242,41 +247,69 @@ impl Client {
         loop {
             match self.attempt(slot, command).await {
                 Tried::Answered(reply) => return answer(reply),
-                Tried::Refused(why) | Tried::Lost(why) => patience.wait(why).await?,
+                Tried::Refused(why) | Tried::Redirected(why) | Tried::Lost(why) => patience.wait(why).await?,
             }
         }
     }
 
+    /// The address of the slot's leader, if anybody knows it.
+    async fn leader_of(&self, slot: Slot) -> Result<String, String> {
+        // One asks, the others go by what they know.
+        let known = if self.pool.take_stale() { None } else { self.pool.leader_of(slot) };
+        if let Some(address) = known {
+            return Ok(address);
+        }
+        let learned = self.pool.learn().await;
+        self.pool.leader_of(slot).ok_or_else(|| match learned {
+            Ok(()) => "no leader is known".to_owned(),
+            Err(error) => error.to_string(),
+        })
+    }
+
     async fn attempt(&self, slot: Slot, command: &[&[u8]]) -> Tried {
-        let Some(address) = self.pool.leader_of(slot) else {
-            return match self.pool.learn().await {
-                Ok(()) => Tried::Refused("no leader is known".to_owned()),
-                Err(error) => Tried::Refused(error.to_string()),
-            };
+        let mut tried = self.attempt_once(slot, command).await;
+        for _ in 0..REDIRECTIONS_MAX {
+            if !matches!(tried, Tried::Redirected(_)) {
+                break;
+            }
+            tried = self.attempt_once(slot, command).await;
+        }
+        match tried {
+            Tried::Redirected(why) => Tried::Refused(why),
+            tried => tried,
+        }
+    }
+
+    async fn attempt_once(&self, slot: Slot, command: &[&[u8]]) -> Tried {
+        let address = match self.leader_of(slot).await {
+            Ok(address) => address,
+            Err(why) => return Tried::Refused(why),
         };
         let mut link = match self.pool.link(&address).await {
             Ok(link) => link,
             // It won't be another in a moment.
             Err(ClientError::Refused(error)) => return Tried::Answered(Reply::Error(error)),
             Err(error) => {
-                self.pool.distrust();
+                self.pool.distrust(&address);
                 return Tried::Refused(error.to_string());
             }
         };
-        match within(self.options.patience, link.call(command)).await {
-            Ok(Reply::Error(error)) if self.pool.is_elsewhere(slot, &error) => {
-                self.pool.put_link(link);
-                Tried::Refused(error)
-            }
-            Ok(reply) => {
-                self.pool.put_link(link);
-                Tried::Answered(reply)
-            }
+        let reply = match within(self.options.patience, link.call(command)).await {
+            Ok(reply) => reply,
             Err(error) => {
-                self.pool.distrust();
+                self.pool.distrust(&address);
                 self.pool.drop_links(&address);
-                Tried::Lost(error.to_string())
+                return Tried::Lost(error.to_string());
             }
+        };
+        self.pool.put_link(link);
+        match reply {
+            Reply::Error(error) => match self.pool.elsewhere(slot, &error) {
+                Some(Elsewhere::There) => Tried::Redirected(error),
+                Some(Elsewhere::Later) => Tried::Refused(error),
+                None => Tried::Answered(Reply::Error(error)),
+            },
+            reply => Tried::Answered(reply),
         }
     }
 }

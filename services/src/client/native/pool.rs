@@ -26,11 +26,22 @@ struct Shared {
     next_seed: usize,
     /// Shards of the cluster; 0 if that isn't known yet.
     shards: u16,
-    /// First and last slot, and the address of their leader.
+    /// First and last slot, and the address of their leader. What single slots have moved to since comes first.
     ranges: Vec<(u16, u16, String)>,
+    /// Some of that isn't so any more: whoever calls next asks.
+    is_stale: bool,
     links: BTreeMap<String, Vec<Link>>,
     /// By shard.
     sessions: BTreeMap<u16, Vec<Session>>,
+}
+
+/// What an error says besides that nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// Somebody else is right, and is known now.
+    There,
+    /// Somebody else may be, or a later time.
+    Later,
 }
 
 /// See the module.
@@ -51,10 +62,23 @@ impl Pool {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the next node who leads what.
+    /// Asks who leads what: one node after the other, as long as they say at once that they can't tell.
     pub(super) async fn learn(&self) -> Result<(), ClientError> {
+        let nodes = self.shared().seeds.len();
+        let mut outcome = self.learn_from_next().await;
+        for _ in 1..nodes {
+            if !matches!(outcome, Err(ClientError::Io { .. } | ClientError::Protocol { .. })) {
+                break;
+            }
+            outcome = self.learn_from_next().await;
+        }
+        outcome
+    }
+
+    async fn learn_from_next(&self) -> Result<(), ClientError> {
         let address = {
             let mut shared = self.shared();
+            shared.is_stale = false;
             let place = shared.next_seed % shared.seeds.len().max(1);
             shared.next_seed += 1;
             shared.seeds.get(place).cloned()
@@ -94,28 +118,34 @@ impl Pool {
         range.map(|(.., address)| address.clone())
     }
 
-    /// Somebody didn't answer: who leads what is asked for again.
-    pub(super) fn distrust(&self) {
-        self.shared().ranges.clear();
+    /// Somebody didn't answer: who leads instead is asked for.
+    pub(super) fn distrust(&self, address: &str) {
+        let mut shared = self.shared();
+        shared.ranges.retain(|(.., leader)| leader != address);
+        shared.is_stale = true;
+    }
+
+    /// Whether who leads what is to be asked for; the caller does.
+    pub(super) fn take_stale(&self) -> bool {
+        std::mem::take(&mut self.shared().is_stale)
     }
 
     /// Whether an error says that nothing was done, and that somebody else or a later time is right; learns from it who.
-    pub(super) fn is_elsewhere(&self, slot: Slot, error: &str) -> bool {
+    pub(super) fn elsewhere(&self, slot: Slot, error: &str) -> Option<Elsewhere> {
         let mut words = error.split(' ');
-        match words.next() {
-            Some("MOVED") => {
-                let mut shared = self.shared();
-                shared.ranges.clear();
-                // The rest is asked for when it is missed.
-                shared.ranges.extend(words.nth(1).map(|address| (slot.0, slot.0, address.to_owned())));
-                true
+        let kind = words.next()?;
+        let mut shared = self.shared();
+        shared.is_stale |= matches!(kind, "MOVED" | "CLUSTERDOWN" | "TRYAGAIN");
+        match (kind, words.nth(1)) {
+            ("MOVED", Some(address)) => {
+                shared.ranges.retain(|(first, last, _)| (*first, *last) != (slot.0, slot.0));
+                shared.ranges.insert(0, (slot.0, slot.0, address.to_owned()));
+                Some(Elsewhere::There)
             }
-            Some("CLUSTERDOWN" | "TRYAGAIN") => {
-                self.distrust();
-                true
+            ("MOVED" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "MISCONF" | "LOADING", _) => {
+                Some(Elsewhere::Later)
             }
-            Some("BUSY" | "MISCONF" | "LOADING") => true,
-            _ => false,
+            _ => None,
         }
     }
 
