@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`restart`] | how soon all keys are back when a node is started again, and what a key takes in memory; beside Redis |
 //! | [`sessions`] | what an idle client's session takes in memory |
+//! | [`idle`] | what a node takes that nobody asks for anything |
 //! | [`rolling`] | what clients see of a rolling restart |
 //! | [`cores`] | what a second core of each node brings, and what goes from core to core for it |
 //! | [`cluster`] | starting clusters, and asking them |
@@ -11,6 +12,7 @@
 
 mod cluster;
 mod cores;
+mod idle;
 mod perf;
 mod pin;
 mod restart;
@@ -37,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What nodes promise to those who operate them
 ///
 /// One node with many keys is killed and started again, beside Redis with the same keys; idle clients' sessions are weighed on a
-/// cluster of three; three nodes are restarted one after the other under load; nodes of two cores are put beside nodes of one.
+/// cluster of three; three idle nodes' CPU time is taken; three nodes are restarted one after the other under load; nodes of two cores are put beside nodes of one.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NodesArgs {
     /// About a minute: fewer keys, fewer sessions, shorter loads
@@ -73,6 +75,8 @@ pub(crate) enum Part {
     Restart,
     /// Idle clients' sessions
     Sessions,
+    /// The CPU time of idle nodes
+    Idle,
     /// A rolling restart under load
     Rolling,
     /// Two cores beside one
@@ -108,9 +112,10 @@ fn parts(args: &NodesArgs, interrupt: &Interrupt) -> Result<Measured> {
     let mut bench =
         Bench { args, folder: folder.path(), figures: Figures::default(), interrupt, redis: None };
     type Measure = fn(&mut Bench<'_>) -> Result<()>;
-    let each: [(Part, &str, Measure); 4] = [
+    let each: [(Part, &str, Measure); 5] = [
         (Part::Restart, "a node with many keys is killed and started again", restart::measure),
         (Part::Sessions, "sessions of idle clients", sessions::measure),
+        (Part::Idle, "nodes that nobody asks for anything", idle::measure),
         (Part::Rolling, "three nodes are restarted one after the other", rolling::measure),
         (Part::Cores, "nodes of two cores", cores::measure),
     ];

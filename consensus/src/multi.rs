@@ -76,6 +76,8 @@ pub struct Multi {
     dirty: Vec<usize>,
     /// Replicas with records that aren't durable yet.
     unsynced: Vec<usize>,
+    /// Room for the next list of places: a turn allocates none.
+    spare: Vec<usize>,
     timers: Timers,
     pairs: Pairs,
     /// Idle groups may rest.
@@ -165,6 +167,7 @@ impl Multi {
             outbox,
             dirty,
             unsynced: Vec::new(),
+            spare: Vec::new(),
             snapshot_mail: Vec::new(),
             times,
         }
@@ -447,10 +450,12 @@ impl Multi {
             None => return false,
             Some(Progress::Advanced(lsn)) => {
                 self.times.durable(now, lsn);
-                for place in std::mem::take(&mut self.unsynced) {
+                let mut unsynced = std::mem::replace(&mut self.unsynced, std::mem::take(&mut self.spare));
+                for place in unsynced.drain(..) {
                     self.replicas[place].unsynced = false;
                     self.with_resting(now, place, |raft, cx| raft.persisted(cx, lsn));
                 }
+                self.spare = unsynced;
             }
             Some(_) => {}
         }
@@ -465,13 +470,15 @@ impl Multi {
     /// Ends the turn: messages to the peers leave, one frame of the log is cut (if the disk is free).
     pub fn flush<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
         self.end_epochs(now);
-        for place in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::replace(&mut self.dirty, std::mem::take(&mut self.spare));
+        for place in dirty.drain(..) {
             let replica = &mut self.replicas[place];
             replica.dirty = false;
             let (wal, outbox, pairs) = (&mut self.wal, &mut self.outbox, &self.pairs);
             replica.raft.flush(&mut Context { now, wal, outbox, pairs });
             self.touched(place);
         }
+        self.spare = dirty;
         self.move_pinned(now);
         for (to, frame) in self.outbox.drain() {
             out.push(Effect::Send { to, frame });

@@ -71,6 +71,8 @@ pub struct Progress {
     pub counts: bool,
     /// The link to it stands, as far as is known.
     pub is_reachable: bool,
+    /// Its disk has no room: it takes what is under way, and not much more.
+    pub is_full: bool,
     /// It is about to stop: the leadership isn't handed to it.
     pub is_retiring: bool,
     /// Whose messages are heard: the first that spoke in this term, or the last that asked for repair.
@@ -98,6 +100,7 @@ impl Progress {
             read_round: 0,
             counts: true,
             is_reachable: true,
+            is_full: false,
             is_retiring: false,
             incarnation: None,
             asked: None,

@@ -141,6 +141,7 @@ impl Raft {
         (self.round_sent, self.round_confirmed, self.round_wanted) = (0, 0, 0);
         self.lease = Lease::default();
         self.thrift = Thrift::default();
+        self.is_hemmed_in = false;
         self.preference.begin_again();
         self.term_start = next;
         self.uncommitted_bytes = self.bytes_of(self.commit, next - 1);
@@ -206,6 +207,7 @@ impl Raft {
             self.send_heartbeat(cx, place);
         }
         self.bid_farewell();
+        self.look_for_room();
         self.look_after_leadership(cx);
         self.offer_rest(cx);
     }

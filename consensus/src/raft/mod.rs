@@ -27,7 +27,7 @@ mod thrift;
 mod transfer;
 
 use crate::log::RaftLog;
-use crate::membership::Membership;
+use crate::membership::{Membership, SCHEMA_MEMBERSHIP};
 use crate::message::{GroupId, Header, Kind, Message, Outbox, WireError};
 use crate::multi::Pairs;
 use crate::progress::Progress;
@@ -157,6 +157,8 @@ pub struct Raft {
     uncommitted_bytes: usize,
     lease: Lease,
     thrift: Thrift,
+    /// Leader: the disks of so many followers are full that nothing more would be committed.
+    is_hemmed_in: bool,
     /// Leader: followers' questions for their readers.
     asked: Vec<Question>,
     transfer: Option<Transfer>,
@@ -250,6 +252,7 @@ impl Raft {
             uncommitted_bytes: 0,
             lease: Lease::default(),
             thrift: Thrift::default(),
+            is_hemmed_in: false,
             asked: Vec::new(),
             transfer: None,
             questions: Questions::new(rng.next()),
@@ -437,7 +440,9 @@ impl Raft {
         if self.transfer.is_some() {
             return Err(Refused::Transferring);
         }
-        if cx.wal.no_room_for(bytes_max).is_some() {
+        // Another member may be the way out.
+        let is_hemmed_in = self.is_hemmed_in && schema != SCHEMA_MEMBERSHIP;
+        if cx.wal.no_room_for(bytes_max).is_some() || is_hemmed_in {
             return Err(Refused::NoRoom);
         }
         if bytes_max > self.config.entry_bytes_max {

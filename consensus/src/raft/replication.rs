@@ -189,7 +189,7 @@ impl Raft {
             self.ack_due = index < self.matched;
             let is_whole = !self.is_repairing() || planted(Bug::RepairingCounts);
             let kind = if is_whole { Kind::AppendReply } else { Kind::RepairAck };
-            let reply = Header { index, ..self.header(kind) };
+            let reply = Header { index, aux: is_full(cx), ..self.header(kind) };
             self.send(cx, leader, &reply);
         }
     }
@@ -202,6 +202,7 @@ impl Raft {
         if header.flag {
             self.back_up(from, header);
         } else {
+            self.note_room(from, header.aux);
             self.progress[from].counts = true;
             self.on_acknowledged(cx.now, from, header.index);
         }
@@ -251,6 +252,20 @@ impl Raft {
         records.map(|entry| entry.record.len()).sum()
     }
 
+    /// Leader: a follower says whether its disk has room.
+    fn note_room(&mut self, from: usize, is_full: u64) {
+        let is_full = is_full != 0;
+        if self.progress[from].is_full != is_full {
+            self.progress[from].is_full = is_full;
+            self.look_for_room();
+        }
+    }
+
+    /// Leader, also once a heartbeat, since members come and go: would an entry be taken by a majority?
+    pub(super) fn look_for_room(&mut self) {
+        self.is_hemmed_in = !self.is_quorum(|place| place == self.me || !self.progress[place].is_full);
+    }
+
     pub(super) fn send_heartbeat(&mut self, cx: &mut Context<'_>, place: usize) {
         let commit = self.commit.min(self.progress[place].matched);
         let header = Header { commit, aux: self.round_sent, ..self.header(Kind::Heartbeat) };
@@ -264,7 +279,8 @@ impl Raft {
             true => (0, 0),
             false => (self.durable.min(self.matched), header.aux),
         };
-        let reply = Header { flag: self.is_retiring, index, aux, ..self.header(Kind::HeartbeatReply) };
+        let (flag, commit) = (self.is_retiring, is_full(cx));
+        let reply = Header { flag, index, aux, commit, ..self.header(Kind::HeartbeatReply) };
         self.send(cx, from, &reply);
         self.ask_again(cx, from);
     }
@@ -274,6 +290,7 @@ impl Raft {
             return;
         }
         self.note_retiring(cx.now, from, header.flag);
+        self.note_room(from, header.commit);
         let progress = &mut self.progress[from];
         progress.heard = cx.now;
         progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
@@ -287,4 +304,9 @@ impl Raft {
         }
         self.confirm_reads();
     }
+}
+
+/// Whether this node's log takes no more from clients, as replies say it.
+fn is_full(cx: &Context<'_>) -> u64 {
+    u64::from(cx.wal.no_room_for(0).is_some())
 }

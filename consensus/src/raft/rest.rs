@@ -142,7 +142,9 @@ impl Raft {
             && match self.role {
                 Role::Leader => {
                     let is_there = |place: usize| place == self.me || !self.is_away(place, now);
-                    self.round_wanted <= self.round_confirmed
+                    // Heartbeats tell when there is room again.
+                    !self.is_hemmed_in
+                        && self.round_wanted <= self.round_confirmed
                         && self.asked.is_empty()
                         && !self.is_handing_over(is_there)
                         && self.is_quorum(is_there)

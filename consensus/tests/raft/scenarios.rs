@@ -285,6 +285,30 @@ fn a_follower_without_room_takes_nothing_in_and_is_not_sent_it_again_and_again_h
 }
 
 #[test]
+fn a_leader_refuses_what_no_majority_has_room_for() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.full_disks = [1, 2].into();
+    let mut taken = 0;
+    let refused = loop {
+        match cluster.try_to_propose(0, &[7; 3_000]) {
+            Ok(index) => taken = index,
+            Err(refused) => break refused,
+        }
+        cluster.deliver();
+        assert!(taken < 10_000, "full disks take everything");
+    };
+    assert_eq!((refused, cluster.raft(0).commit()), (Refused::NoRoom, taken), "what was taken is committed");
+    lead_on(&mut cluster, 0, 40);
+    assert_eq!(cluster.try_to_propose(0, &[7; 3_000]), Err(Refused::NoRoom));
+    cluster.full_disks = [2].into();
+    cluster.run(3000);
+    let index = cluster.propose(0, &[7; 3_000]);
+    cluster.deliver();
+    assert_eq!(cluster.raft(0).commit(), index, "with one that has room again there is a majority");
+}
+
+#[test]
 fn a_leader_without_room_refuses_clients_and_leads_on() {
     let mut cluster = Cluster::new(3);
     cluster.elect(0);

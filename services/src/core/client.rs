@@ -326,10 +326,14 @@ impl Core {
                 self.answer(call.origin, out, |_, reply| reply.error(error));
             }
             Err(Refused::NoRoom) => {
-                let error = format!(
-                    "MISCONF Errors writing to the log: {}; reads are still served, free some space on this node's disk",
-                    self.multi.wal().shortage().unwrap_or("no room"),
-                );
+                let error = match self.multi.wal().shortage() {
+                    Some(reason) => format!(
+                        "MISCONF Errors writing to the log: {reason}; reads are still served, free some space on this node's disk"
+                    ),
+                    None => "MISCONF Errors writing to the log: the disks of other nodes are full, and no majority is left; reads \
+                             are still served, free some space on their disks"
+                        .to_owned(),
+                };
                 self.answer(call.origin, out, |_, reply| reply.error(&error));
             }
             Err(_) => self.give_back(now, call, out),
