@@ -32,7 +32,7 @@ const FOUND_BY: &[(Bug, u64)] = &[
     (Bug::ReadBeforeOwnTerm, 49),
     (Bug::ReadingNotAwaited, 3),
     (Bug::ReadsAsLeader, 91),
-    (Bug::SegmentReusedEarly, 169),
+    (Bug::SegmentReusedEarly, 238),
     (Bug::SessionsNotInSnapshots, 7),
     (Bug::SnapshotLabelledOld, 10),
     (Bug::SyncErrorIgnored, 81),
