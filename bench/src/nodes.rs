@@ -39,7 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What nodes promise to those who operate them
 ///
 /// One node with many keys is killed and started again, beside Redis with the same keys; idle clients' sessions are weighed on a
-/// cluster of three; three idle nodes' CPU time is taken; three nodes are restarted one after the other under load; nodes of two cores are put beside nodes of one.
+/// cluster of three; three idle nodes' CPU time is taken; three nodes are restarted one after the other under load; nodes of two
+/// cores are put beside nodes of one.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NodesArgs {
     /// About a minute: fewer keys, fewer sessions, shorter loads

@@ -33,13 +33,13 @@ pub enum Kind {
     /// may wait for a sync.
     Append,
     /// `index`: durable and matching up to here. With `flag` (refused): `index` is where the refused append
-    /// attached, `commit` the first index of the term that the follower has there, `log_term` that term. `aux`: 1, I take no more
-    /// than what is under way, for want of room.
+    /// attached, `commit` the first index of the term that the follower has there, `log_term` that term. Without: `aux`
+    /// is 1 if I take no more than what is under way, for want of room.
     AppendReply,
     /// I lead. `commit`: at most what this follower has acknowledged; `aux`: the newest read round.
     Heartbeat,
-    /// `aux`: the read round being answered; `index`: durable and matching up to here; `commit`: as an append reply's `aux`. With `flag`: don't hand me the
-    /// leadership, I am about to stop.
+    /// `aux`: the read round being answered; `index`: durable and matching up to here; `commit`: as an append reply's `aux`.
+    /// With `flag`: don't hand me the leadership, I am about to stop.
     HeartbeatReply,
     /// Bytes of a snapshot file. `index`, `log_term`: what the snapshot covers; `commit`: where in the file they are;
     /// `aux`: the file's length. The body is the owner's.

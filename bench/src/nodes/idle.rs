@@ -10,7 +10,8 @@ use crate::report::Goal;
 
 const PART: &str = "idle";
 const NODES: u32 = 3;
-const GROUPS: u32 = 64;
+/// As many led by each.
+const GROUPS: u32 = 63;
 /// Longer than any of what follows a start.
 const REST: Duration = Duration::from_secs(3);
 /// A clock tick is 10 ms, and hardly one a second is used.

@@ -7,7 +7,8 @@
 //! **Resting.** A leader whose followers have everything, and know it committed, offers them rest ([`Kind::Rest`]). A
 //! follower that agrees word by word answers, and from then on neither of them has a timer or a heartbeat in this group:
 //! both go by the *pulse*, one small message for each pair of cores every two heartbeats, however many groups there
-//! are. Whom a pulse wakes shortly before its own is due sends that too: most of the time all cores sleep. Anything that happens to a resting replica (a proposal, a read, any message but a pulse, a link's loss) rouses it
+//! are. Whom a pulse wakes shortly before its own is due sends that too: most of the time all cores sleep. Anything that
+//! happens to a resting replica (a proposal, a read, any message but a pulse, a link's loss) rouses it
 //! first, and then Raft's own rules hold as if it had never rested.
 //!
 //! **Who may rest.** Only a group that is settled, as its leader and each follower see it for themselves (one predicate,

@@ -6,8 +6,8 @@
 //! (EPaxos, SOSP 2013, §6), except that everybody gets everything: what is spared is the sync, and when one of the few is
 //! slow, the others' syncs come soon enough by themselves.
 //!
-//! Nothing rests on it. A follower acknowledges what is durable, as ever; who is asked to be quick is only a guess at who will be. Now and then all
-//! are, and whoever proves to be much faster takes another's place.
+//! Nothing rests on it. A follower acknowledges what is durable, as ever; who is asked to be quick is only a guess at who will
+//! be. Now and then all are, and whoever proves to be much faster takes another's place.
 
 use super::membership::Places;
 use super::{Context, Raft};
@@ -49,7 +49,7 @@ impl Raft {
             let mut chosen = Places::default();
             for _ in 0..few {
                 let left = self.group_of.others.iter().filter(|place| !chosen.has(*place));
-                // Who is quick stays so, unless another is so by a third.
+                // Who is quick stays so, unless another is so by a quarter.
                 let takes = |place: &usize| {
                     let takes = self.progress[*place].answered_within();
                     if quick.has(*place) { takes - takes / 4 } else { takes }

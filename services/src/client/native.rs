@@ -59,8 +59,6 @@ pub struct Client {
 enum Tried {
     /// An answer that stands.
     Answered(Reply),
-    /// Nothing was done, and who can do it is known now.
-    Redirected(String),
     /// Nothing was done: in these words.
     Refused(String),
     /// Nobody knows what was done: in these words.
@@ -154,7 +152,7 @@ impl Client {
                     self.pool.give_back(slot, session);
                     return Ok(reply);
                 }
-                Tried::Refused(why) | Tried::Redirected(why) => why,
+                Tried::Refused(why) => why,
                 Tried::Lost(why) => {
                     is_uncertain = true;
                     why
@@ -247,7 +245,7 @@ impl Client {
         loop {
             match self.attempt(slot, command).await {
                 Tried::Answered(reply) => return answer(reply),
-                Tried::Refused(why) | Tried::Redirected(why) | Tried::Lost(why) => patience.wait(why).await?,
+                Tried::Refused(why) | Tried::Lost(why) => patience.wait(why).await?,
             }
         }
     }
@@ -267,49 +265,38 @@ impl Client {
     }
 
     async fn attempt(&self, slot: Slot, command: &[&[u8]]) -> Tried {
-        let mut tried = self.attempt_once(slot, command).await;
-        for _ in 0..REDIRECTIONS_MAX {
-            if !matches!(tried, Tried::Redirected(_)) {
-                break;
-            }
-            tried = self.attempt_once(slot, command).await;
-        }
-        match tried {
-            Tried::Redirected(why) => Tried::Refused(why),
-            tried => tried,
-        }
-    }
-
-    async fn attempt_once(&self, slot: Slot, command: &[&[u8]]) -> Tried {
-        let address = match self.leader_of(slot).await {
+        let mut address = match self.leader_of(slot).await {
             Ok(address) => address,
             Err(why) => return Tried::Refused(why),
         };
-        let mut link = match self.pool.link(&address).await {
-            Ok(link) => link,
-            // It won't be another in a moment.
-            Err(ClientError::Refused(error)) => return Tried::Answered(Reply::Error(error)),
-            Err(error) => {
-                self.pool.distrust(&address);
-                return Tried::Refused(error.to_string());
+        let mut redirections = 0;
+        loop {
+            let mut link = match self.pool.link(&address).await {
+                Ok(link) => link,
+                // It won't be another in a moment.
+                Err(ClientError::Refused(error)) => return Tried::Answered(Reply::Error(error)),
+                Err(error) => {
+                    self.pool.distrust(&address);
+                    return Tried::Refused(error.to_string());
+                }
+            };
+            let reply = match within(self.options.patience, link.call(command)).await {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.pool.distrust(&address);
+                    self.pool.drop_links(&address);
+                    return Tried::Lost(error.to_string());
+                }
+            };
+            self.pool.put_link(link);
+            let Reply::Error(error) = reply else { return Tried::Answered(reply) };
+            match self.pool.elsewhere(slot, &error) {
+                // There at once: what others say may be older.
+                Some(Elsewhere::There(leader)) if redirections < REDIRECTIONS_MAX => address = leader,
+                Some(_) => return Tried::Refused(error),
+                None => return Tried::Answered(Reply::Error(error)),
             }
-        };
-        let reply = match within(self.options.patience, link.call(command)).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                self.pool.distrust(&address);
-                self.pool.drop_links(&address);
-                return Tried::Lost(error.to_string());
-            }
-        };
-        self.pool.put_link(link);
-        match reply {
-            Reply::Error(error) => match self.pool.elsewhere(slot, &error) {
-                Some(Elsewhere::There) => Tried::Redirected(error),
-                Some(Elsewhere::Later) => Tried::Refused(error),
-                None => Tried::Answered(Reply::Error(error)),
-            },
-            reply => Tried::Answered(reply),
+            redirections += 1;
         }
     }
 }

@@ -36,10 +36,10 @@ struct Shared {
 }
 
 /// What an error says besides that nothing was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Elsewhere {
-    /// Somebody else is right, and is known now.
-    There,
+    /// Who has this address is right.
+    There(String),
     /// Somebody else may be, or a later time.
     Later,
 }
@@ -140,7 +140,7 @@ impl Pool {
             ("MOVED", Some(address)) => {
                 shared.ranges.retain(|(first, last, _)| (*first, *last) != (slot.0, slot.0));
                 shared.ranges.insert(0, (slot.0, slot.0, address.to_owned()));
-                Some(Elsewhere::There)
+                Some(Elsewhere::There(address.to_owned()))
             }
             ("MOVED" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY" | "MISCONF" | "LOADING", _) => {
                 Some(Elsewhere::Later)
