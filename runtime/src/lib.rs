@@ -16,30 +16,42 @@
 //! | `sync` | the primitives of those four: real ones, or loom's |
 //! | [`wheel`] | timers: armed and cancelled in a few instructions |
 
-pub mod block;
 #[cfg_attr(loom, allow(dead_code, reason = "its only user is the driver, which loom doesn't see"))]
 mod control;
 mod doorbell;
-#[cfg(not(loom))]
-pub mod driver;
-pub mod machine;
 pub mod mesh;
-pub mod planted;
-pub mod random;
 mod ring;
 mod sync;
 #[cfg(test)]
 mod testing;
+
+// All that two cores can touch is above. What follows loom neither sees nor builds, nor what it needs of others.
+#[cfg(not(loom))]
+pub mod block;
+#[cfg(not(loom))]
+pub mod driver;
+#[cfg(not(loom))]
+pub mod machine;
+#[cfg(not(loom))]
+pub mod planted;
+#[cfg(not(loom))]
+pub mod random;
 #[cfg(not(loom))]
 pub mod tls;
+#[cfg(not(loom))]
 pub mod vitals;
+#[cfg(not(loom))]
 pub mod wheel;
 
+#[cfg(not(loom))]
 pub use block::{BlockPool, BlockWriter, Slice};
+#[cfg(not(loom))]
 pub use machine::{
-    Answer, ConnId, CoreBoot, CoreId, DiskError, DiskReply, Effect, Effects, Event, FileId, FileKind,
-    Machine, Nanos, NodeId, Now, OpId, PeerId, QuestionId, Taken,
+    Answer, ConnId, CoreBoot, DiskError, DiskReply, Effect, Effects, Event, FileId, FileKind, Machine, Nanos,
+    NodeId, Now, OpId, PeerId, QuestionId, Taken,
 };
-pub use mesh::{Endpoint, SendError, mesh};
+pub use mesh::{CoreId, Endpoint, SendError, mesh};
+#[cfg(not(loom))]
 pub use random::SplitMix64;
+#[cfg(not(loom))]
 pub use vitals::{Histogram, Vitals};

@@ -9,6 +9,7 @@
 //! the machine and leaves together.
 
 use crate::block::{BlockPool, Slice};
+pub use crate::mesh::CoreId;
 use crate::vitals::Vitals;
 use std::any::Any;
 use std::fmt;
@@ -36,10 +37,6 @@ pub struct Now {
 /// A node: one process on one machine. Numbered by the operator, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u32);
-
-/// A core of a node: one pinned thread. Numbered from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CoreId(pub u16);
 
 /// The far end of a peer link: one core of another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -21,12 +21,15 @@
 //! awake, make a system call by itself, or park: it only says [`Poll::Pending`].
 
 use crate::doorbell::{Ringer, Sleeper, announce, doorbell};
-use crate::machine::CoreId;
 use crate::ring::{Consumer, Producer, ring};
 use std::fmt;
 use std::task::{Context, Poll};
 
 pub use crate::ring::SendError;
+
+/// A core of a node: one pinned thread. Numbered from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CoreId(pub u16);
 
 /// Connects `cores` cores, each to each, by rings with room for `capacity` messages. The endpoint at index `n`
 /// is core `n`'s. For throughput take 1024 slots or more: smaller rings make both sides park in turns.
