@@ -273,6 +273,11 @@ impl Multi {
         }
     }
 
+    /// The owner of the group at `place` has applied so far: see [`Raft::note_applied`].
+    pub fn note_applied(&mut self, place: usize, index: u64) {
+        self.replicas[place].raft.note_applied(index);
+    }
+
     fn rouse(&mut self, now: Nanos, places: BTreeSet<usize>) {
         for place in places {
             self.with(now, place, |_, _| {});

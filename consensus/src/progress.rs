@@ -73,8 +73,8 @@ pub struct Progress {
     pub is_reachable: bool,
     /// Its disk has no room: it takes what is under way, and not much more.
     pub is_full: bool,
-    /// It is about to stop: the leadership isn't handed to it.
-    pub is_retiring: bool,
+    /// It is about to stop, or has much to apply yet: the leadership isn't handed to it.
+    pub declines: bool,
     /// Whose messages are heard: the first that spoke in this term, or the last that asked for repair.
     pub incarnation: Option<u64>,
     /// Its last question for what it must have.
@@ -101,7 +101,7 @@ impl Progress {
             counts: true,
             is_reachable: true,
             is_full: false,
-            is_retiring: false,
+            declines: false,
             incarnation: None,
             asked: None,
             stalled: (0, 0),

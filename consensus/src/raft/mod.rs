@@ -167,6 +167,8 @@ pub struct Raft {
     preference: Preference,
     /// About to stop: we lead no more.
     is_retiring: bool,
+    /// How far the owner has applied, if it says.
+    applied: u64,
 
     election_deadline: Nanos,
     heartbeat_deadline: Nanos,
@@ -258,6 +260,7 @@ impl Raft {
             questions: Questions::new(rng.next()),
             preference: Preference::default(),
             is_retiring: false,
+            applied: u64::MAX,
             election_deadline: 0,
             heartbeat_deadline: 0,
             // In a former life, perhaps.

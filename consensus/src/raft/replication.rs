@@ -7,6 +7,10 @@ use flotilla_runtime::Nanos;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_storage::{RecordHeader, RecordKind};
 
+/// What a follower says of itself, see [`Kind::AppendReply`].
+const FULL: u64 = 1;
+const DECLINES: u64 = 2;
+
 impl Raft {
     /// Leader: sends every follower what its window allows.
     pub(super) fn send_appends(&mut self, cx: &mut Context<'_>) {
@@ -189,7 +193,7 @@ impl Raft {
             self.ack_due = index < self.matched;
             let is_whole = !self.is_repairing() || planted(Bug::RepairingCounts);
             let kind = if is_whole { Kind::AppendReply } else { Kind::RepairAck };
-            let reply = Header { index, aux: is_full(cx), ..self.header(kind) };
+            let reply = Header { index, aux: self.condition(cx), ..self.header(kind) };
             self.send(cx, leader, &reply);
         }
     }
@@ -202,7 +206,7 @@ impl Raft {
         if header.flag {
             self.back_up(from, header);
         } else {
-            self.note_room(from, header.aux);
+            self.note_condition(cx.now, from, header.aux);
             self.progress[from].counts = true;
             self.on_acknowledged(cx.now, from, header.index);
         }
@@ -252,9 +256,16 @@ impl Raft {
         records.map(|entry| entry.record.len()).sum()
     }
 
-    /// Leader: a follower says whether its disk has room.
-    fn note_room(&mut self, from: usize, is_full: u64) {
-        let is_full = is_full != 0;
+    /// How this follower is, as its replies say it: see [`Kind::AppendReply`].
+    fn condition(&self, cx: &Context<'_>) -> u64 {
+        let is_full = cx.wal.no_room_for(0).is_some();
+        u64::from(is_full) * FULL + u64::from(self.declines()) * DECLINES
+    }
+
+    /// Leader: a follower says how it is.
+    fn note_condition(&mut self, now: Nanos, from: usize, condition: u64) {
+        self.note_declines(now, from, condition & DECLINES != 0);
+        let is_full = condition & FULL != 0;
         if self.progress[from].is_full != is_full {
             self.progress[from].is_full = is_full;
             self.look_for_room();
@@ -274,23 +285,26 @@ impl Raft {
 
     pub(super) fn on_heartbeat(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         self.commit = self.commit.max(header.commit.min(self.matched));
+        let reply = self.heartbeat_reply(cx, header.aux);
+        self.send(cx, from, &reply);
+        self.ask_again(cx, from);
+    }
+
+    /// An answer that confirms the read round `aux`.
+    pub(super) fn heartbeat_reply(&self, cx: &Context<'_>, aux: u64) -> Header {
         // A replica that lost part of its log may have promised to follow somebody else: it confirms nothing.
         let (index, aux) = match self.is_repairing() {
             true => (0, 0),
-            false => (self.durable.min(self.matched), header.aux),
+            false => (self.durable.min(self.matched), aux),
         };
-        let (flag, commit) = (self.is_retiring, is_full(cx));
-        let reply = Header { flag, index, aux, commit, ..self.header(Kind::HeartbeatReply) };
-        self.send(cx, from, &reply);
-        self.ask_again(cx, from);
+        Header { index, aux, commit: self.condition(cx), ..self.header(Kind::HeartbeatReply) }
     }
 
     pub(super) fn on_heartbeat_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         if self.role != Role::Leader {
             return;
         }
-        self.note_retiring(cx.now, from, header.flag);
-        self.note_room(from, header.commit);
+        self.note_condition(cx.now, from, header.commit);
         let progress = &mut self.progress[from];
         progress.heard = cx.now;
         progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
@@ -304,9 +318,4 @@ impl Raft {
         }
         self.confirm_reads();
     }
-}
-
-/// Whether this node's log takes no more from clients, as replies say it.
-fn is_full(cx: &Context<'_>) -> u64 {
-    u64::from(cx.wal.no_room_for(0).is_some())
 }

@@ -16,7 +16,7 @@
 //! without a break. Who leads is then decided by who is well, not by who was faster.
 
 use super::{Context, Raft, Role};
-use crate::message::{Header, Kind};
+use crate::message::Kind;
 use crate::progress::Mode;
 use flotilla_runtime::{Nanos, NodeId};
 use std::cmp::Reverse;
@@ -24,6 +24,8 @@ use std::cmp::Reverse;
 /// A member that should lead does so when it has been fit for so many election timeouts: one that comes and goes must not
 /// take the leadership with it each time.
 pub const PREFERRED_FOR: Nanos = 10;
+/// Who has more committed entries than that to apply would keep clients waiting: some milliseconds' worth.
+const UNAPPLIED_MAX: u64 = 4096;
 /// A member that wasn't heard of for so many heartbeats is a bad successor.
 const HEARD_WITHIN: Nanos = 3;
 
@@ -146,6 +148,18 @@ impl Raft {
         self.transferring_to()
     }
 
+    /// The owner has applied so far. One that lags far behind what is committed couldn't serve if it led, and declines to.
+    /// Without this it isn't asked about.
+    pub fn note_applied(&mut self, index: u64) {
+        self.applied = index;
+    }
+
+    /// Whether the leadership had better go to somebody else.
+    pub(super) fn declines(&self) -> bool {
+        let lags = self.applied.saturating_add(UNAPPLIED_MAX) < self.commit;
+        self.is_retiring || lags || self.is_repairing() || !self.is_voter()
+    }
+
     /// Leads no more, now and in the future: gives the leadership away, doesn't campaign, takes none over. It goes on to
     /// vote and to follow. For a node that is about to stop.
     pub fn retire(&mut self, cx: &mut Context<'_>) {
@@ -161,8 +175,8 @@ impl Raft {
 
     /// Tells the leader not to hand us anything.
     fn decline(&self, cx: &mut Context<'_>, leader: usize) {
-        let header = Header { flag: true, ..self.header(Kind::HeartbeatReply) };
-        self.send(cx, leader, &header);
+        let reply = self.heartbeat_reply(cx, 0);
+        self.send(cx, leader, &reply);
     }
 
     fn unfit(&self, now: Nanos, place: usize) -> Option<&'static str> {
@@ -182,7 +196,7 @@ impl Raft {
         if !progress.counts {
             return Some("it lost part of its log and hasn't got it back yet");
         }
-        progress.is_retiring.then_some("it is about to stop")
+        progress.declines.then_some("it declines: it is about to stop, or has much to apply yet")
     }
 
     fn begin_transfer(&mut self, now: Nanos, target: usize) {
@@ -235,9 +249,9 @@ impl Raft {
     }
 
     /// Leader: a follower says whether it may be handed the leadership.
-    pub(super) fn note_retiring(&mut self, now: Nanos, from: usize, is_retiring: bool) {
-        self.progress[from].is_retiring = is_retiring;
-        if is_retiring {
+    pub(super) fn note_declines(&mut self, now: Nanos, from: usize, declines: bool) {
+        self.progress[from].declines = declines;
+        if declines {
             self.give_transfer_up_to(now, from);
         }
     }
@@ -246,7 +260,7 @@ impl Raft {
     pub(super) fn is_handing_over(&self, there: impl Fn(usize) -> bool) -> bool {
         let mine = self.rank(self.me).0;
         let waits =
-            |place: usize| self.rank(place).0 < mine && !self.progress[place].is_retiring && there(place);
+            |place: usize| self.rank(place).0 < mine && !self.progress[place].declines && there(place);
         self.transfer.is_some() || self.is_retiring || self.group_of.others.iter().any(waits)
     }
 
@@ -278,7 +292,7 @@ impl Raft {
     /// The leader wants us to take over.
     pub(super) fn on_timeout_now(&mut self, cx: &mut Context<'_>, from: usize) {
         self.follow(cx, from);
-        if self.is_retiring || self.is_repairing() || !self.is_voter() {
+        if self.declines() {
             return self.decline(cx, from);
         }
         self.ask_for_votes(cx, true);

@@ -142,6 +142,33 @@ fn a_node_that_stops_gives_its_leadership_away_and_takes_none() {
 }
 
 #[test]
+fn who_has_much_to_apply_yet_takes_no_leadership_until_it_has() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    for _ in 0..5000 {
+        cluster.propose(0, b"x");
+    }
+    cluster.deliver();
+    let commit = cluster.raft(0).commit();
+    // Node 1 has come back, and goes through its log. It is the first to be considered otherwise.
+    cluster.act(1, |multi, _| multi.note_applied(0, 10));
+    cluster.act(2, |multi, _| multi.note_applied(0, commit));
+    live(&mut cluster, 100);
+    assert!(matches!(transfer(&mut cluster, 0, 1), Err(TransferError::Unfit(_))));
+    cluster.act(0, |multi, now| multi.retire(now));
+    cluster.deliver();
+    assert_eq!(cluster.raft(2).role(), Role::Leader);
+    // That one stops, too. Nobody else is fit, so it goes on to lead.
+    live(&mut cluster, 100);
+    cluster.act(2, |multi, now| multi.retire(now));
+    live(&mut cluster, 500);
+    assert_eq!(cluster.raft(2).role(), Role::Leader);
+    cluster.act(1, |multi, _| multi.note_applied(0, commit));
+    live(&mut cluster, 100);
+    assert_eq!(cluster.raft(1).role(), Role::Leader);
+}
+
+#[test]
 fn the_last_node_that_stops_has_nobody_to_hand_over_to() {
     let mut cluster = Cluster::new(3);
     cluster.elect(0);

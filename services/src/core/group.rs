@@ -313,6 +313,7 @@ impl Core {
             }
         }
         let applied = self.groups[place].applied;
+        self.multi.note_applied(place, applied);
         self.backlog.took(place, (applied - before) as usize, applied < commit);
         let group = &mut self.groups[place];
         match group.writers.is_empty() {
