@@ -34,12 +34,13 @@ pub enum Kind {
     Append,
     /// `index`: durable and matching up to here. With `flag` (refused): `index` is where the refused append
     /// attached, `commit` the first index of the term that the follower has there, `log_term` that term. Without: `aux`
-    /// says how I am: 1, I take no more than what is under way, for want of room; 2, don't hand me the leadership, I am about to
-    /// stop, or have much to apply yet; 3, both.
+    /// is 1 if I take no more than what is under way, for want of room; `log_term` is 1 if the leadership had better not be
+    /// handed to me: I am about to stop, or have much to apply yet.
     AppendReply,
     /// I lead. `commit`: at most what this follower has acknowledged; `aux`: the newest read round.
     Heartbeat,
     /// `aux`: the read round being answered; `index`: durable and matching up to here; `commit`: as an append reply's `aux`.
+    /// With `flag`: as its `log_term`.
     HeartbeatReply,
     /// Bytes of a snapshot file. `index`, `log_term`: what the snapshot covers; `commit`: where in the file they are;
     /// `aux`: the file's length. The body is the owner's.

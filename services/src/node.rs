@@ -115,6 +115,7 @@ pub(crate) const IDENTITY_FILE: &str = "identity.toml";
 pub(crate) const LOCK_FILE: &str = "lock";
 
 /// Runs a node, which speaks these versions of the nodes' protocol, until `stop` is used (then it drains) or it fails. Calls `ready` once it serves.
+/// When it returns, the process is to end: what the cores hold in memory isn't freed first.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -377,6 +378,7 @@ fn options(config: &Config, incarnation: u64) -> Result<NodeOptions, ServeError>
             Sync::Dsync => SyncMode::Dsync,
         },
         seed: random_number()?,
+        ends_process: true,
         ..NodeOptions::new(NodeId(config.node), config.cluster_id(), incarnation)
     })
 }

@@ -7,10 +7,6 @@ use flotilla_runtime::Nanos;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_storage::{RecordHeader, RecordKind};
 
-/// What a follower says of itself, see [`Kind::AppendReply`].
-const FULL: u64 = 1;
-const DECLINES: u64 = 2;
-
 impl Raft {
     /// Leader: sends every follower what its window allows.
     pub(super) fn send_appends(&mut self, cx: &mut Context<'_>) {
@@ -193,7 +189,8 @@ impl Raft {
             self.ack_due = index < self.matched;
             let is_whole = !self.is_repairing() || planted(Bug::RepairingCounts);
             let kind = if is_whole { Kind::AppendReply } else { Kind::RepairAck };
-            let reply = Header { index, aux: self.condition(cx), ..self.header(kind) };
+            let (aux, log_term) = (is_full(cx), u64::from(self.declines()));
+            let reply = Header { index, log_term, aux, ..self.header(kind) };
             self.send(cx, leader, &reply);
         }
     }
@@ -206,7 +203,8 @@ impl Raft {
         if header.flag {
             self.back_up(from, header);
         } else {
-            self.note_condition(cx.now, from, header.aux);
+            self.note_declines(cx.now, from, header.log_term != 0);
+            self.note_room(from, header.aux);
             self.progress[from].counts = true;
             self.on_acknowledged(cx.now, from, header.index);
         }
@@ -256,16 +254,9 @@ impl Raft {
         records.map(|entry| entry.record.len()).sum()
     }
 
-    /// How this follower is, as its replies say it: see [`Kind::AppendReply`].
-    fn condition(&self, cx: &Context<'_>) -> u64 {
-        let is_full = cx.wal.no_room_for(0).is_some();
-        u64::from(is_full) * FULL + u64::from(self.declines()) * DECLINES
-    }
-
-    /// Leader: a follower says how it is.
-    fn note_condition(&mut self, now: Nanos, from: usize, condition: u64) {
-        self.note_declines(now, from, condition & DECLINES != 0);
-        let is_full = condition & FULL != 0;
+    /// Leader: a follower says whether its disk has room.
+    fn note_room(&mut self, from: usize, is_full: u64) {
+        let is_full = is_full != 0;
         if self.progress[from].is_full != is_full {
             self.progress[from].is_full = is_full;
             self.look_for_room();
@@ -297,14 +288,16 @@ impl Raft {
             true => (0, 0),
             false => (self.durable.min(self.matched), aux),
         };
-        Header { index, aux, commit: self.condition(cx), ..self.header(Kind::HeartbeatReply) }
+        let (flag, commit) = (self.declines(), is_full(cx));
+        Header { flag, index, aux, commit, ..self.header(Kind::HeartbeatReply) }
     }
 
     pub(super) fn on_heartbeat_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
         if self.role != Role::Leader {
             return;
         }
-        self.note_condition(cx.now, from, header.commit);
+        self.note_declines(cx.now, from, header.flag);
+        self.note_room(from, header.commit);
         let progress = &mut self.progress[from];
         progress.heard = cx.now;
         progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
@@ -318,4 +311,9 @@ impl Raft {
         }
         self.confirm_reads();
     }
+}
+
+/// Whether this node's log takes no more from clients, as replies say it.
+fn is_full(cx: &Context<'_>) -> u64 {
+    u64::from(cx.wal.no_room_for(0).is_some())
 }

@@ -173,6 +173,8 @@ pub struct NodeOptions {
     pub versions: Versions,
     /// How long a busy core looks for what comes next before it sleeps; zero: it sleeps at once.
     pub busy_poll: Duration,
+    /// The process ends with the node: what its drained cores hold in memory is left to the kernel, which is done with it sooner.
+    pub ends_process: bool,
 }
 
 impl NodeOptions {
@@ -193,6 +195,7 @@ impl NodeOptions {
             io_memory_bytes: 2 << 20,
             versions: Versions::SPOKEN,
             busy_poll: Duration::ZERO,
+            ends_process: false,
         }
     }
 }

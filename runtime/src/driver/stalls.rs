@@ -1,12 +1,14 @@
 //! Whoever holds a core for long is named.
 //!
 //! A core does one thing at a time, so whatever takes long holds up everything else of it. The loop and every task look at
-//! the clock when they are done; what took more than 5 ms is counted, and told at most once a second. Time in which the
+//! a clock when they are done; what took more than 5 ms is counted, and told at most once a second. Tasks, of which there are
+//! many short ones, look at the kernel's coarse clock, which costs a quarter and goes by its ticks (4 ms, where there are 250 a
+//! second): who holds the core for less than two ticks may get away with it. Time in which the
 //! kernel gave the CPU to others, or the disk had the core wait, isn't the task's fault: then it is told at the level `debug`.
 
 use crate::machine::{MILLISECOND, Nanos};
 use crate::vitals::Vitals;
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -18,10 +20,24 @@ const GRAIN: Nanos = MILLISECOND;
 /// Between two that are told of.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// A moment of the coarse clock.
+#[derive(Clone, Copy)]
+pub(super) struct Tick(Duration);
+
+impl Tick {
+    /// The last one.
+    #[inline]
+    pub(super) fn last() -> Self {
+        Self(read(ClockId::MonotonicCoarse))
+    }
+}
+
 /// See the module.
 pub(super) struct Stalls {
     core: u16,
     vitals: Rc<Vitals>,
+    /// From one tick to the next.
+    tick: Duration,
     /// The thread's CPU time when the turn began, or at most [`GRAIN`] before.
     cpu: Cell<Duration>,
     /// When that was read.
@@ -33,7 +49,8 @@ pub(super) struct Stalls {
 impl Stalls {
     pub(super) fn new(core: u16, vitals: Rc<Vitals>) -> Self {
         let (told, not_told) = (Cell::new(None), Cell::new(0));
-        Self { core, vitals, cpu: Cell::new(cpu_time()), read_at: Cell::new(0), told, not_told }
+        let tick = clock_getres(ClockId::MonotonicCoarse).try_into().unwrap_or_default();
+        Self { core, vitals, tick, cpu: Cell::new(cpu_time()), read_at: Cell::new(0), told, not_told }
     }
 
     /// A turn begins.
@@ -56,6 +73,22 @@ impl Stalls {
         }
     }
 
+    /// The same of a task, which was begun after that tick.
+    #[inline]
+    pub(super) fn look_at_ticks(&self, name: &'static str, begun: Tick) {
+        let took = Tick::last().0.saturating_sub(begun.0);
+        if self.is_long(took) {
+            self.stalled(name, took, Instant::now());
+        }
+    }
+
+    /// Whether a task was long that ended so much after the last tick before it began, by the ticks. With one tick in between
+    /// it may have taken no time at all.
+    #[inline]
+    fn is_long(&self, took: Duration) -> bool {
+        took > LONGEST.max(self.tick)
+    }
+
     #[cold]
     fn stalled(&self, name: &'static str, took: Duration, now: Instant) {
         self.vitals.stalls.count();
@@ -76,8 +109,12 @@ impl Stalls {
 }
 
 fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
+    read(ClockId::ThreadCPUTime)
+}
+
+#[inline]
+fn read(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -95,5 +132,18 @@ mod tests {
         stalls.look("slow", long_ago);
         stalls.look("slow", long_ago);
         assert_eq!((vitals.stalls.get() - before, stalls.not_told.get()), (2, 1));
+    }
+
+    #[test]
+    fn a_task_is_counted_from_two_ticks_on() {
+        let vitals = Vitals::new();
+        let stalls = Stalls::new(0, Rc::clone(&vitals));
+        assert!(stalls.tick > Duration::ZERO);
+        let ticks = [0, 1].map(|count| stalls.is_long(stalls.tick * count));
+        assert_eq!(ticks, [false, false], "it may have begun and ended beside one tick");
+        let before = vitals.stalls.get();
+        let long_ago = Tick(Tick::last().0.saturating_sub(LONGEST + stalls.tick));
+        stalls.look_at_ticks("slow", long_ago);
+        assert_eq!(vitals.stalls.get() - before, 1);
     }
 }

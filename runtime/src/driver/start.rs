@@ -185,6 +185,9 @@ pub fn run<M: Machine + 'static>(
             error => error,
         });
     }
+    if shared.options.ends_process {
+        return Ok(());
+    }
     for thread in threads {
         // A panic was reported as `Gone` before.
         let _ = thread.join();

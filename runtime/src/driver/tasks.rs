@@ -4,7 +4,7 @@
 //! is left, wherever it waits, and [`Tasks::alive`] says that nothing is: glommio by itself forgets tasks that wait when an
 //! executor ends, with everything that they hold.
 
-use super::stalls::Stalls;
+use super::stalls::{Stalls, Tick};
 use crate::sync::{Arc, AtomicBool, Ordering};
 use glommio::{Task, TaskQueueHandle};
 use std::cell::{Cell, RefCell};
@@ -12,7 +12,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
 
 /// See the module.
 pub(super) struct Tasks {
@@ -104,9 +103,9 @@ impl Entry {
         if self.tasks.ending.get() >= self.ends {
             return Poll::Ready(None);
         }
-        let begun = Instant::now();
+        let begun = Tick::last();
         let polled = poll(cx).map(Some);
-        self.tasks.stalls.look(self.name, begun);
+        self.tasks.stalls.look_at_ticks(self.name, begun);
         if polled.is_pending() && !self.is_known.replace(true) {
             let waker = cx.waker().clone();
             self.tasks.alive.borrow_mut().places[self.place] = Some((self.name, Some(waker)));
