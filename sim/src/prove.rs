@@ -36,7 +36,7 @@ const FOUND_BY: &[(Bug, u64)] = &[
     (Bug::SessionsNotInSnapshots, 7),
     (Bug::SnapshotLabelledOld, 10),
     (Bug::SyncErrorIgnored, 81),
-    (Bug::TermNotLogged, 6),
+    (Bug::TermNotLogged, 11),
     (Bug::TornAccepted, 4),
     (Bug::TornTakenForCorrupt, 29),
     (Bug::TruncatesAgreed, 6),
