@@ -1,7 +1,7 @@
 //! What replicas say to each other, byte by byte.
 //!
 //! A peer frame is a sequence of messages of any groups. A message is a fixed little-endian header of 56 bytes,
-//! then (appends and snapshots only) its body. The entries of an append are whole log records, each padded to
+//! then its body: of appends and snapshots, and of the answers that tell a configuration. The entries of an append are whole log records, each padded to
 //! 16 bytes: the receiver logs the bytes as they came. `docs/protocol.md` draws the layout.
 
 use flotilla_runtime::PeerId;
@@ -22,7 +22,8 @@ pub const HEADER_BYTES: usize = 56;
 pub enum Kind {
     /// Would you vote for me? `term`: the term I would start; `index`, `log_term`: my last entry.
     PreVote,
-    /// `flag`: yes; `term`: the term asked about if yes, else mine.
+    /// `flag`: yes; `term`: the term asked about if yes, else mine. To whoever isn't in the group as I know it: the body is the
+    /// configuration in effect, and the entry that brought it.
     PreVoteReply,
     /// Vote for me. `term`; `index`, `log_term`: my last entry. With `flag`: the leader itself wants it, so never mind that
     /// it is alive.
@@ -200,7 +201,7 @@ impl Header {
 pub struct Message<'a> {
     /// The fixed part.
     pub header: Header,
-    /// The entries of an append, else empty.
+    /// The entries of an append, a part of a snapshot, a configuration; else empty.
     pub body: &'a [u8],
 }
 

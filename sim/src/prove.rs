@@ -31,7 +31,7 @@ const FOUND_BY: &[(Bug, u64)] = &[
     (Bug::PersistedAfterTruncation, 10),
     (Bug::ReadBeforeOwnTerm, 49),
     (Bug::ReadingNotAwaited, 3),
-    (Bug::ReadsAsLeader, 91),
+    (Bug::ReadsAsLeader, 169),
     (Bug::SegmentReusedEarly, 238),
     (Bug::SessionsNotInSnapshots, 7),
     (Bug::SnapshotLabelledOld, 10),

@@ -3,7 +3,7 @@
 use super::lease::Lease;
 use super::thrift::Thrift;
 use super::{Context, Deferred, Raft, Role};
-use crate::message::{Header, Kind};
+use crate::message::{Header, Kind, Message};
 use crate::progress::Progress;
 use flotilla_runtime::Nanos;
 use flotilla_runtime::planted::{Bug, planted};
@@ -18,6 +18,7 @@ impl Raft {
         if self.is_retiring && self.members.len() > 1 {
             return;
         }
+        let asked_in_vain = self.role == Role::PreCandidate;
         self.role = Role::PreCandidate;
         self.leader = None;
         self.clear_votes();
@@ -28,7 +29,14 @@ impl Raft {
             log_term: self.log.last_term(),
             ..self.header(Kind::PreVote)
         };
-        self.broadcast(cx, &header);
+        if asked_in_vain {
+            // The group may have moved on without us: whoever is in it now knows.
+            (0..self.members.len())
+                .filter(|place| *place != self.me)
+                .for_each(|place| self.send(cx, place, &header));
+        } else {
+            self.broadcast(cx, &header);
+        }
         if self.has_won() {
             self.ask_for_votes(cx, false);
         }
@@ -74,10 +82,18 @@ impl Raft {
             && self.log.is_behind_or_equal(header.index, header.log_term);
         let term = if granted { header.term } else { self.term };
         let reply = Header { flag: granted, term, ..self.header(Kind::PreVoteReply) };
-        self.send(cx, from, &reply);
+        if self.group_of.others.has(from) {
+            return self.send(cx, from, &reply);
+        }
+        // It was away when it left, or when it was told: nothing else will tell it, if what it lacks is forgotten.
+        cx.outbox.send_body(self.members[from].peer, &reply, &self.membership_to_tell());
     }
 
-    pub(super) fn on_pre_vote_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
+    pub(super) fn on_pre_vote_reply(&mut self, cx: &mut Context<'_>, from: usize, message: &Message<'_>) {
+        let header = &message.header;
+        if self.role == Role::PreCandidate && self.learn_membership(cx, message.body) && !self.is_voter() {
+            return self.step_down(cx);
+        }
         if !header.flag && header.term > self.term {
             self.enter_term(cx, header.term);
         } else if self.role == Role::PreCandidate && header.flag && header.term == self.term + 1 {

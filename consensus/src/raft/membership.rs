@@ -371,7 +371,21 @@ impl Raft {
         }
     }
 
-    /// A configuration that is committed at `index`, from the log, a snapshot, or a leader's answer.
+    /// The configuration in effect, for the body of an answer: the entry that brought it, in eight bytes, before it.
+    pub(super) fn membership_to_tell(&self) -> Vec<u8> {
+        let (since, membership) = self.membership();
+        [&since.to_le_bytes()[..], &membership.encode()].concat()
+    }
+
+    /// Takes the configuration of an answer into effect; returns whether there was one that makes sense.
+    pub(super) fn learn_membership(&mut self, cx: &mut Context<'_>, body: &[u8]) -> bool {
+        let Some((since, membership)) = body.split_first_chunk() else { return false };
+        let Some(membership) = Membership::decode(membership) else { return false };
+        self.take_effect(cx, u64::from_le_bytes(*since), membership);
+        true
+    }
+
+    /// A configuration that is committed at `index`, from the log, a snapshot, or somebody's answer.
     pub fn take_effect(&mut self, cx: &mut Context<'_>, index: u64, membership: Membership) {
         let (newest, assumed) = (self.membership().0, self.is_repairing());
         if index < newest || (index == newest && !(assumed && index == 0)) {

@@ -380,7 +380,7 @@ impl Raft {
         }
         match header.kind {
             Kind::PreVote => self.on_pre_vote(cx, from, header),
-            Kind::PreVoteReply => self.on_pre_vote_reply(cx, from, header),
+            Kind::PreVoteReply => self.on_pre_vote_reply(cx, from, message),
             Kind::Vote => self.on_vote(cx, from, header),
             Kind::Repair => self.on_repair(cx, from, incarnation, header),
             Kind::RepairReply if header.term <= self.term => self.on_repair_reply(cx, from, message),

@@ -27,7 +27,6 @@
 //! from behind the damage, so nothing has to be told apart.
 
 use super::{Context, Deferred, Raft, Role};
-use crate::membership::Membership;
 use crate::message::{Header, Kind, Message};
 use crate::progress::Progress;
 use flotilla_runtime::Nanos;
@@ -234,9 +233,7 @@ impl Raft {
             asked.is_answered = true;
             let (nonce, index) = (asked.nonce, asked.index);
             let reply = Header { flag: true, aux: nonce, index, ..self.header(Kind::RepairReply) };
-            let (since, membership) = self.membership();
-            let body = [&since.to_le_bytes()[..], &membership.encode()].concat();
-            cx.outbox.send_body(self.members[place].peer, &reply, &body);
+            cx.outbox.send_body(self.members[place].peer, &reply, &self.membership_to_tell());
         }
     }
 
@@ -255,10 +252,11 @@ impl Raft {
         if !header.flag || header.term != self.term {
             return;
         }
-        let Some((since, membership)) = message.body.split_first_chunk() else { return };
-        if let Some(membership) = Membership::decode(membership) {
-            repairing.target = Some((header.term, header.index));
-            self.take_effect(cx, u64::from_le_bytes(*since), membership);
+        let target = (header.term, header.index);
+        if self.learn_membership(cx, message.body)
+            && let Some(repairing) = &mut self.repairing
+        {
+            repairing.target = Some(target);
         }
     }
 

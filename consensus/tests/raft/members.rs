@@ -194,8 +194,8 @@ fn a_leader_that_removes_itself_commits_that_and_steps_down() {
 }
 
 #[test]
-fn a_removed_replica_disturbs_nobody_even_if_it_doesn_t_know() {
-    for knows in [true, false] {
+fn a_removed_replica_disturbs_nobody_before_it_knows_and_learns_of_it_when_it_asks() {
+    for (knows, is_forgotten) in [(true, false), (false, false), (false, true)] {
         let mut cluster = Cluster::new(3);
         cluster.elect(0);
         settle(&mut cluster);
@@ -205,19 +205,55 @@ fn a_removed_replica_disturbs_nobody_even_if_it_doesn_t_know() {
         cluster.change(0, &[remove(2)], Transition::Auto).unwrap();
         // So long that the leader has stopped telling it.
         let_time_pass(&mut cluster);
-        cluster.cut_off.clear();
+        if is_forgotten {
+            cluster.compact(0);
+            cluster.compact(1);
+        }
+        assert_eq!(cluster.raft(2).role(), if knows { Role::Follower } else { Role::PreCandidate });
         assert_eq!(cluster.raft(2).is_voter(), !knows, "it hears of it, if it can");
         let term = cluster.raft(0).term();
+        cluster.cut_off.clear();
         let_time_pass(&mut cluster);
         assert_eq!((cluster.raft(0).role(), cluster.raft(0).term()), (Role::Leader, term));
-        assert_eq!(cluster.raft(2).role(), if knows { Role::Follower } else { Role::PreCandidate });
+        assert_eq!((cluster.raft(2).role(), cluster.raft(2).is_voter()), (Role::Follower, false));
+        assert_eq!(cluster.configuration(2), "voters=(1 2)");
+        // It knows it after a restart, too, though it may not have the entry.
+        cluster.restart(2);
+        let_time_pass(&mut cluster);
+        assert_eq!((cluster.raft(2).role(), cluster.raft(2).is_voter()), (Role::Follower, false));
         // It may come back.
         cluster.change(0, &[learner(2)], Transition::Auto).unwrap();
         settle(&mut cluster);
+        if is_forgotten {
+            cluster.install(0, 2);
+            settle(&mut cluster);
+        }
         cluster.change(0, &[promote(2)], Transition::Auto).unwrap();
         settle(&mut cluster);
         assert_eq!(cluster.configuration(2), "voters=(1 2 3)");
+        assert_eq!(cluster.raft(2).commit(), cluster.raft(0).commit());
     }
+}
+
+#[test]
+fn a_replica_finds_its_group_when_all_others_have_left_it() {
+    let mut cluster = with_learners(2);
+    cluster.cut_off = [2].into();
+    cluster.change(0, &[promote(3), promote(4), remove(2)], Transition::Auto).unwrap();
+    settle(&mut cluster);
+    cluster.act(0, |multi, now| multi.transfer_to(now, 0, node(3))).unwrap();
+    settle(&mut cluster);
+    cluster.change(3, &[remove(0)], Transition::Auto).unwrap();
+    settle(&mut cluster);
+    cluster.change(3, &[remove(1)], Transition::Auto).unwrap();
+    settle(&mut cluster);
+    assert_eq!(cluster.configuration(3), "voters=(4 5)");
+    // Those that it knew are gone for good.
+    cluster.cut_off = [0, 1].into();
+    assert!(cluster.raft(2).is_voter());
+    let_time_pass(&mut cluster);
+    assert_eq!(cluster.configuration(2), "voters=(4 5)");
+    assert_eq!(cluster.raft(2).role(), Role::Follower);
 }
 
 /// The leader dies after so many messages of the change have arrived; somebody else finishes or forgets it.

@@ -165,14 +165,51 @@ fn a_node_that_left_forgets_what_it_had_at_its_next_start_and_may_come_back() {
     }
     stop(&mut cluster, 3);
     cluster.nodes.restart(3).unwrap();
-    let clock = Stopwatch::start();
-    while outside(&cluster.info(3), false) < GROUPS || !cluster.info(3).contains("groups_repairing:0") {
-        assert!(clock.elapsed() < PATIENCE, "it hasn't forgotten its groups: {}", cluster.info(3));
-    }
+    wait_until_outside(&cluster);
+    assert_eq!(outside(&cluster.info(3), true), 0, "it has forgotten what it had");
     let histories = Histories::start(&cluster, 4);
     order(&cluster, 1, &["replace", "4", "3"]);
     assert_spread(&cluster, &[1, 2, 3]);
     cluster.nodes.kill(1);
+    histories.wait_for_more(200);
+    histories.stop();
+    assert_kept(&cluster);
+}
+
+/// Every group that node 3 has something of says that it isn't a part of it.
+fn wait_until_outside(cluster: &TestCluster) {
+    let clock = Stopwatch::start();
+    loop {
+        let info = cluster.info(3);
+        let outside = info.lines().filter(|line| line.contains(":role=outside")).count();
+        if outside == GROUPS && info.contains("groups_repairing:0") {
+            return;
+        }
+        assert!(clock.elapsed() < PATIENCE, "it hasn't learnt that it was replaced: {info}");
+    }
+}
+
+#[test]
+fn a_node_that_was_replaced_while_it_was_dead_learns_of_it_when_it_comes_back() {
+    let mut cluster = cluster();
+    fill(&cluster);
+    cluster.nodes.kill(3);
+    cluster.nodes.restart(4).unwrap();
+    order(&cluster, 1, &["replace", "3", "4", "--wait"]);
+    let histories = Histories::start(&cluster, 4);
+    cluster.nodes.restart(3).unwrap();
+    wait_until_outside(&cluster);
+    // Then it may go, and forgets when it comes again; or take part anew.
+    stop(&mut cluster, 3);
+    cluster.nodes.restart(3).unwrap();
+    wait_until_outside(&cluster);
+    assert!(
+        cluster.info(3).contains("6 replicas of groups that this node has left are dropped"),
+        "{}",
+        cluster.info(3)
+    );
+    order(&cluster, 1, &["replace", "4", "3", "--wait"]);
+    assert_spread(&cluster, &[1, 2, 3]);
     histories.wait_for_more(200);
     histories.stop();
     assert_kept(&cluster);
