@@ -50,7 +50,7 @@ pub(crate) fn record(data: &[u8]) {
             assert_eq!(Damage::from_record(&header, &payload), (Some(damage), holes));
         }
         // An archive is read where it lies: aligned to 16, as in a frame.
-        let aligned = BlockPool::heap().copy_of(payload);
+        let aligned = BlockPool::new().copy_of(payload);
         if let Ok(command) = entry::read(&aligned[..payload.len()]) {
             let bytes: usize = command.args.iter().map(|arg| arg.0.len()).sum();
             assert!(bytes <= payload.len() * command.args.len().max(1));
@@ -147,7 +147,7 @@ pub(crate) fn log(data: &[u8]) {
     let mut files = Images::new();
     for (number, part) in [(1, one), (2, other)] {
         if !part.is_empty() {
-            files.insert(FileId::segment(number), BlockPool::heap().copy_of(part));
+            files.insert(FileId::segment(number), BlockPool::new().copy_of(part));
         }
     }
     let identity = Identity { cluster: u64::from_le_bytes(*b"flotilla"), node: 2, core: 0 };

@@ -68,7 +68,7 @@ fn done<M>(out: &mut Effects<M>, mut send: impl FnMut(PeerId, &[u8])) -> Vec<flo
 /// A group commit of small entries into the log.
 fn frame_build() -> Box<dyn FnMut()> {
     let recovered = Recovery::new(identity(1)).finish().expect("an empty log is a good one");
-    let mut log = Log::open(LogConfig::new(identity(1)), BlockPool::heap(), recovered.tail);
+    let mut log = Log::open(LogConfig::new(identity(1)), BlockPool::new(), recovered.tail);
     let mut out = Effects::<()>::default();
     let (payload, mut index) = ([0x5a; ENTRY_BYTES], 0);
     Box::new(move || {
@@ -141,7 +141,7 @@ impl Trio {
                 log: LogConfig::new(identity(node)),
                 channel: 0,
             };
-            Multi::open(config, BlockPool::heap(), recovered, u64::from(node), now)
+            Multi::open(config, BlockPool::new(), recovered, u64::from(node), now)
         };
         let nodes: Vec<Multi> = (1..=NODES as u32).map(open).collect();
         Self { out: nodes.iter().map(|_| Effects::default()).collect(), nodes, now }

@@ -49,6 +49,7 @@ mod report;
 mod reshard;
 mod resp;
 mod runtime;
+mod simulator;
 mod soak;
 mod target;
 mod timer;
@@ -88,6 +89,7 @@ enum Command {
     /// What a shard on its way to another group costs
     Reshard(reshard::ReshardArgs),
     Nodes(nodes::NodesArgs),
+    Simulator(simulator::SimulatorArgs),
     /// Each hot path once, for bench/instructions.sh
     #[command(hide = true)]
     Instructions,
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         Command::MapReduce(args) => mapreduce::run(&args),
         Command::Reshard(args) => reshard::run(&args),
         Command::Nodes(args) => nodes::run(&args),
+        Command::Simulator(args) => simulator::run(&args),
         Command::Instructions => instructions::run(),
         Command::Mesh(args) => mesh::run(&args),
         Command::Runtime(args) => runtime::run(&args),

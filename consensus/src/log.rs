@@ -170,7 +170,7 @@ mod tests {
     fn log(terms: &[u64]) -> RaftLog {
         let mut log = RaftLog::default();
         for term in terms {
-            log.push(*term, BlockPool::heap().copy_of(b"x").subslice(0, 1));
+            log.push(*term, BlockPool::new().copy_of(b"x").subslice(0, 1));
         }
         log
     }

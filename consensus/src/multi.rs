@@ -27,6 +27,7 @@ use flotilla_storage::{
 pub use restoring::has_left;
 use restoring::{give_up_rest, incarnation_of, is_blank, log_damage, restore};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use timers::Timers;
 use times::Times;
 
@@ -118,6 +119,7 @@ impl Multi {
         let me = PeerId { node: config.me, core: CoreId(config.log.identity.core) };
         let incarnation = incarnation_of(&recovered, seed);
         let outbox = Outbox::new(&[&[config.channel][..], &incarnation.to_le_bytes()].concat());
+        let shared = Rc::new(config.raft);
         let replicas = config.groups.into_iter().map(|(group, members)| {
             let mut found = recovered.take_group(group.0);
             let is_blank = is_blank(&found);
@@ -131,7 +133,7 @@ impl Multi {
             }
             log_damage(&mut wal, group, &found, &holes);
             let restored = restore(found, &members, incarnation);
-            let mut raft = Raft::new(group, me, config.raft, restored, seed, now);
+            let mut raft = Raft::new(group, me, Rc::clone(&shared), restored, seed, now);
             members.iter().for_each(|member| raft.introduce(member.peer));
             if !is_recorded {
                 raft.record_membership(&mut wal);
@@ -234,26 +236,29 @@ impl Multi {
         let result = act(&mut replica.raft, &mut cx);
         // Before the owner sees what is committed: its snapshot must have the members, too.
         replica.raft.settle_members(&mut cx);
-        self.touched(place);
-        if !self.replicas[place].dirty {
-            self.replicas[place].dirty = true;
-            self.dirty.push(place);
-        }
+        self.note_rest(place);
+        self.note_dirty(place);
         result
     }
 
-    /// Takes note of what has become of a replica.
-    fn touched(&mut self, place: usize) {
+    /// The turn's end looks at the replica at `place`.
+    fn note_dirty(&mut self, place: usize) {
+        if !std::mem::replace(&mut self.replicas[place].dirty, true) {
+            self.dirty.push(place);
+        }
+    }
+
+    /// Takes note of whom a replica rests on, and to whom its word doesn't hold any more: at once, since a pulse may come in the
+    /// same turn.
+    fn note_rest(&mut self, place: usize) {
         let replica = &mut self.replicas[place];
-        if replica.raft.has_unsynced() && !replica.unsynced {
-            replica.unsynced = true;
-            self.unsynced.push(place);
+        if replica.rests_on.is_empty() && !replica.raft.has_news_of_rest() {
+            return;
         }
         let newcomers = replica.raft.take_newcomers();
         if self.rests {
             newcomers.into_iter().for_each(|peer| self.pairs.meet(peer));
         }
-        self.timers.arm(place, replica.raft.deadline());
         self.broken.extend(replica.raft.take_broken());
         let rests_on = if replica.raft.is_resting() { replica.raft.rests_on() } else { Vec::new() };
         if rests_on != replica.rests_on {
@@ -261,6 +266,16 @@ impl Multi {
             rests_on.iter().for_each(|peer| self.pairs.rest(*peer, place));
             replica.rests_on = rests_on;
         }
+    }
+
+    /// Takes note of what a replica waits for: the disk, and the time. What it has appended isn't given to the disk before the
+    /// turn's end, so that is soon enough.
+    fn note_waits(&mut self, place: usize) {
+        let replica = &mut self.replicas[place];
+        if replica.raft.has_unsynced() && !std::mem::replace(&mut replica.unsynced, true) {
+            self.unsynced.push(place);
+        }
+        self.timers.arm(place, replica.raft.deadline());
     }
 
     /// The owner of the group at `place` goes by its heartbeats for a while, or doesn't any more: until then it doesn't rest.
@@ -376,7 +391,7 @@ impl Multi {
     /// Makes a peer known that isn't in the group at `place` yet.
     pub fn introduce(&mut self, place: usize, peer: PeerId) {
         self.replicas[place].raft.introduce(peer);
-        self.touched(place);
+        self.note_rest(place);
     }
 
     /// Proposes another configuration of the group at `place`.
@@ -459,6 +474,7 @@ impl Multi {
                 for place in unsynced.drain(..) {
                     self.replicas[place].unsynced = false;
                     self.with_resting(now, place, |raft, cx| raft.persisted(cx, lsn));
+                    self.note_waits(place);
                 }
                 self.spare = unsynced;
             }
@@ -481,7 +497,8 @@ impl Multi {
             replica.dirty = false;
             let (wal, outbox, pairs) = (&mut self.wal, &mut self.outbox, &self.pairs);
             replica.raft.flush(&mut Context { now, wal, outbox, pairs });
-            self.touched(place);
+            self.note_rest(place);
+            self.note_waits(place);
         }
         self.spare = dirty;
         self.move_pinned(now);
@@ -511,9 +528,8 @@ impl Multi {
             }
             if replica.raft.log().bytes() <= MOVED_BYTES_MAX {
                 replica.raft.move_entries(&mut self.wal);
-            } else if replica.raft.is_resting() && !replica.dirty {
+            } else if replica.raft.is_resting() && !std::mem::replace(&mut replica.dirty, true) {
                 // Its owner hasn't looked at it since others have filled the log.
-                replica.dirty = true;
                 self.dirty.push(place);
             }
         }

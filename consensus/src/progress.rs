@@ -41,32 +41,30 @@ pub struct InFlight {
     is_patient: bool,
 }
 
-/// The leader's view of one follower.
+/// The leader's view of one follower. In the order of use: what every append and its answer touch comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Progress {
-    /// Probing or replicating.
-    pub mode: Mode,
     /// Durable on the follower and known to agree up to here.
     pub matched: u64,
     /// The next index to send.
     pub next: u64,
     /// Appends that aren't answered yet, oldest first.
     pub in_flight: VecDeque<InFlight>,
+    /// Whose messages are heard: the first that spoke in this term, or the last that asked for repair.
+    pub incarnation: Option<u64>,
+    /// When it was last heard of, for check-quorum.
+    pub heard: Nanos,
     /// About the shortest time in which one that may not wait was answered lately; 0: none was yet.
     answered_within: Nanos,
+    /// Its last question for what it must have.
+    pub asked: Option<Box<Asked>>,
+    /// Probing or replicating.
+    pub mode: Mode,
     /// In probe mode: an append is out, wait for its answer (or that of the next heartbeat that is due).
     pub probe_sent: bool,
     /// A heartbeat was due since the last answer to one: an append that wasn't answered may go again.
     probe_again: bool,
-    /// When it was last heard of, for check-quorum.
-    pub heard: Nanos,
-    /// When its pulse last vouched for it while the group rested: whether it is alive is all that this says, never for a read or
-    /// a lease.
-    pub vouched: Nanos,
-    /// The index at which it agreed to rest, and its epoch then.
-    pub rests: (u64, u64),
-    /// The newest read round that it has answered in this term.
-    pub read_round: u64,
     /// Whether its acknowledgements count for commitment: not while it has to get back what it lost.
     pub counts: bool,
     /// The link to it stands, as far as is known.
@@ -75,10 +73,13 @@ pub struct Progress {
     pub is_full: bool,
     /// It is about to stop, or has much to apply yet: the leadership isn't handed to it.
     pub declines: bool,
-    /// Whose messages are heard: the first that spoke in this term, or the last that asked for repair.
-    pub incarnation: Option<u64>,
-    /// Its last question for what it must have.
-    pub asked: Option<Asked>,
+    /// When its pulse last vouched for it while the group rested: whether it is alive is all that this says, never for a read or
+    /// a lease.
+    pub vouched: Nanos,
+    /// The newest read round that it has answered in this term.
+    pub read_round: u64,
+    /// The index at which it agreed to rest, and its epoch then.
+    pub rests: (u64, u64),
     /// The oldest append in flight at the last heartbeat, and for how many heartbeats it has been.
     stalled: (u64, u8),
 }

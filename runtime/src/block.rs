@@ -5,8 +5,9 @@
 //! writer goes on behind it. Only the first bytes, which [`BlockPool::allocate`] was told to hold back for a
 //! header, are written late, by [`BlockWriter::finish`]; no `Slice` ever shows them before that.
 //!
-//! In the driver the memory is glommio's (registered with io_uring where it can be); everywhere else it is
-//! the heap's. It belongs to one core: nothing here is `Send`.
+//! A pool keeps blocks that nobody needs any more, up to a bound, and hands them out again: memory that is in the processor's
+//! caches, and whose end is known to be zeros, so that a frame's padding needn't be written. It belongs to one core: nothing
+//! here is `Send`.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
@@ -24,35 +25,21 @@ pub fn round_up(bytes: usize) -> usize {
 }
 
 /// Where blocks come from.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct BlockPool {
-    source: Source,
-}
-
-#[derive(Clone, Copy)]
-enum Source {
-    Heap,
-    Dma,
+    shelf: Rc<Shelf>,
 }
 
 impl fmt::Debug for BlockPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.source {
-            Source::Heap => "BlockPool(heap)",
-            Source::Dma => "BlockPool(dma)",
-        })
+        write!(f, "BlockPool({} bytes on the shelf)", self.shelf.bytes.get())
     }
 }
 
 impl BlockPool {
-    /// Blocks on the heap: for the simulator, tests and tools.
-    pub fn heap() -> Self {
-        Self { source: Source::Heap }
-    }
-
-    /// Blocks that glommio can write as they are. To be used inside an executor only.
-    pub(crate) fn dma() -> Self {
-        Self { source: Source::Dma }
+    /// An empty pool.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// An empty block of at least `bytes` bytes (rounded up to 4 KiB), whose first `held_back` bytes are
@@ -63,11 +50,9 @@ impl BlockPool {
     pub fn allocate(&self, bytes: usize, held_back: usize) -> BlockWriter {
         assert!(held_back <= bytes, "a header of {held_back} bytes doesn't fit a block of {bytes}");
         let capacity = round_up(bytes.max(1));
-        let memory = match &self.source {
-            Source::Heap => Memory::heap(capacity),
-            Source::Dma => Memory::dma(glommio::allocate_dma_buffer(capacity)),
-        };
-        BlockWriter { memory: Rc::new(memory), filled: held_back, held_back, shown: Cell::new(held_back) }
+        let space = self.shelf.take(capacity).unwrap_or_else(|| Space::new(capacity));
+        let memory = Rc::new(Memory::new(space, &self.shelf));
+        BlockWriter { memory, filled: held_back, held_back, shown: Cell::new(held_back) }
     }
 
     /// A finished block holding a copy of `bytes`, zero-padded to 4 KiB; the slice shows the padding too.
@@ -78,42 +63,100 @@ impl BlockPool {
     }
 }
 
-enum Owner {
-    Heap(Layout),
-    /// In a cell so that `finish` can trim it; nobody else touches it before the write.
-    Dma(RefCell<Rc<glommio::io::DmaBuffer>>),
+/// Blocks of these sizes are kept: 4 KiB, and each twice the one before.
+const SIZES: usize = 7;
+/// Bytes of all that a pool keeps.
+const SHELF_BYTES_MAX: usize = 4 << 20;
+
+/// What nobody needs any more.
+#[derive(Default)]
+struct Shelf {
+    spaces: RefCell<[Vec<Space>; SIZES]>,
+    bytes: Cell<usize>,
 }
 
-struct Memory {
+impl Shelf {
+    fn size_of(capacity: usize) -> Option<usize> {
+        let blocks = capacity / BLOCK_BYTES;
+        let size = blocks.trailing_zeros() as usize;
+        (blocks.is_power_of_two() && size < SIZES).then_some(size)
+    }
+
+    fn take(&self, capacity: usize) -> Option<Space> {
+        let space = self.spaces.borrow_mut()[Self::size_of(capacity)?].pop()?;
+        self.bytes.set(self.bytes.get() - capacity);
+        Some(space)
+    }
+
+    fn put(&self, space: Space) {
+        let bytes = self.bytes.get() + space.capacity();
+        if let Some(size) = Self::size_of(space.capacity()).filter(|_| bytes <= SHELF_BYTES_MAX) {
+            self.bytes.set(bytes);
+            self.spaces.borrow_mut()[size].push(space);
+        }
+    }
+}
+
+/// Aligned memory of the heap, initialised all over.
+struct Space {
     start: NonNull<u8>,
-    capacity: usize,
-    owner: Owner,
+    layout: Layout,
+    /// Zeros from here on.
+    dirty: usize,
 }
 
-impl Memory {
-    fn heap(capacity: usize) -> Self {
+impl Space {
+    fn new(capacity: usize) -> Self {
         let layout =
             Layout::from_size_align(capacity, BLOCK_BYTES).expect("capacity is a small multiple of 4 KiB");
         // SAFETY: the layout's size is not zero: `allocate` rounds up to at least 4 KiB.
         // Covered by `tests::a_slice_outlives_its_writer`.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, capacity, owner: Owner::Heap(layout) }
+        Self { start, layout, dirty: 0 }
     }
 
-    fn dma(mut buffer: glommio::io::DmaBuffer) -> Self {
-        let capacity = buffer.len();
-        let start = NonNull::new(buffer.as_mut_ptr()).expect("glommio hands out real memory");
-        Self { start, capacity, owner: Owner::Dma(RefCell::new(Rc::new(buffer))) }
+    fn capacity(&self) -> usize {
+        self.layout.size()
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `Space::new` with this layout, freed once, here.
+        // Covered by `tests::a_slice_outlives_its_writer`.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// A block's memory while somebody needs it.
+struct Memory {
+    start: NonNull<u8>,
+    capacity: usize,
+    /// Zeros from here on.
+    dirty: Cell<usize>,
+    /// There until it goes back.
+    space: Option<Space>,
+    shelf: Rc<Shelf>,
+}
+
+impl Memory {
+    fn new(space: Space, shelf: &Rc<Shelf>) -> Self {
+        Self {
+            start: space.start,
+            capacity: space.capacity(),
+            dirty: Cell::new(space.dirty),
+            space: Some(space),
+            shelf: Rc::clone(shelf),
+        }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let Owner::Heap(layout) = self.owner {
-            // SAFETY: allocated in `Memory::heap` with this layout, freed once, here.
-            // Covered by `tests::a_slice_outlives_its_writer`.
-            unsafe { dealloc(self.start.as_ptr(), layout) }
+        if let Some(mut space) = self.space.take() {
+            space.dirty = self.dirty.get();
+            self.shelf.put(space);
         }
     }
 }
@@ -163,6 +206,12 @@ impl BlockWriter {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), end, bytes.len());
         }
         self.filled += bytes.len();
+        self.soil(self.filled);
+    }
+
+    /// What is before `end` isn't known to be zeros.
+    fn soil(&self, end: usize) {
+        self.memory.dirty.set(self.memory.dirty.get().max(end));
     }
 
     /// Appends `bytes` bytes that `fill` writes. What they are before is anybody's guess.
@@ -178,9 +227,10 @@ impl BlockWriter {
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         assert!(bytes <= self.room(), "{bytes} bytes don't fit in {}", self.room());
-        // SAFETY: the range is inside the allocation (asserted above) and initialised: blocks of the heap begin as zeros,
-        // and glommio's as whatever their memory held. No `Slice` covers bytes at or past `filled`, and this is the only
-        // writer, so nobody else sees them. Covered by `tests::what_is_filled_in_place_is_read_back`.
+        self.soil(self.filled + bytes);
+        // SAFETY: the range is inside the allocation (asserted above) and initialised: it began as zeros. No `Slice` covers
+        // bytes at or past `filled`, and this is the only writer, so nobody else sees them.
+        // Covered by `tests::what_is_filled_in_place_is_read_back`.
         let room =
             unsafe { std::slice::from_raw_parts_mut(self.memory.start.as_ptr().add(self.filled), bytes) };
         fill(room)?;
@@ -192,9 +242,16 @@ impl BlockWriter {
     pub fn align(&mut self, alignment: usize) {
         let padding = self.filled.next_multiple_of(alignment) - self.filled;
         assert!(padding <= self.room(), "{padding} zeros don't fit in {}", self.room());
-        // SAFETY: as in `append`. Covered by `tests::the_header_is_written_last`.
-        unsafe { std::ptr::write_bytes(self.memory.start.as_ptr().add(self.filled), 0, padding) };
-        self.filled += padding;
+        let (end, dirty) = (self.filled + padding, self.memory.dirty.get());
+        if dirty > self.filled {
+            let soiled = dirty.min(end) - self.filled;
+            // SAFETY: as in `append`. Covered by `tests::what_was_used_before_is_padded_with_zeros`.
+            unsafe { std::ptr::write_bytes(self.memory.start.as_ptr().add(self.filled), 0, soiled) };
+            if dirty <= end {
+                self.memory.dirty.set(self.filled);
+            }
+        }
+        self.filled = end;
     }
 
     /// Writes again what was appended at `start` (a length that wasn't known before).
@@ -225,6 +282,7 @@ impl BlockWriter {
     /// block. The result is the whole block, ready for [`crate::Effect::Write`].
     pub fn finish(mut self, header: impl FnOnce(&mut [u8], &[u8])) -> Slice {
         self.align(BLOCK_BYTES);
+        self.soil(self.held_back);
         // SAFETY: both ranges are inside the allocation and disjoint; no `Slice` covers the held-back bytes
         // (`slice` asserts it), so the mutable one is unique. They are initialised: the
         // held-back bytes just here, the rest when it was appended. Covered by `tests::the_header_is_written_last`.
@@ -237,11 +295,6 @@ impl BlockWriter {
             )
         };
         header(head, rest);
-        if let Owner::Dma(buffer) = &self.memory.owner {
-            let mut buffer = buffer.borrow_mut();
-            let buffer = Rc::get_mut(&mut buffer).expect("not handed to glommio before it is finished");
-            buffer.trim_to_size(self.filled);
-        }
         Slice { memory: Rc::clone(&self.memory), start: 0, end: self.filled }
     }
 }
@@ -290,9 +343,8 @@ mod tests {
 
     #[test]
     fn what_is_filled_in_place_is_read_back() {
-        let mut writer = BlockPool::heap().allocate(8192, 0);
+        let mut writer = BlockPool::new().allocate(8192, 0);
         let filled = writer.append_with(5000, |room| {
-            assert!(room.iter().all(|byte| *byte == 0));
             room.fill(7);
             Ok::<_, ()>(())
         });
@@ -306,7 +358,7 @@ mod tests {
 
     #[test]
     fn earlier_slices_stay_as_the_writer_goes_on() {
-        let mut writer = BlockPool::heap().allocate(100, 16);
+        let mut writer = BlockPool::new().allocate(100, 16);
         writer.append(b"first");
         let first = writer.slice(16, 21);
         writer.align(16);
@@ -318,7 +370,7 @@ mod tests {
     #[test]
     fn a_slice_outlives_its_writer() {
         let slice = {
-            let mut writer = BlockPool::heap().allocate(BLOCK_BYTES * 2, 0);
+            let mut writer = BlockPool::new().allocate(BLOCK_BYTES * 2, 0);
             writer.append(&[7; 5000]);
             writer.slice(4000, 5000)
         };
@@ -328,7 +380,7 @@ mod tests {
 
     #[test]
     fn the_header_is_written_last() {
-        let mut writer = BlockPool::heap().allocate(1, 1);
+        let mut writer = BlockPool::new().allocate(1, 1);
         assert_eq!((writer.capacity(), writer.room()), (BLOCK_BYTES, BLOCK_BYTES - 1));
         writer.append(b"payload");
         let early = writer.slice(1, 8);
@@ -338,8 +390,52 @@ mod tests {
     }
 
     #[test]
+    fn what_was_used_before_is_padded_with_zeros() {
+        let pool = BlockPool::new();
+        let address = {
+            let mut writer = pool.allocate(9, 8);
+            writer.append(&[7; 3000]);
+            let refused = writer.append_with(500, |room| {
+                room.fill(8);
+                Err("no")
+            });
+            assert_eq!(refused, Err("no"), "soiled, and not appended");
+            writer.finish(|head, _| head.fill(9)).as_ptr()
+        };
+        for (length, align) in [(100, 16), (3, 16), (4000, 64), (1, 4096)] {
+            let mut writer = pool.allocate(9, 8);
+            writer.append(&[1; 5]);
+            writer.align(align);
+            let end = writer.filled();
+            assert!(writer.slice(13, end).iter().all(|byte| *byte == 0), "aligned to {align}");
+            writer.append(&vec![2; length.min(writer.room())]);
+            let filled = writer.filled();
+            let block = writer.finish(|_, _| {});
+            assert_eq!(block.as_ptr(), address, "the same memory");
+            assert!(block[end..filled].iter().all(|byte| *byte == 2));
+            assert!(block[filled..].iter().chain(&block[..8]).all(|byte| *byte == 0), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_pool_keeps_so_much_and_only_what_nobody_needs() {
+        let pool = BlockPool::new();
+        let needed = pool.copy_of(b"needed");
+        let many: Vec<Slice> = (0..SHELF_BYTES_MAX / BLOCK_BYTES + 5).map(|_| pool.copy_of(b"x")).collect();
+        assert_eq!(pool.shelf.bytes.get(), 0);
+        drop(many);
+        assert_eq!(pool.shelf.bytes.get(), SHELF_BYTES_MAX);
+        drop(pool.allocate(3 * BLOCK_BYTES, 0));
+        drop(pool.allocate(BLOCK_BYTES << SIZES, 0));
+        assert_eq!(pool.shelf.bytes.get(), SHELF_BYTES_MAX, "other sizes go back to the heap");
+        let again: Vec<BlockWriter> = (0..10).map(|_| pool.allocate(1, 0)).collect();
+        assert_eq!(pool.shelf.bytes.get(), SHELF_BYTES_MAX - 10 * BLOCK_BYTES);
+        assert_eq!((&needed[..6], again.len()), (&b"needed"[..], 10));
+    }
+
+    #[test]
     fn only_what_nobody_sees_is_patched() {
-        let mut writer = BlockPool::heap().allocate(64, 0);
+        let mut writer = BlockPool::new().allocate(64, 0);
         writer.append(b"shown?????tail");
         assert_eq!(&*writer.slice(0, 5), b"shown");
         writer.patch(5, b"later");
@@ -349,7 +445,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "patch of what may be read")]
     fn what_somebody_sees_never_changes() {
-        let mut writer = BlockPool::heap().allocate(64, 0);
+        let mut writer = BlockPool::new().allocate(64, 0);
         writer.append(b"0123456789");
         let _seen = writer.slice(0, 6);
         writer.patch(5, b"x");
@@ -358,6 +454,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "slice of what isn't written")]
     fn nobody_sees_the_header_early() {
-        drop(BlockPool::heap().allocate(64, 16).slice(8, 16));
+        drop(BlockPool::new().allocate(64, 16).slice(8, 16));
     }
 }

@@ -38,7 +38,7 @@ impl Node {
             channel: 1,
         };
         let recovered = Recovery::new(identity).finish().unwrap();
-        let multi = Multi::open(config, BlockPool::heap(), recovered, number.into(), 0);
+        let multi = Multi::open(config, BlockPool::new(), recovered, number.into(), 0);
         Self { multi, out: Effects::default(), blocks: Vec::new(), frames: Vec::new() }
     }
 

@@ -231,7 +231,7 @@ impl Disk {
         };
         let start = usize::try_from(offset).map_or(content.len(), |offset| offset.min(content.len()));
         let end = content.len().min(start + bytes as usize);
-        let block = BlockPool::heap().copy_of(&content[start..end]);
+        let block = BlockPool::new().copy_of(&content[start..end]);
         Ok(DiskReply::Read(block.subslice(0, end - start)))
     }
 
@@ -315,7 +315,7 @@ impl Disk {
     /// What a core finds when it starts: unfinished files are removed, as by the driver.
     pub fn boot(&mut self) -> Vec<(FileId, Slice)> {
         self.files.retain(|file, _| file.kind != FileKind::Unfinished);
-        let pool = BlockPool::heap();
+        let pool = BlockPool::new();
         self.files.iter().map(|(file, content)| (*file, pool.copy_of(&content.durable))).collect()
     }
 

@@ -174,11 +174,13 @@ fn cut_image(image: &Slice, at: Lsn, gone: &mut Gone) -> Slice {
         return image.clone();
     }
     let keep = usize::try_from(keep).expect("inside the image");
-    let mut block = BlockPool::heap().allocate(image.len().max(1), 0);
+    let mut block = BlockPool::new().allocate(image.len().max(1), 0);
     block.append(&image[..keep]);
-    // The rest of a new block is zeros.
-    let filled = block.append_with(image.len() - keep, |_| Ok::<(), ()>(()));
-    filled.expect("nothing was to be done");
+    let zeroed = block.append_with(image.len() - keep, |rest| {
+        rest.fill(0);
+        Ok::<(), ()>(())
+    });
+    zeroed.expect("nothing can go wrong");
     block.slice(0, image.len())
 }
 
@@ -189,7 +191,7 @@ fn mark(identity: Identity, mut files: Images, left: Recovered, lost: &BTreeMap<
     make_room(&mut files, &mut tail, segment_bytes);
     let frame_bytes_max = 2 * BLOCK_BYTES;
     let config = LogConfig { segment_bytes, spare_segments: 0, frame_bytes_max, ..LogConfig::new(identity) };
-    let mut log = Log::open(config, BlockPool::heap(), tail);
+    let mut log = Log::open(config, BlockPool::new(), tail);
     for (group, lost) in lost {
         let found = groups.get(group).cloned().unwrap_or_default();
         let (header, payload) = Damage::record(Some(&damage_of(&found, *lost)), *group, &[]);
@@ -222,7 +224,7 @@ fn make_room(files: &mut Images, tail: &mut LogTail, segment_bytes: u64) {
         tail.next_file += 1;
         tail.spares.push(file);
         let bytes = usize::try_from(segment_bytes).expect("segments fit in memory");
-        files.insert(file, BlockPool::heap().copy_of(&vec![0; bytes]));
+        files.insert(file, BlockPool::new().copy_of(&vec![0; bytes]));
     }
 }
 
@@ -236,7 +238,7 @@ fn damage_of(found: &RecoveredGroup, lost: Lost) -> Damage {
 
 fn patched(image: &Slice, offset: u64, bytes: &[u8]) -> Slice {
     let offset = usize::try_from(offset).expect("segments fit in memory");
-    let mut block = BlockPool::heap().allocate(image.len(), 0);
+    let mut block = BlockPool::new().allocate(image.len(), 0);
     block.append(&image[..offset]);
     block.append(bytes);
     block.append(&image[offset + bytes.len()..]);
@@ -261,7 +263,7 @@ mod tests {
             rig.settle();
         }
         rig.rest();
-        let pool = BlockPool::heap();
+        let pool = BlockPool::new();
         rig.disk.files.iter().map(|(file, bytes)| (*file, pool.copy_of(bytes))).collect()
     }
 
@@ -310,7 +312,7 @@ mod tests {
         // The header of the fifth frame.
         let first = *disk.files.keys().next().unwrap();
         disk.files.get_mut(&first).unwrap()[4096 + 4 * 4096 + 20] ^= 1;
-        let pool = BlockPool::heap();
+        let pool = BlockPool::new();
         let files: Images = disk.files.iter().map(|(file, bytes)| (*file, pool.copy_of(bytes))).collect();
         assert!(recover(IDENTITY, &files).unwrap().damage_of(1).is_some());
         let mut cut = truncate(IDENTITY, &files, Lsn(5), &[1, 2, 3]).unwrap();

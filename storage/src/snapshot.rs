@@ -222,7 +222,7 @@ mod tests {
 
     /// Two shards, the first in two pieces.
     fn image() -> Vec<u8> {
-        let pool = BlockPool::heap();
+        let pool = BlockPool::new();
         let part = |kind, shard, piece, bytes| {
             let index = 10 + u64::from(shard);
             let header = PartHeader { kind, group: 7, shard, shards: 2, piece, index, term: 3, clock: 99 };

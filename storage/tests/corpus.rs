@@ -38,7 +38,7 @@ fn recover(folder: &Path, expected: &Value) -> Result<Recovered, StorageError> {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let Ok(file) = path.file_name().unwrap().to_str().unwrap().parse::<FileId>() else { continue };
-        recovery.segment(file, BlockPool::heap().copy_of(&std::fs::read(path).unwrap()))?;
+        recovery.segment(file, BlockPool::new().copy_of(&std::fs::read(path).unwrap()))?;
     }
     recovery.finish()
 }

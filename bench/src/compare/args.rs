@@ -81,7 +81,7 @@ pub(crate) struct CompareArgs {
     /// How long each load runs before it is measured [default: 0.4; 0.1 with --quick]
     #[arg(long, value_name = "SECONDS", value_parser = seconds, help_heading = "Measuring")]
     pub(crate) warmup: Option<Duration>,
-    /// Rounds over everything: what drifts, drifts for all [default: 5, of mapreduce, nodes, raft, runtime and wal 3; 2 with --quick]
+    /// Rounds over everything: what drifts, drifts for all [default: 5, of mapreduce, nodes, raft, runtime, simulator and wal 3; 2 with --quick]
     #[arg(long, value_parser = value_parser!(u16).range(1..=1000), help_heading = "Measuring")]
     pub(crate) rounds: Option<u16>,
 }
@@ -106,13 +106,15 @@ pub(crate) enum What {
     Mesh,
     /// A core as an echo server: tokio, monoio
     Runtime,
+    /// The simulator: how much of a cluster's life a second of CPU time shows
+    Simulator,
     /// One after the other
     All,
 }
 
 impl What {
     /// In the order in which they are measured, and told.
-    pub(crate) const EACH: [Self; 8] = [
+    pub(crate) const EACH: [Self; 9] = [
         Self::Kv,
         Self::Wal,
         Self::Raft,
@@ -121,6 +123,7 @@ impl What {
         Self::MapReduce,
         Self::Mesh,
         Self::Runtime,
+        Self::Simulator,
     ];
 
     /// As on the command line and in a file's name.
@@ -134,6 +137,7 @@ impl What {
             Self::Runtime => "runtime",
             Self::Reshard => "reshard",
             Self::Nodes => "nodes",
+            Self::Simulator => "simulator",
             Self::All => "all",
         }
     }

@@ -1,5 +1,5 @@
-//! The layers by themselves: the log, agreement, moving shards, nodes, MapReduce, the mesh, the runtime. What their commands measure, as
-//! a result file.
+//! The layers by themselves: the log, agreement, moving shards, nodes, MapReduce, the mesh, the runtime, the simulator. What their
+//! commands measure, as a result file.
 
 use clap::{Args, Parser};
 
@@ -11,7 +11,7 @@ use crate::figures::Measured;
 use crate::interrupt::Interrupt;
 use crate::report::command_line;
 use crate::turn::SUBJECT;
-use crate::{mapreduce, mesh, nodes, raft, reshard, runtime, wal};
+use crate::{mapreduce, mesh, nodes, raft, reshard, runtime, simulator, wal};
 
 /// A command's own arguments, with nothing but its name given.
 fn by_default<T: Args>() -> T {
@@ -50,6 +50,9 @@ pub(super) fn run(args: &CompareArgs, what: What, interrupt: &Interrupt) -> Resu
         What::Nodes => {
             let given = nodes::NodesArgs { quick, rounds, dir, flotilla, ..by_default() };
             nodes::measure(&given, interrupt)?
+        }
+        What::Simulator => {
+            simulator::measure(&simulator::SimulatorArgs { quick, rounds, ..by_default() }, interrupt)?
         }
         What::Kv | What::All => unreachable!("those aren't layers"),
     };

@@ -125,7 +125,7 @@ struct Disk {
 
 /// Aligned as direct I/O wants it.
 fn block() -> Slice {
-    BlockPool::heap().copy_of(&[0x5a; BLOCK_BYTES])
+    BlockPool::new().copy_of(&[0x5a; BLOCK_BYTES])
 }
 
 impl Disk {

@@ -68,6 +68,7 @@ pub(super) fn heading(result: &ResultFile) -> String {
         "runtime" => "A core's runtime",
         "reshard" => "Moving shards",
         "nodes" => "Operating nodes",
+        "simulator" => "The simulator",
         other => other,
     };
     match result.sets().as_slice() {

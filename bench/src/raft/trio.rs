@@ -75,7 +75,7 @@ pub(crate) fn in_memory(plan: Plan) -> Result<Printed> {
     let shared = shared();
     let begun = Instant::now();
     let clock = || 1_000_000_000 + u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    let mut trio = Trio::new(plan, &BlockPool::heap(), 1, clock(), &shared).map_err(failed)?;
+    let mut trio = Trio::new(plan, &BlockPool::new(), 1, clock(), &shared).map_err(failed)?;
     let mut ops: Vec<(usize, OpId)> = Vec::new();
     let (mut now, mut turns) = (clock(), 0_u32);
     let (own, mut before) = ([std::process::id()], None);

@@ -20,7 +20,7 @@ pub(super) fn frame_build_ns(bytes: usize) -> f64 {
 
 fn pass(payload: &[u8]) -> f64 {
     let recovered = Recovery::new(IDENTITY).finish().expect("an empty log is a good one");
-    let mut log = Log::open(LogConfig::new(IDENTITY), BlockPool::heap(), recovered.tail);
+    let mut log = Log::open(LogConfig::new(IDENTITY), BlockPool::new(), recovered.tail);
     let mut out = Effects::<()>::default();
     let length = u32::try_from(payload.len()).expect("entries are small");
     let mut index = 0;

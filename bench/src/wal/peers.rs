@@ -51,7 +51,7 @@ pub(super) fn sync_each(folder: &Path, appenders: usize, in_order: bool, time: D
     let file = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|error| failed()(error.into()))?;
     let threads = appenders.min(THREADS_MAX);
     let write = |place: usize| {
-        let block = BlockPool::heap().copy_of(&[0x5a; BLOCK_BYTES]);
+        let block = BlockPool::new().copy_of(&[0x5a; BLOCK_BYTES]);
         rustix::io::pwrite(&file, &block, (place * BLOCK_BYTES) as u64).map(|_| ())
     };
     (0..threads)
@@ -60,7 +60,7 @@ pub(super) fn sync_each(folder: &Path, appenders: usize, in_order: bool, time: D
         .map_err(|error| failed()(error.into()))?;
     let begun = Instant::now();
     let append = |place: usize| -> rustix::io::Result<Latencies> {
-        let block = BlockPool::heap().copy_of(&[0x5a; BLOCK_BYTES]);
+        let block = BlockPool::new().copy_of(&[0x5a; BLOCK_BYTES]);
         let mut seen = latencies();
         while begun.elapsed() < time {
             let start = Instant::now();

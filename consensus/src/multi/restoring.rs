@@ -100,7 +100,7 @@ mod tests {
 
     fn slice(bytes: &[u8]) -> Slice {
         // Without the padding.
-        BlockPool::heap().copy_of(bytes).subslice(0, bytes.len())
+        BlockPool::new().copy_of(bytes).subslice(0, bytes.len())
     }
 
     /// A group with one entry behind the configuration of entry 5.

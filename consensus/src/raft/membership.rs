@@ -10,11 +10,12 @@
 //!
 //! Members have places in a table, which grows and is never put in another order: promises under way name places.
 
+use super::places::{PLACES_MAX, Places, Voters};
 use super::{Context, Member, Proposal, Raft, Refused, Role};
 use crate::confchange::{ChangeError, Changer, Configuration, Step};
 use crate::membership::{MEMBERS_MAX, Membership, SCHEMA_MEMBERSHIP};
 use crate::progress::{Mode, Progress};
-use crate::quorum::{JointConfig, MajorityConfig, VoteResult};
+use crate::quorum::{MajorityConfig, VoteResult};
 use flotilla_runtime::{NodeId, PeerId};
 use flotilla_storage::{Log, RecordHeader, RecordKind};
 
@@ -22,8 +23,6 @@ use flotilla_storage::{Log, RecordHeader, RecordKind};
 const CAUGHT_UP_WITHIN: u64 = 1024;
 /// Whoever left is sent entries for so many heartbeats, so that it learns that it did, and stops campaigning.
 const FAREWELLS: u8 = 10;
-/// Members, and some who were or will be.
-const PLACES_MAX: usize = 64;
 const _: () = assert!(MEMBERS_MAX + 2 < PLACES_MAX, "whoever is needed has a place");
 
 /// One part of a change of the group.
@@ -76,53 +75,6 @@ pub enum ChangeRefused {
     TooMany,
 }
 
-/// Some places of the table of members.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Places(u64);
-
-impl Places {
-    pub(super) fn iter(self) -> PlacesIter {
-        self.into_iter()
-    }
-
-    pub(super) fn has(self, place: usize) -> bool {
-        self.0 >> place & 1 == 1
-    }
-
-    pub(super) fn insert(&mut self, place: usize) {
-        self.0 |= 1 << place;
-    }
-}
-
-impl IntoIterator for Places {
-    type Item = usize;
-    type IntoIter = PlacesIter;
-
-    fn into_iter(self) -> PlacesIter {
-        PlacesIter(self.0)
-    }
-}
-
-/// The places one after the other, ascending.
-#[derive(Debug)]
-pub(super) struct PlacesIter(u64);
-
-impl Iterator for PlacesIter {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        let place = self.0.trailing_zeros() as usize;
-        self.0 &= self.0.wrapping_sub(1);
-        (place < PLACES_MAX).then_some(place)
-    }
-}
-
-impl FromIterator<usize> for Places {
-    fn from_iter<T: IntoIterator<Item = usize>>(places: T) -> Self {
-        Self(places.into_iter().fold(0, |bits, place| bits | 1 << place))
-    }
-}
-
 /// The configuration in effect, in places, and the ones before it that are still of use.
 #[derive(Debug, Default)]
 pub(super) struct Members {
@@ -131,7 +83,7 @@ pub(super) struct Members {
     /// Entries of the log that hold configurations not in effect yet: one, unless more were committed at once.
     coming: Vec<u64>,
     /// Places of those who decide.
-    pub(super) voters: JointConfig,
+    pub(super) voters: Voters,
     /// Places of everybody else that gets entries.
     pub(super) others: Places,
     /// Who has a vote of its own: ours.
@@ -191,7 +143,7 @@ impl Raft {
 
     /// Whether the member at a place has a vote.
     pub(super) fn has_vote(&self, place: usize) -> bool {
-        self.group_of.voters.contains(place as u64)
+        self.group_of.voters.has(place)
     }
 
     pub(super) fn place_of(&self, node: NodeId) -> Option<usize> {
@@ -200,17 +152,12 @@ impl Raft {
 
     /// Whether those for whom `yes` holds decide.
     pub(super) fn is_quorum(&self, yes: impl Fn(usize) -> bool) -> bool {
-        let voters = &self.group_of.voters;
-        let vote = |place| Some(yes(usize::try_from(place).expect("places are few")));
-        !voters.incoming.is_empty() && voters.vote_result(vote) == VoteResult::Won
+        self.group_of.voters.is_quorum(yes)
     }
 
     /// The greatest value that a quorum has reached.
     pub(super) fn reached(&self, value: impl Fn(usize) -> u64) -> u64 {
-        let value = |place| Some(value(usize::try_from(place).expect("places are few")));
-        let reached = self.group_of.voters.committed_index(value);
-        // Nobody decides: nothing is decided.
-        if reached == u64::MAX { 0 } else { reached }
+        self.group_of.voters.reached(value)
     }
 
     /// Makes a peer known that isn't in the group yet: it may be heard.
@@ -364,8 +311,10 @@ impl Raft {
             let membership = membership.expect("a leader proposes only what it can read");
             self.take_effect(cx, index, membership);
         }
-        let now = &self.membership().1.configuration;
-        if self.role == Role::Leader && now.auto_leave {
+        if self.group_of.voters.is_joint()
+            && self.role == Role::Leader
+            && self.membership().1.configuration.auto_leave
+        {
             // If it can't be proposed yet, the next turn tries again.
             let _ = self.leave_joint(cx);
         }
@@ -442,7 +391,7 @@ impl Raft {
     /// Whether everybody in the group votes, in one set of voters, and nobody joins, leaves or is on the way out.
     pub(super) fn has_steady_members(&self) -> bool {
         let Members { coming, voters, others, votes, departing, .. } = &self.group_of;
-        let all_vote = others.iter().all(|place| voters.incoming.contains(place as u64));
+        let all_vote = others.iter().all(|place| voters.incoming.has(place));
         *votes && all_vote && !voters.is_joint() && coming.is_empty() && departing.is_empty()
     }
 
@@ -464,19 +413,19 @@ impl Raft {
                 None => self.give_place(*peer, &membership),
             }
         }
-        let places = |ids: &MajorityConfig| -> MajorityConfig {
+        let places = |ids: &MajorityConfig| -> Places {
             let place = |id: &u64| self.members.iter().position(|it| u64::from(it.peer.node.0) == *id);
-            ids.ids().iter().filter_map(place).map(|place| place as u64).collect()
+            ids.ids().iter().filter_map(place).collect()
         };
         let Configuration { voters, .. } = &membership.configuration;
-        let voters = JointConfig { incoming: places(&voters.incoming), outgoing: places(&voters.outgoing) };
+        let voters = Voters { incoming: places(&voters.incoming), outgoing: places(&voters.outgoing) };
         let members = 0..self.members.len();
         let has = |place: &usize| {
             let node = self.members[*place].peer.node;
             *place != self.me && membership.peers.contains_key(&u64::from(node.0))
         };
         self.group_of.others = members.filter(has).collect();
-        self.group_of.votes = voters.contains(self.me as u64);
+        self.group_of.votes = voters.has(self.me);
         self.group_of.voters = voters;
     }
 

@@ -216,7 +216,8 @@ impl Raft {
                 *progress = Progress::new(last + 1, cx.now);
                 self.round_wanted = self.round_sent + 1;
                 let round = self.round_wanted;
-                progress.asked = Some(Asked { nonce: header.aux, index: last, round, is_answered: false });
+                progress.asked =
+                    Some(Box::new(Asked { nonce: header.aux, index: last, round, is_answered: false }));
                 progress.counts = false;
                 progress.incarnation = Some(incarnation);
             }
@@ -312,10 +313,10 @@ impl Raft {
     pub(super) fn repaired(&mut self, cx: &mut Context<'_>) {
         let was_new = self.repairing.take().filter(|repairing| repairing.is_new);
         (self.acknowledged, self.ack_due) = (0, self.matched > 0);
-        if let Some(Repairing { nonce, .. }) = was_new
+        if let Some(nonce) = was_new.map(|repairing| repairing.nonce)
             && self.is_pristine()
         {
-            self.founding = Some(Founding { nonce, ready: BTreeSet::new() });
+            self.founding = Some(Box::new(Founding { nonce, ready: BTreeSet::new() }));
             self.ask_founders(cx);
         }
     }

@@ -52,6 +52,12 @@ impl Raft {
         self.group_of.others.iter().filter(agreed).map(|place| self.members[place].peer).collect()
     }
 
+    /// Whether it rests, or one of the next two has something to tell.
+    pub(crate) fn has_news_of_rest(&self) -> bool {
+        let Rest { is_resting, broken, newcomers, .. } = &self.rest;
+        *is_resting || !broken.is_empty() || !newcomers.is_empty()
+    }
+
     /// Those to whom its word doesn't hold any more. Asked once: the answer is acted upon.
     pub(crate) fn take_broken(&mut self) -> Vec<PeerId> {
         std::mem::take(&mut self.rest.broken)
@@ -164,7 +170,7 @@ impl Raft {
         progress.mode == Mode::Replicate
             && progress.matched == self.log.last_index()
             && progress.counts
-            && progress.asked.as_ref().is_none_or(Asked::is_answered)
+            && progress.asked.as_deref().is_none_or(Asked::is_answered)
     }
 
     /// Nothing was heard of it for an election timeout: it keeps nobody awake.

@@ -9,7 +9,7 @@
 //! Nothing rests on it. A follower acknowledges what is durable, as ever; who is asked to be quick is only a guess at who will
 //! be. Now and then all are, and whoever proves to be much faster takes another's place.
 
-use super::membership::Places;
+use super::places::Places;
 use super::{Context, Raft};
 use crate::message::{Header, Kind};
 use crate::progress::{Mode, Progress};

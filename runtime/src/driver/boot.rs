@@ -25,7 +25,7 @@ pub(super) fn read_whole(path: &Path) -> io::Result<Slice> {
     let file = open(path, flags, Mode::empty())?;
     let length = usize::try_from(rustix::fs::fstat(&file)?.st_size).map_err(io::Error::other)?;
     let total = round_up(length);
-    let mut block = BlockPool::heap().allocate(total.max(1), 0);
+    let mut block = BlockPool::new().allocate(total.max(1), 0);
     block.append_with(total, |room| {
         let pieces = Mutex::new(room.chunks_mut(PIECE_BYTES).enumerate());
         let read = || -> io::Result<()> {

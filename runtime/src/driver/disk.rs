@@ -405,7 +405,7 @@ impl Disk {
                 return Err(("read", short("read", read.len(), there)));
             }
         }
-        let mut block = BlockPool::heap().allocate(read.len(), 0);
+        let mut block = BlockPool::new().allocate(read.len(), 0);
         block.append(&read);
         Ok(DiskReply::Read(block.slice(0, read.len())))
     }

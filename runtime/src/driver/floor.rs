@@ -78,7 +78,7 @@ fn overwrite(
     is_synced: bool,
     mut go_on: impl FnMut(usize) -> bool,
 ) -> io::Result<Vec<Nanos>> {
-    let block = BlockPool::heap().copy_of(&[0x5a; BLOCK_BYTES]);
+    let block = BlockPool::new().copy_of(&[0x5a; BLOCK_BYTES]);
     let write = |place: u64| match rustix::io::pwrite(file, &block, place * BLOCK_BYTES as u64)? {
         BLOCK_BYTES => Ok(()),
         _ => Err(io::Error::from(io::ErrorKind::WriteZero)),

@@ -280,7 +280,7 @@ async fn run_core<M: Machine + 'static>(
     let boot = CoreBoot {
         core: CoreId(number),
         files,
-        pool: BlockPool::dma(),
+        pool: BlockPool::new(),
         seed: options.seed ^ (u64::from(number) << 48),
         now: clock.now(),
         vitals: Rc::clone(&vitals),

@@ -177,7 +177,7 @@ mod tests {
             let boot = CoreBoot {
                 core: CoreId(0),
                 files: Vec::new(),
-                pool: BlockPool::heap(),
+                pool: BlockPool::new(),
                 seed: 1,
                 now,
                 vitals: Vitals::new(),

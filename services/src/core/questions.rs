@@ -269,7 +269,7 @@ mod tests {
                       [[nodes]]\nid = 1\nhost = \"here\"\nport = 7001\npeer_port = 17001\ncores = 2\n";
         let config: Config = toml::from_str(config).unwrap();
         let now = Now { monotonic: SECOND, unix_ms: 1_700_000_000_000 };
-        let (files, pool, vitals) = (Vec::new(), BlockPool::heap(), Vitals::new());
+        let (files, pool, vitals) = (Vec::new(), BlockPool::new(), Vitals::new());
         (Core::build(&config, CoreBoot { core: CoreId(0), files, pool, seed: 1, now, vitals }).unwrap(), now)
     }
 

@@ -37,7 +37,7 @@ impl Writer {
         let tail = Recovery::new(IDENTITY).finish().unwrap().tail;
         let config =
             LogConfig { segment_bytes: 64 << 10, frame_bytes_max: 8 << 10, ..LogConfig::new(IDENTITY) };
-        let log = Log::open(config, BlockPool::heap(), tail);
+        let log = Log::open(config, BlockPool::new(), tail);
         let mut this = Self { log, out: Effects::default(), image: vec![0; 64 << 10], end: 0 };
         this.flush();
         this
@@ -110,7 +110,7 @@ fn golden_snapshot() -> Vec<u8> {
     let part = |kind, shard, payload: &[u8]| {
         let header =
             PartHeader { kind, group: 1, shard, shards: 1, piece: 0, index: 2, term: 1, clock: UNIX_MS };
-        encode(&BlockPool::heap(), &header, payload).to_vec()
+        encode(&BlockPool::new(), &header, payload).to_vec()
     };
     [part(PartKind::LastPiece, 0, &bytes), part(PartKind::End, 1, &[])].concat()
 }
@@ -217,7 +217,7 @@ fn today_s_code_writes_the_golden_bytes() {
 fn the_golden_bytes_are_read() {
     let mut image = std::fs::read(docs("format/golden.log")).unwrap();
     image.resize(64 << 10, 0);
-    let files: Images = [(FileId::segment(1), BlockPool::heap().copy_of(&image))].into();
+    let files: Images = [(FileId::segment(1), BlockPool::new().copy_of(&image))].into();
     let found = recover(IDENTITY, &files).unwrap();
     assert!(found.tail.last == Lsn(4) && found.cut.is_none() && found.holes.is_empty());
     let group = &found.groups[&1];

@@ -122,7 +122,7 @@ impl Script {
         let boot = CoreBoot {
             core: CoreId(0),
             files: this.disk.boot(),
-            pool: BlockPool::heap(),
+            pool: BlockPool::new(),
             seed: this.rng.next_u64(),
             now,
             vitals: Vitals::new(),

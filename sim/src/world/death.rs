@@ -33,7 +33,7 @@ impl World {
         let boot = CoreBoot {
             core: CoreId(this.seat.core),
             files: this.disk.boot(),
-            pool: BlockPool::heap(),
+            pool: BlockPool::new(),
             seed: this.rng.next_u64(),
             now: this.clock(self.now),
             vitals: Vitals::new(),

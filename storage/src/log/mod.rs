@@ -40,7 +40,7 @@ use flotilla_runtime::{
     BlockPool, BlockWriter, DiskError, DiskReply, Effect, Effects, FileId, Nanos, OpId, Slice,
 };
 use space::Space;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// The top byte of the log's operation numbers.
 pub const OP_TAG: u64 = 0x01 << 56;
@@ -163,7 +163,8 @@ pub struct Log {
     /// When what was appended is to leave at the latest; never, if nothing was.
     due: Nanos,
     in_flight: VecDeque<Commit>,
-    ops: BTreeMap<u64, Op>,
+    /// By number, ascending: they are few, and mostly the oldest ends first.
+    ops: VecDeque<(u64, Op)>,
     last_op: u64,
     durable: Lsn,
 
@@ -194,7 +195,7 @@ impl Log {
             expected: BLOCK_BYTES,
             due: Nanos::MAX,
             in_flight: VecDeque::new(),
-            ops: BTreeMap::new(),
+            ops: VecDeque::new(),
             last_op: 0,
             durable,
             watermark_at: None,
@@ -460,7 +461,7 @@ impl Log {
     fn next_op(&mut self, op: Op) -> OpId {
         self.last_op += 1;
         let id = OP_TAG | self.last_op;
-        self.ops.insert(id, op);
+        self.ops.push_back((id, op));
         OpId(id)
     }
 
@@ -471,7 +472,8 @@ impl Log {
         result: &Result<DiskReply, DiskError>,
         out: &mut Effects<M>,
     ) -> Option<Progress> {
-        let done = self.ops.remove(&op.0)?;
+        let place = self.ops.iter().position(|(id, _)| *id == op.0)?;
+        let (_, done) = self.ops.remove(place)?;
         if let Some(reason) = &self.poisoned {
             return Some(Progress::Fatal(reason.clone()));
         }

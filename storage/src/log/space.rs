@@ -356,7 +356,7 @@ impl Log {
     /// Whether the log knows this segment's file: it is in use, kept for use, being made, or being removed. Any other is lost.
     pub fn has_file(&self, file: FileId) -> bool {
         let is_under_way = |op: &Op| matches!(op, Op::Prepare(of) | Op::Remove(of) if *of == file);
-        self.space.has(file) || self.ops.values().any(is_under_way)
+        self.space.has(file) || self.ops.iter().any(|(_, op)| is_under_way(op))
     }
 
     /// Segments whose content is needed, the one being written among them.

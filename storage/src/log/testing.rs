@@ -46,7 +46,7 @@ impl TestDisk {
     }
 
     pub(crate) fn recover(&self) -> Result<Recovered, StorageError> {
-        let pool = BlockPool::heap();
+        let pool = BlockPool::new();
         let mut recovery = Recovery::new(IDENTITY);
         for (file, content) in &self.files {
             recovery.segment(*file, pool.copy_of(content))?;
@@ -95,7 +95,7 @@ pub(crate) fn config(commits_in_flight: usize) -> LogConfig {
 impl Rig {
     pub(crate) fn new(disk: TestDisk, commits_in_flight: usize) -> (Self, Recovered) {
         let recovered = disk.recover().expect("this disk holds a good log");
-        let log = Log::open(config(commits_in_flight), BlockPool::heap(), recovered.tail.clone());
+        let log = Log::open(config(commits_in_flight), BlockPool::new(), recovered.tail.clone());
         let out = Effects::default();
         let mut rig =
             Self { log, disk, out, waiting: Vec::new(), halted: None, is_disk_full: false, now: 0, tries: 0 };

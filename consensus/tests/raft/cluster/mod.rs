@@ -82,7 +82,7 @@ fn open(
     raft: RaftConfig,
     now: Nanos,
 ) -> Multi {
-    let pool = BlockPool::heap();
+    let pool = BlockPool::new();
     let mut recovery = Recovery::new(identity(node));
     for (file, content) in files {
         recovery.segment(*file, pool.copy_of(content)).unwrap();

@@ -121,7 +121,7 @@ impl CoreFolder {
         let read = || {
             let mut open = File::open(&path)?;
             let length = usize::try_from(open.metadata()?.len()).map_err(std::io::Error::other)?;
-            let mut block = BlockPool::heap().allocate(length.max(1), 0);
+            let mut block = BlockPool::new().allocate(length.max(1), 0);
             block.append_with(length, |room| open.read_exact(room))?;
             Ok(block.finish(|_, _| {}))
         };

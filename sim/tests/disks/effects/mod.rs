@@ -168,7 +168,7 @@ fn found(files: &[(FileId, flotilla_runtime::Slice)]) -> Found {
 pub(crate) fn on_simulated_disk(scripts: &[Script], seed: u64) -> Found {
     let mut rng = Rng::new(seed);
     let mut disk = Disk::default();
-    let pool = BlockPool::heap();
+    let pool = BlockPool::new();
     let on = format!("simulated disk, seed {seed}");
     let mut found_then = Found::new();
     for life in [|script: &Script| script.life, |script: &Script| script.next_life] {
