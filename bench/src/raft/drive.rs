@@ -31,7 +31,7 @@ pub(crate) fn durable(folder: &Path, plan: Plan) -> Result<Printed> {
     let port = || TcpListener::bind("127.0.0.1:0").map_err(BenchError::io("binding a port"));
     let mut options = NodeOptions::new(NodeId(1), 1, 1);
     options.cores.push(CoreOptions { clients: port()?, peers: port()?, folder: folder.to_owned() });
-    let (stop, results, syncs) = (NodeHandle::new(), shared(), Arc::new(AtomicU64::new(0)));
+    let (stop, results, syncs) = (NodeHandle::new(), shared(true), Arc::new(AtomicU64::new(0)));
     let (handle, seen, synced) = (stop.clone(), results.clone(), Arc::clone(&syncs));
     let (alive, running) = mpsc::channel::<()>();
     let node = std::thread::spawn(move || {
@@ -69,7 +69,7 @@ pub(crate) fn durable(folder: &Path, plan: Plan) -> Result<Printed> {
         return Err(failed("it never came to its end".to_owned()));
     }
     let measured = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let latencies = Some(&measured.latencies);
+    let latencies = measured.latencies.as_ref();
     let mut printed = Printed::new(measured.commits, measured.nanos as f64 / 1e9, latencies, used, &own);
     printed.syncs_per_second = Some(synced as f64 / seconds);
     Ok(printed)

@@ -38,7 +38,8 @@ pub(crate) struct Plan {
 /// What was measured, where the leaders are.
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
-    pub(super) latencies: Latencies,
+    /// None where the clock is looked at too rarely for that.
+    pub(super) latencies: Option<Latencies>,
     pub(super) commits: u64,
     /// From the end of the warm-up to the last commit counted.
     pub(super) nanos: Nanos,
@@ -55,10 +56,10 @@ pub(super) struct Measured {
 /// Handed out of the core's thread.
 pub(super) type Shared = Arc<Mutex<Measured>>;
 
-pub(super) fn shared() -> Shared {
+pub(super) fn shared(has_latencies: bool) -> Shared {
     let (commits, nanos, led) = (0, 0, 0);
     let measured = Measured {
-        latencies: latencies(),
+        latencies: has_latencies.then(latencies),
         commits,
         nanos,
         begun: None,
@@ -87,6 +88,11 @@ pub(super) struct Node {
     payload: Vec<u8>,
     dirty: Vec<usize>,
     shared: Shared,
+    /// As it was told last.
+    is_over: bool,
+    has_latencies: bool,
+    /// How long the commits of this turn took.
+    took: Vec<Nanos>,
 }
 
 pub(super) fn peer(node: usize) -> PeerId {
@@ -120,6 +126,7 @@ impl Node {
             channel: 0,
         };
         let groups = usize::try_from(plan.groups).map_err(|error| error.to_string())?;
+        let has_latencies = shared.lock().unwrap_or_else(PoisonError::into_inner).latencies.is_some();
         // The clients are dealt out evenly.
         let clients = |place| (plan.in_flight + groups - 1 - place) / groups;
         Ok(Self {
@@ -128,7 +135,10 @@ impl Node {
             kept: KEPT.0 + KEPT.1 * plan.in_flight as u64 / plan.groups,
             payload: vec![0x5a; plan.bytes],
             dirty: Vec::new(),
+            has_latencies,
             shared,
+            is_over: false,
+            took: Vec::new(),
             plan,
         })
     }
@@ -152,29 +162,40 @@ impl Node {
     pub(super) fn flush<M>(&mut self, now: Nanos, out: &mut Effects<M>) {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.extend_from_slice(self.multi.dirty());
-        let shared = Arc::clone(&self.shared);
-        let mut measured = shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut commits = 0;
+        let (mut commits, mut led) = (0, 0);
         for place in dirty.drain(..) {
-            commits += self.apply(now, place, &mut measured);
-            if !measured.is_over {
+            commits += self.apply(now, place);
+            if !self.is_over {
                 self.propose(now, place);
             }
-            let has_leader = self.multi.raft(place).leader().is_some();
-            if has_leader && !self.groups[place].has_leader {
+            if !self.groups[place].has_leader && self.multi.raft(place).leader().is_some() {
                 self.groups[place].has_leader = true;
-                measured.led += 1;
+                led += 1;
             }
         }
         self.dirty = dirty;
-        if commits > 0 {
-            measured.committed(now, commits, &self.plan);
+        if commits > 0 || led > 0 {
+            self.tell(now, commits, led);
         }
-        drop(measured);
         self.multi.flush(now, out);
     }
 
-    fn apply(&mut self, now: Nanos, place: usize, measured: &mut Measured) -> u64 {
+    fn tell(&mut self, now: Nanos, commits: u64, led: u64) {
+        let mut measured = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        measured.led += led;
+        if commits == 0 {
+            return;
+        }
+        let is_measured = measured.has_begun && !measured.is_over;
+        if let Some(latencies) = measured.latencies.as_mut().filter(|_| is_measured) {
+            self.took.iter().for_each(|took| latencies.saturating_record(*took));
+        }
+        self.took.clear();
+        measured.committed(now, commits, &self.plan);
+        self.is_over = measured.is_over;
+    }
+
+    fn apply(&mut self, now: Nanos, place: usize) -> u64 {
         let (raft, group) = (self.multi.raft(place), &mut self.groups[place]);
         let (commit, mut commits) = (raft.commit(), 0);
         while group.applied < commit {
@@ -183,8 +204,8 @@ impl Node {
             group.applied += 1;
             if let Some((_, since)) = group.waiting.pop_front_if(|(index, _)| *index <= group.applied) {
                 commits += 1;
-                if measured.has_begun && !measured.is_over {
-                    measured.latencies.saturating_record(now - since);
+                if self.has_latencies {
+                    self.took.push(now - since);
                 }
             }
         }

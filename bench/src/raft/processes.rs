@@ -108,7 +108,7 @@ pub(crate) fn node(args: &NodeArgs) -> Result<()> {
     let others = (0..NODES).filter(|place| *place != args.place);
     options.peers =
         others.map(|at| PeerAddress { peer: peer(at), address: address(args.ports[at]) }).collect();
-    let (place, results) = (args.place, shared());
+    let (place, results) = (args.place, shared(true));
     let seen = results.clone();
     std::thread::spawn(move || tell(&seen, plan));
     let build = move |boot: CoreBoot| {
@@ -142,8 +142,8 @@ fn tell(seen: &Mutex<Measured>, plan: Plan) {
             say(&Line::Begun);
         }
         if measured.is_over {
-            let (seconds, all) = (measured.nanos as f64 / 1e9, &measured.latencies);
-            let printed = Printed::new(measured.commits, seconds, Some(all), CpuUsed::NONE, &[]);
+            let (seconds, all) = (measured.nanos as f64 / 1e9, measured.latencies.as_ref());
+            let printed = Printed::new(measured.commits, seconds, all, CpuUsed::NONE, &[]);
             return say(&Line::Over(printed));
         }
     }

@@ -72,7 +72,7 @@ pub(crate) fn in_memory(plan: Plan) -> Result<Printed> {
         target: "flotilla".to_owned(),
         reason,
     };
-    let shared = shared();
+    let shared = shared(false);
     let begun = Instant::now();
     let clock = || 1_000_000_000 + u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let mut trio = Trio::new(plan, &BlockPool::new(), 1, clock(), &shared).map_err(failed)?;
