@@ -82,7 +82,8 @@ pub(crate) fn measure(args: &SimulatorArgs, interrupt: &Interrupt) -> Result<Mea
         durability: "simulated disks, networks and clocks under faults; histories are checked".to_owned(),
         processes: 1,
     }];
-    let machine = Machine::of(Path::new("."));
+    let here = std::env::current_dir().map_err(BenchError::io("finding the working folder"))?;
+    let machine = Machine::of(&here);
     Ok(Measured { machine, targets, floors: Vec::new(), figures, cells: Vec::new(), from })
 }
 

@@ -350,16 +350,24 @@ impl<'a, P: Protocol> EventLoop<'a, P> {
         self.clients[client].rest_until_ns = now_ns + REST_NS;
         self.source.give_back(pending.operation);
         let counted_ns = if self.arrivals.is_some() { pending.intended_ns } else { now_ns };
-        if self.shared.phases.counts(counted_ns) || self.shared.load.operations.fill {
+        if self.counts(counted_ns) {
             self.recorder.failed(code);
         }
+    }
+
+    /// Whether what happens then is told: what is written before anything is measured always is.
+    fn counts(&self, at_ns: u64) -> bool {
+        self.shared.phases.counts(at_ns) || self.shared.load.operations.fill
     }
 
     /// A connection broke: its requests failed, the client rests, and its next request connects again.
     fn lose(&mut self, index: usize, error: &io::Error) {
         let now_ns = self.shared.phases.now_ns();
         let client = self.connections[index].client;
-        self.recorder.disconnects += 1;
+        // As its requests are: one that breaks when all is over is no part of the load.
+        if self.counts(now_ns) {
+            self.recorder.disconnects += 1;
+        }
         let code = format!("connection: {}", error.kind());
         for pending in self.connections[index].close() {
             self.fail(client, pending, &code, now_ns);
