@@ -2,7 +2,6 @@
 //! anybody would run them, in a process of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use clap::{Args, value_parser};
@@ -15,6 +14,7 @@ use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::report::{Goal, note};
 use crate::target::built::beside;
+use crate::target::process::dying_with_us;
 use crate::turn::SUBJECT;
 
 const SCENARIO: &str = "simulator";
@@ -61,8 +61,11 @@ pub(crate) fn run(args: &SimulatorArgs) -> Result<()> {
 /// All rounds, for a result file.
 pub(crate) fn measure(args: &SimulatorArgs, interrupt: &Interrupt) -> Result<Measured> {
     let from = Instant::now();
-    let program = args.flotilla_sim.clone().or_else(|| beside("flotilla-sim")).ok_or_else(|| {
-        failed("there is no flotilla-sim beside this program: cargo build --release --bin flotilla-sim, or name it by --flotilla-sim")
+    let program = args.flotilla_sim.clone().or_else(|| beside("flotilla-sim"));
+    let program = program.ok_or_else(|| BenchError::Missing {
+        program: "flotilla-sim".to_owned(),
+        hint: " beside this program: cargo build --release --bin flotilla-sim, or name it by --flotilla-sim"
+            .to_owned(),
     })?;
     let rounds = args.rounds.unwrap_or(if args.quick { 2 } else { 3 });
     let seeds = args.seeds.unwrap_or(if args.quick { 50 } else { 500 });
@@ -70,7 +73,10 @@ pub(crate) fn measure(args: &SimulatorArgs, interrupt: &Interrupt) -> Result<Mea
     for round in 0..u64::from(rounds) {
         interrupt.check()?;
         note(&format!("{seeds} seeds from {} on", round * seeds));
-        let said = simulate(&program, round * seeds, seeds)?;
+        let said = simulate(&program, round * seeds, seeds);
+        // Ctrl-C reaches it, too.
+        interrupt.check()?;
+        let said = said?;
         figures.ratio("simulator_commands_per_cpu_second", said.commands_per_cpu_second, COMMANDS);
         figures.observe("simulator_seeds_per_minute", said.seeds as f64 * 60.0 / said.seconds);
         figures.observe("simulator_commands_per_seed", said.answered as f64 / said.seeds as f64);
@@ -89,7 +95,7 @@ pub(crate) fn measure(args: &SimulatorArgs, interrupt: &Interrupt) -> Result<Mea
 
 fn simulate(program: &Path, start: u64, seeds: u64) -> Result<Said> {
     let (start, seeds) = (start.to_string(), seeds.to_string());
-    let mut command = Command::new(program);
+    let mut command = dying_with_us(program.as_os_str());
     let ended = command.args(["run", "--json", "--start", &start, "--seeds", &seeds]).output();
     let ended = ended.map_err(BenchError::io(format!("starting {}", program.display())))?;
     if !ended.status.success() {

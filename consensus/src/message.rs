@@ -1,8 +1,9 @@
 //! What replicas say to each other, byte by byte.
 //!
 //! A peer frame is a sequence of messages of any groups. A message is a fixed little-endian header of 56 bytes,
-//! then its body: of appends and snapshots, and of the answers that tell a configuration. The entries of an append are whole log records, each padded to
-//! 16 bytes: the receiver logs the bytes as they came. `docs/protocol.md` draws the layout.
+//! then its body: of appends and snapshots, and of the answers that tell a configuration. The entries of an append are
+//! whole log records, each padded to 16 bytes: the receiver logs the bytes as they came. `docs/protocol.md` draws the
+//! layout.
 
 use flotilla_runtime::PeerId;
 

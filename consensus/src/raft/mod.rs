@@ -17,7 +17,6 @@
 mod config;
 mod election;
 mod lease;
-
 mod membership;
 mod places;
 mod read;
