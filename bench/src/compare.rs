@@ -43,41 +43,54 @@ pub(crate) fn run(args: &CompareArgs) -> Result<()> {
         What::All => What::EACH.to_vec(),
         what => vec![what],
     };
+    let mut failed = Vec::new();
     for what in whats {
-        if !args.no_install {
-            setup::install(args, what);
-        }
-        if args.strict {
-            noise::check_idle()?;
-        }
-        let outcome = match what {
-            What::Kv => rounds::run(args, &interrupt),
-            _ => layers::run(args, what, &interrupt),
-        };
-        let result = match outcome {
+        match one(args, what, &interrupt) {
             // Of everything, what can't be measured here is told and left out.
             Err(BenchError::Missing { program, hint }) if args.what == What::All => {
                 note(&format!("without {}: no {program} found{hint}", what.name()));
-                continue;
             }
-            outcome => outcome?,
-        };
-        let marks = result.noise.marks.join("; ");
-        if args.strict && !marks.is_empty() {
-            return Err(BenchError::Noisy(format!("{marks}; no result was written")));
+            // The others' hour isn't lost with it.
+            Err(error) if args.what == What::All && !matches!(error, BenchError::Interrupted) => {
+                note(&format!("{}: {error}", what.name()));
+                failed.push(what.name());
+            }
+            done => done?,
         }
-        let path = result.write(&args.out)?;
-        match args.json {
-            true => report::print_json(&result)?,
-            false => report::print(&text(&result))?,
-        }
-        note(&format!(
-            "{:.0} s; wrote {}; `flotilla-bench report {}` makes a page of it",
-            result.elapsed_seconds,
-            path.display(),
-            args.out.display()
-        ));
     }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(BenchError::Partly(failed.join(", "))),
+    }
+}
+
+/// Compares one thing, and writes its file.
+fn one(args: &CompareArgs, what: What, interrupt: &Interrupt) -> Result<()> {
+    if !args.no_install {
+        setup::install(args, what);
+    }
+    if args.strict {
+        noise::check_idle()?;
+    }
+    let result = match what {
+        What::Kv => rounds::run(args, interrupt)?,
+        _ => layers::run(args, what, interrupt)?,
+    };
+    let marks = result.noise.marks.join("; ");
+    if args.strict && !marks.is_empty() {
+        return Err(BenchError::Noisy(format!("{marks}; no result was written")));
+    }
+    let path = result.write(&args.out)?;
+    match args.json {
+        true => report::print_json(&result)?,
+        false => report::print(&text(&result))?,
+    }
+    note(&format!(
+        "{:.0} s; wrote {}; `flotilla-bench report {}` makes a page of it",
+        result.elapsed_seconds,
+        path.display(),
+        args.out.display()
+    ));
     Ok(())
 }
 

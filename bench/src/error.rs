@@ -63,6 +63,9 @@ pub(crate) enum BenchError {
     /// The machine is too busy for a run that was to be strict.
     #[error("too noisy: {0}")]
     Noisy(String),
+    /// Of several comparisons some came to nothing; each has said why.
+    #[error("no result of {0}: see above")]
+    Partly(String),
     /// Ctrl-C, or a termination signal.
     #[error("interrupted")]
     Interrupted,

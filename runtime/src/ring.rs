@@ -66,7 +66,7 @@ fn ring_from<T>(capacity: usize, start: usize) -> (Producer<T>, Consumer<T>) {
         tail: Padded(AtomicUsize::new(start)),
         producer_gone: AtomicBool::new(false),
         consumer_gone: AtomicBool::new(false),
-        slots: (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+        slots: (0..capacity).map(|_| Slot(UnsafeCell::new(MaybeUninit::uninit()))).collect(),
     });
     (
         Producer {
@@ -84,6 +84,11 @@ fn ring_from<T>(capacity: usize, start: usize) -> (Producer<T>, Consumer<T>) {
 #[repr(align(128))]
 struct Padded<T>(T);
 
+/// Begins a cache line: of one that it shared with its neighbour, the two ends would take turns while both are busy, and the producer
+/// would wait for it twice a message. (An array from the heap begins anywhere.)
+#[repr(align(64))]
+struct Slot<T>(UnsafeCell<MaybeUninit<T>>);
+
 struct Shared<T> {
     /// The first item not consumed; written by the consumer.
     head: Padded<AtomicUsize>,
@@ -92,7 +97,7 @@ struct Shared<T> {
     // From here on read-mostly: written once at most, so these lines stay in both cores' caches.
     producer_gone: AtomicBool,
     consumer_gone: AtomicBool,
-    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    slots: Box<[Slot<T>]>,
 }
 
 // SAFETY: a slot is reached by one end at a time: the producer writes only those outside `head..tail`, the
@@ -103,7 +108,7 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> Shared<T> {
     #[inline]
     fn slot(&self, index: usize) -> &UnsafeCell<MaybeUninit<T>> {
-        &self.slots[index & (self.slots.len() - 1)]
+        &self.slots[index & (self.slots.len() - 1)].0
     }
 
     /// Moves the item at `index` out.

@@ -15,13 +15,14 @@ use super::goals;
 use super::loads::{self, Planned, Times};
 use super::noise::Noise;
 use super::result::{Cell, ResultFile, SCHEMA, TargetInfo, compared};
+use crate::cpu::CpuUsed;
 use crate::error::{BenchError, Result};
 use crate::floor::{self, RoundFloors};
 use crate::interrupt::Interrupt;
 use crate::kv::outcome::Round;
 use crate::kv::print::progress;
 use crate::machine::Machine;
-use crate::recorder::{Latencies, latencies};
+use crate::recorder::{Latencies, Recorder, latencies};
 use crate::report::{command_line, note};
 use crate::target::Target;
 use crate::target::flotilla::{self, Shape};
@@ -37,6 +38,11 @@ const BETWEEN: Duration = Duration::from_millis(60);
 const BEFORE: f64 = 0.1;
 /// Of a turn.
 const WARMUP_SHARE: f64 = 0.25;
+
+/// A turn that was too short is tried again, so many times as long.
+const LONGER: u32 = 4;
+/// A turn of so long is long enough for anything.
+const TURN_MAX: Duration = Duration::from_secs(5);
 
 /// A cell while it grows.
 struct Growing {
@@ -154,6 +160,28 @@ fn times(args: &CompareArgs, targets: usize) -> Times {
     }
 }
 
+/// Runs `load`, again and for longer while not even all of a closed loop's requests were answered once, and says what was seen at
+/// last; or why there is nothing to see. A slow target with thousands of requests under way needs that in a short turn.
+fn long_enough(
+    load: &mut Load,
+    mut run: impl FnMut(&Load) -> Result<(Recorder, CpuUsed)>,
+) -> Result<std::result::Result<(Recorder, CpuUsed), String>> {
+    let enough = if load.rate.is_some() { 1 } else { (load.clients * load.pipeline) as u64 };
+    loop {
+        let (recorder, used) = run(load)?;
+        let is_last = load.seconds >= TURN_MAX || !recorder.errors.is_empty();
+        if recorder.operations() >= enough || is_last && recorder.operations() > 0 {
+            return Ok(Ok((recorder, used)));
+        }
+        if is_last {
+            let (seconds, errors) = (load.seconds.as_secs_f64(), &recorder.errors);
+            return Ok(Err(format!("no operation succeeded in {seconds:.2} s; errors: {errors:?}")));
+        }
+        load.warmup *= LONGER;
+        load.seconds *= LONGER;
+    }
+}
+
 fn rounds(
     args: &CompareArgs,
     targets: &[Target],
@@ -182,12 +210,9 @@ fn rounds(
                     let peak = grown[of * targets.len() + column].rounds.first();
                     load.rate = peak.map(|round| share * round.operations_per_second);
                 }
-                let (recorder, used) = target.run(&load, interrupt)?;
-                if recorder.operations() == 0 {
-                    let (seconds, errors) = (load.seconds.as_secs_f64(), &recorder.errors);
-                    let reason = format!("no operation succeeded in {seconds:.2} s; errors: {errors:?}");
-                    return Err(target.failed(&each.name, reason));
-                }
+                let run = |load: &Load| target.run(load, interrupt);
+                let (recorder, used) =
+                    long_enough(&mut load, run)?.map_err(|reason| target.failed(&each.name, reason))?;
                 let result = Round::new(&recorder, used, &load);
                 progress(round, args.rounds(), &each.name, &target.name, &result);
                 grown[place].latencies += recorder.all();
@@ -207,4 +232,63 @@ fn rounds(
         cells.push(Cell { peak_share: each.share.as_ref().map(|(share, _)| *share), ..cell });
     }
     Ok((cells, floors))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: CompareArgs,
+    }
+
+    /// Runs a load of 32 requests at a time whose target answers `answered` of them in the turn's number, and counts turns.
+    fn turns(
+        answered: impl Fn(u32) -> u64,
+        error: Option<&str>,
+    ) -> (Load, u32, std::result::Result<u64, String>) {
+        let line =
+            "compare --sets grid --clients 2 --pipeline 16 --value-bytes 8 --warmup 0.05 --seconds 0.2";
+        let args = Cli::try_parse_from(line.split(' ')).unwrap().args;
+        let mut load = loads::plan(&args, times(&args, 1)).remove(0).load;
+        let mut turns = 0;
+        let seen = long_enough(&mut load, |_| {
+            turns += 1;
+            let mut recorder = Recorder::new();
+            for _ in 0..answered(turns) {
+                recorder.writes.saturating_record(1);
+            }
+            error.into_iter().for_each(|code| recorder.failed(code));
+            Ok((recorder, CpuUsed::NONE))
+        });
+        (load, turns, seen.unwrap().map(|(recorder, _)| recorder.operations()))
+    }
+
+    #[test]
+    fn a_turn_too_short_for_a_slow_target_is_made_longer() {
+        let (load, turned, seen) = turns(|turn| 10 * u64::from(turn * turn), None);
+        assert_eq!((turned, seen), (2, Ok(40)), "with 10 of 32 requests answered it says little");
+        assert_eq!((load.warmup, load.seconds), (Duration::from_millis(200), Duration::from_millis(800)));
+    }
+
+    #[test]
+    fn a_target_that_is_slow_for_ever_is_measured_as_it_is() {
+        assert_eq!(turns(|_| 3, None).2, Ok(3));
+    }
+
+    #[test]
+    fn a_target_that_refuses_or_answers_nothing_is_said_so() {
+        let (_, turned, seen) = turns(|_| 0, Some("BUSY"));
+        assert_eq!(
+            (turned, seen),
+            (1, Err("no operation succeeded in 0.20 s; errors: {\"BUSY\": 1}".to_owned()))
+        );
+        let (load, turned, seen) = turns(|_| 0, None);
+        assert!(load.seconds >= TURN_MAX && turned == 4, "{turned} turns");
+        assert!(seen.is_err());
+    }
 }
