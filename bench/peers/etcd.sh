@@ -2,7 +2,7 @@
 # etcd as the benchmark runs it. flotilla-bench carries this file in itself and starts each member by
 # `etcd.sh start …`, so these flags are the ones that were measured.
 #
-#   etcd.sh install                                        Debian's package, if there is no etcd yet
+#   etcd.sh install                                        Debian's package, if there is no etcd yet, or an old one
 #   etcd.sh start NAME DIR CLIENT_PORT PEER_PORT CLUSTER   one member, in the foreground
 #
 # CLUSTER is NAME=http://HOST:PEER_PORT of every member, with commas.
@@ -17,12 +17,19 @@ set -eu
 
 case "${1:-}" in
 install)
-    if command -v etcd >/dev/null; then
-        echo "etcd is installed: $(etcd --version | head -n 1)"
-        exit 0
-    fi
+    # An etcd before 3.5 copies a buffer of recent writes for every read (its pull request 12933): its reads say nothing of today's.
+    is_new() { command -v etcd >/dev/null && ! etcd --version | grep -q '^etcd Version: 3\.[0-4]\.'; }
     # Debian 12 and later call it etcd-server, earlier ones etcd.
-    apt-get install -y etcd-server || apt-get install -y etcd
+    is_new || apt-get install -y etcd-server || apt-get install -y etcd
+    if ! is_new && [ "$(dpkg --print-architecture)" = amd64 ]; then
+        # Debian 13's, which needs nothing that Debian 12 hasn't.
+        package=$(mktemp -d)/etcd-server_3.5.16-4_amd64.deb
+        /usr/lib/apt/apt-helper download-file "http://deb.debian.org/debian/pool/main/e/etcd/${package##*/}" "$package" \
+            SHA256:0875921bb0d023f2af9b8e15cdfbe417a03e65731345fb832c40f9c2dd72967b
+        dpkg -i "$package"
+        rm -r "${package%/*}"
+    fi
+    echo "etcd is installed: $(etcd --version | head -n 1)"
     ;;
 start)
     [ $# -eq 6 ] || { echo "usage: etcd.sh start NAME DIR CLIENT_PORT PEER_PORT CLUSTER" >&2; exit 2; }

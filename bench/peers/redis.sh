@@ -10,8 +10,8 @@
 #               It is on one disk only, unless there are replicas
 #   everysec    the same file, synced once a second: Redis' own default with appendonly
 #   none        no persistence at all: what the wire and the event loop can do
-#   replicas    hold what WAIT has counted in memory; their own fsync isn't waited for. They synchronise at once (diskless,
-#               without the delay of 5 s)
+#   replicas    sync as the primary does, before they say what they have: so WAIT counts disks, though Redis 7.0 doesn't promise
+#               that. They synchronise at once (diskless, without the delay of 5 s)
 #   rewrite     never: a fork in the middle of a measurement would not be fair to Redis
 set -eu
 

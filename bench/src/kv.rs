@@ -3,7 +3,7 @@
 //! How it stays fair:
 //!
 //! * Every target gets the same operations in the same order, from the same load generator, on the same disk.
-//! * Rounds go over all targets, each round in another order, and ratios are taken within a round: what drifts, drifts
+//! * Rounds go over all targets, each round beginning with another, and ratios are taken within a round: what drifts, drifts
 //!   for all. The reported value is the median round.
 //! * Servers stay up between their turns, idle. What the idle ones use shows as `foreign`.
 //! * Closed loops tell throughput; their latencies leave out what a stalled client would have sent. Open loops (`--rate`)

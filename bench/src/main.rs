@@ -12,6 +12,7 @@
 //! | [`runtime`] | the `runtime` command: a core beside tokio and monoio |
 //! | [`reshard`] | the `reshard` command: a shard that moves between groups, and what its clients see |
 //! | [`nodes`] | the `nodes` command: what nodes promise to those who operate them: restarts, memory, a second core |
+//! | [`simulator`] | the `simulator` command: how much of a cluster's life a second of CPU time shows |
 //! | [`soak`] | the `soak` command: a long load while nodes are killed and stopped, with every read checked |
 //! | [`engine`], [`zookeeper`], [`etcd`] | the load generator: RESP and ZooKeeper's protocol over epoll, gRPC over HTTP/2 |
 //! | [`target`] | what is measured: processes started here, or running already |

@@ -46,7 +46,19 @@ pub(crate) enum Goal {
 }
 
 impl Goal {
-    fn holds(self, value: f64) -> bool {
+    /// What its text says.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (way, goal) = text.split_once(' ')?;
+        let goal = goal.parse().ok()?;
+        match way {
+            ">=" => Some(Self::AtLeast(goal)),
+            "<=" => Some(Self::AtMost(goal)),
+            _ => None,
+        }
+    }
+
+    /// Whether this value is on its side.
+    pub(crate) fn holds(self, value: f64) -> bool {
         match self {
             Self::AtLeast(goal) => value >= goal,
             Self::AtMost(goal) => value <= goal,

@@ -63,6 +63,8 @@ pub(crate) struct RuntimeArgs {
     pub(crate) json: bool,
 }
 
+/// Ours, a core of which sleeps as soon as there is nothing to do, as the others do.
+const SLEEPS: &str = "flotilla, no busy poll";
 /// The servers beside ours, as their program calls them.
 const PEERS: [&str; 3] = ["tokio-multi", "tokio-current", "monoio"];
 
@@ -109,7 +111,11 @@ fn echoes(name: &str, depth: usize, seconds: Duration) -> Load {
 fn about(target: &str) -> TargetInfo {
     let lock = |package: &str| locked(include_str!("../peers/echo/Cargo.lock"), package);
     let (version, what) = match target {
-        SUBJECT => (env!("CARGO_PKG_VERSION").to_owned(), "two cores, each a thread with a ring"),
+        SUBJECT => (
+            env!("CARGO_PKG_VERSION").to_owned(),
+            "two cores, each a thread with a ring, which looks for more for 100 us before it sleeps, as a node's does",
+        ),
+        SLEEPS => (env!("CARGO_PKG_VERSION").to_owned(), "the same, but sleeping at once, as the others do"),
         "monoio" => (lock("monoio"), "one thread with a ring"),
         "tokio-multi" => (lock("tokio"), "its multi-threaded runtime"),
         _ => (lock("tokio"), "its runtime of one thread"),
@@ -120,19 +126,25 @@ fn about(target: &str) -> TargetInfo {
 /// One message after the other, and many at once: ours beside the best of the others.
 fn compare(one: &BTreeMap<&'static str, Round>, many: &BTreeMap<&'static str, Round>, figures: &mut Figures) {
     type Rounds = BTreeMap<&'static str, Round>;
-    let over = |rounds: &Rounds, of: fn(&Round) -> f64, better: fn(f64, f64) -> f64| {
-        let best = PEERS.iter().filter_map(|peer| rounds.get(peer)).map(of).reduce(better)?;
-        Some(of(&rounds[SUBJECT]) / best)
-    };
     let cpu = |round: &Round| round.server_cpu_s_per_100k.unwrap_or(f64::NAN);
-    for (name, ratio, goal) in [
-        ("echo_p50_vs_best", over(one, |it| it.latency(|it| it.p50), f64::min), Goal::AtMost(1.2)),
-        ("echo_pipelined_vs_best", over(many, |it| it.operations_per_second, f64::max), Goal::AtLeast(1.0)),
-        ("echo_cpu_vs_best", over(one, cpu, f64::min), Goal::AtMost(1.0)),
-        ("echo_pipelined_cpu_vs_best", over(many, cpu, f64::min), Goal::AtMost(1.0)),
-    ] {
-        if let Some(ratio) = ratio {
-            figures.ratio(name, ratio, goal);
+    for (ours, how) in [(SUBJECT, ""), (SLEEPS, "_without_busy_poll")] {
+        let over = |rounds: &Rounds, of: fn(&Round) -> f64, better: fn(f64, f64) -> f64| {
+            let best = PEERS.iter().filter_map(|peer| rounds.get(peer)).map(of).reduce(better)?;
+            Some(of(&rounds[ours]) / best)
+        };
+        for (name, ratio, goal) in [
+            ("echo_p50_vs_best", over(one, |it| it.latency(|it| it.p50), f64::min), Goal::AtMost(1.2)),
+            (
+                "echo_pipelined_vs_best",
+                over(many, |it| it.operations_per_second, f64::max),
+                Goal::AtLeast(1.0),
+            ),
+            ("echo_cpu_vs_best", over(one, cpu, f64::min), Goal::AtMost(1.0)),
+            ("echo_pipelined_cpu_vs_best", over(many, cpu, f64::min), Goal::AtMost(1.0)),
+        ] {
+            if let Some(ratio) = ratio {
+                figures.ratio(&format!("{name}{how}"), ratio, goal);
+            }
         }
     }
 }
@@ -157,11 +169,11 @@ struct Starter<'a> {
 }
 
 impl Starter<'_> {
-    /// The server of `program` that is called `word`: the first that it says is its address.
-    fn start(&self, target: &str, program: &Path, word: &str) -> Result<Server> {
+    /// The server of `program` that is called for by `words`: the first that it says is its address.
+    fn start(&self, target: &str, program: &Path, words: &[&str]) -> Result<Server> {
         let folder = tempfile::tempdir_in(self.folder).map_err(BenchError::io("making a folder"))?;
         let mut command = dying_with_us(program.as_os_str());
-        command.arg(word).current_dir(folder.path());
+        command.args(words).current_dir(folder.path());
         let mut process = Process::start(target, command, folder.path().join("log"))?;
         let line = process.await_line("127.0.0.1:", Instant::now() + PATIENCE, self.interrupt)?;
         let address = line.trim().parse();
@@ -171,22 +183,25 @@ impl Starter<'_> {
 
     /// Ours and the others, each started for its turn.
     fn ways(&self, depth: usize) -> Vec<Way<'_>> {
+        let own = |target, words: &'static [&'static str]| {
+            Way::new(target, move || self.echo_of(target, &self.own, words, depth))
+        };
         let mut ways =
-            vec![Way::new(SUBJECT, move || self.echo_of(SUBJECT, &self.own, "echo-server", depth))];
+            vec![own(SUBJECT, &["echo-server"]), own(SLEEPS, &["echo-server", "--busy-poll-us", "0"])];
         for peer in self.peers.iter().flat_map(|program| PEERS.map(|target| (target, program))) {
             let (target, program) = peer;
-            ways.push(Way::new(target, move || self.echo_of(target, program, target, depth)));
+            ways.push(Way::new(target, move || self.echo_of(target, program, &[target], depth)));
         }
         ways
     }
 
-    fn echo_of(&self, target: &str, program: &Path, word: &str, depth: usize) -> Result<Seen> {
-        load(&self.start(target, program, word)?, depth, self.time, self.interrupt)
+    fn echo_of(&self, target: &str, program: &Path, words: &[&str], depth: usize) -> Result<Seen> {
+        load(&self.start(target, program, words)?, depth, self.time, self.interrupt)
     }
 
     /// A server that nobody talks to: its CPU time in percent of one CPU.
     fn idle_percent(&self) -> Result<f64> {
-        let server = self.start("flotilla", &self.own, "echo-server")?;
+        let server = self.start("flotilla", &self.own, &["echo-server"])?;
         // A clock tick is 10 ms: it takes a while to see so little.
         let time = (self.time * 4).max(Duration::from_secs(5));
         let (before, begun) = (server.used(), Instant::now());

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use flotilla_runtime::SplitMix64;
+use flotilla_runtime::random::mix;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::result::{Cell, Unit};
@@ -109,6 +111,17 @@ impl<'a> Way<'a> {
     }
 }
 
+/// In which order `count` targets have their turns: another one for each load and round, and the same whenever it is run again.
+pub(crate) fn order(round: usize, load: &str, count: usize) -> Vec<usize> {
+    let seed = load.bytes().fold(round as u64, |seed, byte| mix(seed ^ u64::from(byte)));
+    let mut random = SplitMix64::new(seed);
+    let mut order: Vec<usize> = (0..count).collect();
+    for left in (1..count).rev() {
+        order.swap(left, random.below(left as u64 + 1) as usize);
+    }
+    order
+}
+
 /// A cell while it grows.
 struct Growing {
     load: Load,
@@ -140,16 +153,16 @@ impl<'a> Turns<'a> {
         self.round = round;
     }
 
-    /// Puts `load` on each target, each round beginning with another; the rounds, by target.
+    /// Puts `load` on each target, in an order that is drawn for each load and round; the rounds, by target.
     pub(crate) fn each(&mut self, load: &Load, ways: Vec<Way<'_>>) -> Result<BTreeMap<&'static str, Round>> {
-        let (mut found, mut ways) = (BTreeMap::new(), ways);
+        let mut found = BTreeMap::new();
         // Cells are in the order in which the targets are named, whoever is first.
         for way in &ways {
             self.place(load, way.target);
         }
-        let first = self.round % ways.len().max(1);
-        ways.rotate_left(first);
-        for Way { target, run } in ways {
+        let order = order(self.round, &load.name, ways.len());
+        let mut ways: Vec<Option<Way<'_>>> = ways.into_iter().map(Some).collect();
+        for Way { target, run } in order.into_iter().filter_map(|place| ways[place].take()) {
             found.insert(target, self.one(load, target, run)?);
         }
         Ok(found)

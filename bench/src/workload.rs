@@ -273,8 +273,8 @@ pub(crate) struct LoadSummary {
     distribution: String,
     pub(crate) reads_percent: u8,
     pub(crate) value_bytes: usize,
-    warmup_seconds: f64,
-    seconds: f64,
+    pub(crate) warmup_seconds: f64,
+    pub(crate) seconds: f64,
 }
 
 impl LoadSummary {

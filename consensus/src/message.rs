@@ -6,6 +6,7 @@
 //! layout.
 
 use flotilla_runtime::PeerId;
+use flotilla_storage::NUMBER_MAX;
 
 /// A Raft group's number, unique in the cluster. 0 is the controller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -167,6 +168,16 @@ pub enum WireError {
         /// Where the message starts.
         at: usize,
     },
+    /// A number that no log can hold: whoever took it over couldn't read its own log again.
+    #[error(
+        "a message at byte {at} of a peer frame says {number}, which is no term or index: is the peer's memory broken?"
+    )]
+    BadNumber {
+        /// What it says.
+        number: u64,
+        /// Where the message starts.
+        at: usize,
+    },
     /// An entry that isn't a whole log record of the right group, index and term order.
     #[error("an append to group {group} after index {after} carries a record that doesn't fit: {what}")]
     BadEntry {
@@ -231,7 +242,11 @@ pub fn decode(frame: &[u8], at: usize) -> Result<(Message<'_>, usize), WireError
         commit: word(4),
         aux: word(5),
     };
-    Ok((Message { header, body }, end))
+    let numbers = [header.term, header.index, header.log_term, header.commit];
+    match numbers.into_iter().find(|number| *number > NUMBER_MAX) {
+        Some(number) => Err(WireError::BadNumber { number, at }),
+        None => Ok((Message { header, body }, end)),
+    }
 }
 
 /// The frames being gathered, one a peer: everything that a turn has to say to it leaves as one.

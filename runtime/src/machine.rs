@@ -4,7 +4,7 @@
 //! effects. It never blocks, reads no clock, draws no randomness of its own and touches no file, so
 //! the same construction and the same sequence of `(now, event)` give the same effects, bit for bit.
 //!
-//! The driver drains what is ready into [`Machine::step`], then calls [`Machine::flush`] once:
+//! The driver drains what is ready into [`Machine::step`], then calls [`Machine::apply`] and [`Machine::flush`] once:
 //! **`flush` is group commit made visible.** Whatever arrived while the disk was busy is gathered by
 //! the machine and leaves together.
 

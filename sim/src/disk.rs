@@ -1,6 +1,6 @@
 //! A simulated disk: what is durable, and what a crash may do to the rest.
 //!
-//! It gives the results that the real driver gives, errors included: `tests/disk_effects.rs` holds both to one table.
+//! It gives the results that the real driver gives, errors included: `sim/tests/disks/disk_effects.rs` holds both to one table.
 
 use crate::faults::{Fault, Tally};
 use crate::rng::Rng;

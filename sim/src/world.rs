@@ -1,6 +1,6 @@
 //! The simulated world: nodes, links, disks, clients and time, in one thread, from one seed.
 //!
-//! It drives each core as the real driver does: what is ready goes into `step`, then comes one `flush`. How much is
+//! It drives each core as the real driver does: what is ready goes into `step`, then come one `apply` and one `flush`. How much is
 //! ready is drawn too, so the boundaries of the batches are part of the seed. The cores of a node live and die together
 //! and talk over a simulated mesh; each has its own disk, clients and links, as in the real node.
 //!

@@ -28,6 +28,8 @@ const THROUGHPUT: [(&str, &str, &str, f64); 13] = [
 ];
 /// Seconds of all nodes' CPUs for 100 000 operations at a load, at most.
 const CPU: [(&str, f64); 3] = [("set_c256_p1", 2.0), ("get_c64_p1", 1.3), ("get_c256_p1", 1.3)];
+/// Pipelined alike.
+const PIPELINED: &str = "set_c64_p16";
 /// About half the peak rate.
 const HALF: &str = "set_at_55";
 
@@ -37,7 +39,7 @@ pub(super) fn of(cells: &[Cell], floors: &[RoundFloors]) -> Vec<Compared> {
         let is_it = |cell: &&Cell| cell.target == target && cell.name == name;
         cells.iter().find(is_it).map_or(&[], |cell| &cell.rounds)
     };
-    let mut figures = Figures::default();
+    let (mut figures, mut alike) = (Figures::default(), Figures::default());
     let mut tell = |name: &str, values: &mut dyn Iterator<Item = f64>, goal: Goal| {
         values.for_each(|value| figures.ratio(name, value, goal));
     };
@@ -53,6 +55,12 @@ pub(super) fn of(cells: &[Cell], floors: &[RoundFloors]) -> Vec<Compared> {
                 AtLeast(least),
             );
         }
+        // The goal is over plain requests, fewer of them at a time.
+        let each = at(SUBJECT, PIPELINED).iter().zip(at("etcd", PIPELINED));
+        let name = format!("{}{bytes} throughput over etcd, as many under way", said(PIPELINED));
+        each.for_each(|(own, peer)| {
+            alike.observe(&name, own.operations_per_second / peer.operations_per_second)
+        });
         for (own, most) in CPU {
             let each = at(SUBJECT, own).iter().filter_map(|round| round.server_cpu_s_per_100k);
             let name = format!("{}{bytes} CPU seconds for 100 000", said(own));
@@ -69,7 +77,9 @@ pub(super) fn of(cells: &[Cell], floors: &[RoundFloors]) -> Vec<Compared> {
         &mut each.map(|(own, floor)| own.latency(|it| it.p50) / floor.sync.p50_us),
         AtMost(SET_P50_OVER_SYNC),
     );
-    figures.compared().0
+    let mut all = figures.compared().0;
+    all.extend(alike.compared().0);
+    all
 }
 
 /// `set_c64_p16` for people.

@@ -13,7 +13,7 @@ use crate::floor::RoundFloors;
 use crate::kv::outcome::{Median, Round};
 use crate::machine::Machine;
 use crate::recorder::{Latencies, median};
-use crate::report::{number, rate};
+use crate::report::{Goal, number, rate};
 use crate::workload::LoadSummary;
 
 /// The version of the file. It changes when a field changes its meaning or goes away.
@@ -263,6 +263,20 @@ impl Compared {
         let (cell, figure, against) = (cell.to_owned(), figure.to_owned(), against.to_owned());
         let made = Self { cell, figure, against, value, low, high, goal: None, holds: None, rounds };
         value.is_finite().then_some(made)
+    }
+
+    /// Whether the goal holds, for people: "yes" and "no" when the whole interval says so.
+    pub(crate) fn verdict(&self) -> &'static str {
+        let Some(holds) = self.holds else { return "-" };
+        let goal = self.goal.as_deref().and_then(Goal::parse);
+        let is_told =
+            goal.is_none_or(|goal| [self.low, self.high].iter().all(|end| goal.holds(*end) == holds));
+        match (holds, is_told) {
+            (true, true) => "yes",
+            (true, false) => "likely",
+            (false, false) => "unlikely",
+            (false, true) => "no",
+        }
     }
 
     /// The interval for people. One round has none, and with few it is no more than their range.

@@ -1,8 +1,8 @@
 //! `compare kv`: everything is started, filled, and then put under each load in turn, round after round.
 //!
 //! ```text
-//! round 1   cell 1: a b c d   cell 2: a b c d   …   floors
-//! round 2   cell 1: b c d a   cell 2: b c d a   …   floors        a, b, c, d: the targets
+//! round 1   cell 1: a c b d   cell 2: d a b c   …   floors
+//! round 2   cell 1: b d a c   cell 2: a c d b   …   floors        a, b, c, d: the targets, in an order that is drawn for each cell
 //! ```
 //!
 //! A ratio is taken within a round and a cell, between turns that are seconds apart.
@@ -28,6 +28,7 @@ use crate::target::Target;
 use crate::target::flotilla::{self, Shape};
 use crate::target::peer::{self, Peer};
 use crate::target::process::Ports;
+use crate::turn::order;
 use crate::workload::{Load, LoadSummary};
 
 /// Groups of the second Flotilla cluster, where there is one.
@@ -196,8 +197,7 @@ fn rounds(
     let mut floors = Vec::new();
     for round in 0..usize::from(args.rounds()) {
         for (row, each) in planned.iter().enumerate() {
-            for turn in 0..targets.len() {
-                let column = (turn + round) % targets.len();
+            for column in order(round, &each.name, targets.len()) {
                 let (target, place) = (&targets[column], row * targets.len() + column);
                 if loads::cannot(target, &each.load).is_some() {
                     continue;

@@ -36,7 +36,7 @@ pub(super) struct Peer {
 enum How {
     /// Pipelines of GNU tools.
     Gnu,
-    Ripgrep,
+    Ripgrep(PathBuf),
     /// A Python with the engine, and a script of `bench/peers/mapreduce`.
     Python(PathBuf, PathBuf),
 }
@@ -56,13 +56,20 @@ pub(super) struct Task<'a> {
 /// Those that are installed, and why others aren't there.
 pub(super) fn installed(quick: bool) -> (Vec<Peer>, Vec<String>) {
     let (mut peers, mut missing) = (Vec::new(), Vec::new());
-    for (name, program, how) in [("gnu", "sort", How::Gnu), ("ripgrep", "rg", How::Ripgrep)] {
-        match find(Path::new(program)) {
-            Some(_) => {
-                peers.push(Peer { name, version: version(Command::new(program).arg("--version")), how })
-            }
-            None => missing.push(format!("{name}: no {program} in PATH; the distribution's package has it")),
+    match find(Path::new("sort")) {
+        Some(sort) => peers.push(Peer {
+            name: "gnu",
+            version: version(Command::new(sort).arg("--version")),
+            how: How::Gnu,
+        }),
+        None => missing.push("gnu: no sort in PATH; the distribution's package has it".to_owned()),
+    }
+    match beside("peers/mapreduce/bin/rg").or_else(|| find(Path::new("rg"))) {
+        Some(program) => {
+            let version = version(Command::new(&program).arg("--version"));
+            peers.push(Peer { name: "ripgrep", version, how: How::Ripgrep(program) });
         }
+        None => missing.push("ripgrep: no rg; bench/peers/mapreduce.sh builds it".to_owned()),
     }
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/mapreduce");
     for (name, module, script) in
@@ -104,7 +111,7 @@ impl Peer {
     /// Whether it knows the job.
     pub(super) fn can(&self, job: &str) -> bool {
         match self.how {
-            How::Ripgrep => job.starts_with("grep"),
+            How::Ripgrep(_) => job.starts_with("grep"),
             _ => matches!(job, "wc" | "books" | "sort"),
         }
     }
@@ -125,16 +132,11 @@ impl Peer {
                 command.args(["-c", pipeline(task.job), "sh"]).arg(&input).arg(&output);
                 self.program(command, task)?
             }
-            How::Ripgrep => {
+            How::Ripgrep(program) => {
                 let mut command = dying_with_us(OsStr::new("sh"));
                 // Its own word for "nothing found" is 1.
-                command.args([
-                    "-c",
-                    "rg -j2 -N -I \"$1\" \"$2\" > \"$3\" || [ $? -eq 1 ]",
-                    "sh",
-                    task.pattern,
-                ]);
-                command.arg(&input).arg(&output);
+                command.args(["-c", "\"$0\" -j2 -N -I \"$1\" \"$2\" > \"$3\" || [ $? -eq 1 ]"]);
+                command.arg(program).arg(task.pattern).arg(&input).arg(&output);
                 self.program(command, task)?
             }
             How::Python(python, script) => {

@@ -61,7 +61,8 @@ fn of(result: &ResultFile, extent: Extent) -> String {
     let machine = &result.machine;
     let virtualized = if machine.virtualized { " (virtual)" } else { "" };
     out.push_str(&format!(
-        "\n{} of `{}`: {} CPUs{virtualized}, {}, kernel {}, {}; {}. Floors: {}.\n",
+        "\n{}{} of `{}`: {} CPUs{virtualized}, {}, kernel {}, {}; {}. Floors: {}.\n",
+        turns(result),
         date(result.unix_seconds),
         result.command,
         machine.cpus,
@@ -72,6 +73,24 @@ fn of(result: &ResultFile, extent: Extent) -> String {
         floors(result),
     ));
     out
+}
+
+/// How long a key/value store was looked at, and that a closed loop's latencies are what they are.
+fn turns(result: &ResultFile) -> String {
+    let times = result.cells.iter().map(|cell| (cell.load.seconds, cell.load.warmup_seconds));
+    let Some((seconds, warmup)) = times.min_by(|one, other| one.0.total_cmp(&other.0)) else {
+        return String::new();
+    };
+    if result.what != "kv" {
+        return String::new();
+    }
+    let rounds = result.cells.iter().map(|cell| cell.rounds.len()).max().unwrap_or(0);
+    format!(
+        "Closed loops: a client waits for its replies, and its latencies count from when it asked. Every cell {} s in each of {rounds} rounds, behind {} s \
+         that aren't measured; four times as long, or sixteen, where fewer requests were answered than are under way.\n\n",
+        number(seconds),
+        number(warmup),
+    )
 }
 
 fn versions(result: &ResultFile) -> String {
@@ -185,9 +204,8 @@ fn ratios(result: &ResultFile) -> String {
 
 fn goals(result: &ResultFile) -> String {
     let rows = result.ratios.iter().filter(|it| it.cell.is_empty()).map(|it| {
-        let holds = it.holds.map_or("-", |holds| if holds { "yes" } else { "no" });
         let goal = it.goal.clone().unwrap_or_else(|| "-".to_owned());
-        vec![it.figure.replace('_', " "), number(it.value), it.interval(), goal, holds.to_owned()]
+        vec![it.figure.replace('_', " "), number(it.value), it.interval(), goal, it.verdict().to_owned()]
     });
     let head = ["ratio", "value", "interval", "goal", "holds"].map(str::to_owned);
     let unmeasured = result.unmeasured.iter().map(|it| {

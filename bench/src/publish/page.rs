@@ -189,7 +189,7 @@ fn ratios(result: &ResultFile) -> String {
             number(it.value),
             it.interval(),
             it.goal.clone().unwrap_or_else(|| "-".to_owned()),
-            it.holds.map_or("-", |holds| if holds { "yes" } else { "no" }).to_owned(),
+            it.verdict().to_owned(),
         ]
     };
     let head = ["Flotilla's", "over that of", "ratio", "interval", "goal", "holds"].map(str::to_owned);

@@ -41,8 +41,8 @@ pub(super) fn measure(
     let mut leader = write_until_acknowledged(&nodes, 0, interrupt)?;
     for _ in 0..kills {
         interrupt.check()?;
-        cluster.kill(leader);
         let killed = Instant::now();
+        cluster.kill(leader);
         let dead = leader;
         leader = write_until_acknowledged(&nodes, (dead + 1) % nodes.len(), interrupt)?;
         seen.saturating_record(u64::try_from(killed.elapsed().as_nanos()).unwrap_or(u64::MAX));

@@ -32,9 +32,11 @@ impl Peer {
     }
 
     /// With a log each, in one process.
-    pub(super) fn durable(&self, folder: &Path, load: &Load) -> Result<Seen> {
+    pub(super) fn durable(&self, folder: &Path, load: &Load, is_async: bool) -> Result<Seen> {
         let logs = tempfile::tempdir_in(folder).map_err(BenchError::io("making a folder for logs"))?;
-        Ok(self.run(load, "durable", Some(logs.path()))?.seen(Some(load.bytes)))
+        Ok(self
+            .run(load, if is_async { "durable" } else { "durable-in-turn" }, Some(logs.path()))?
+            .seen(Some(load.bytes)))
     }
 
     fn run(&self, load: &Load, mode: &str, folder: Option<&Path>) -> Result<Printed> {

@@ -12,15 +12,15 @@ use flotilla_runtime::{CoreBoot, Effect, Effects, Event, Machine, Nanos, NodeId,
 use crate::error::{BenchError, Result};
 use crate::report;
 
-/// As a node is configured.
-const BUSY_POLL: Duration = Duration::from_micros(100);
-
 /// A server for `flotilla-bench runtime`: prints its address
 #[derive(Clone, Debug, Args)]
 pub(crate) struct EchoArgs {
     /// Cores; the first one's address is printed
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     cores: u16,
+    /// Microseconds for which a core looks for more before it sleeps; the default is a node's
+    #[arg(long, default_value_t = 100)]
+    busy_poll_us: u64,
 }
 
 /// Sends everything back.
@@ -51,7 +51,7 @@ impl Machine for Echo {
 pub(crate) fn serve(args: &EchoArgs) -> Result<()> {
     let io = BenchError::io;
     let mut options = NodeOptions::new(NodeId(1), 1, 1);
-    options.busy_poll = BUSY_POLL;
+    options.busy_poll = Duration::from_micros(args.busy_poll_us);
     let mut addresses = Vec::new();
     for core in 0..args.cores {
         let port = || TcpListener::bind("127.0.0.1:0").map_err(io("binding a port"));

@@ -7,15 +7,16 @@ use flotilla_storage::{Log, LogConfig, RecordHeader, RecordKind, Recovery};
 
 use super::appender::IDENTITY;
 use crate::hot::commit;
+use crate::recorder::median;
 
 /// Entries of a commit.
 const BATCH: u64 = 256;
 const BATCHES: u64 = 2_000;
 
-/// Nanoseconds for an entry of `bytes`: the best of five passes, each a mean.
+/// Nanoseconds for an entry of `bytes`: the median of five passes, each a mean.
 pub(super) fn frame_build_ns(bytes: usize) -> f64 {
     let payload = vec![0x5a; bytes];
-    (0..5).map(|_| pass(&payload)).fold(f64::INFINITY, f64::min)
+    median((0..5).map(|_| pass(&payload)))
 }
 
 fn pass(payload: &[u8]) -> f64 {

@@ -17,7 +17,7 @@ use crate::membership::{MEMBERS_MAX, Membership, SCHEMA_MEMBERSHIP};
 use crate::progress::{Mode, Progress};
 use crate::quorum::{MajorityConfig, VoteResult};
 use flotilla_runtime::{NodeId, PeerId};
-use flotilla_storage::{Log, RecordHeader, RecordKind};
+use flotilla_storage::{Log, NUMBER_MAX, RecordHeader, RecordKind};
 
 /// A learner that lacks no more than so many committed entries may become a voter.
 const CAUGHT_UP_WITHIN: u64 = 1024;
@@ -329,8 +329,9 @@ impl Raft {
     /// Takes the configuration of an answer into effect; returns whether there was one that makes sense.
     pub(super) fn learn_membership(&mut self, cx: &mut Context<'_>, body: &[u8]) -> bool {
         let Some((since, membership)) = body.split_first_chunk() else { return false };
-        let Some(membership) = Membership::decode(membership) else { return false };
-        self.take_effect(cx, u64::from_le_bytes(*since), membership);
+        let (since, membership) = (u64::from_le_bytes(*since), Membership::decode(membership));
+        let Some(membership) = membership.filter(|_| since <= NUMBER_MAX) else { return false };
+        self.take_effect(cx, since, membership);
         true
     }
 

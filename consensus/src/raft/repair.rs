@@ -12,8 +12,9 @@
 //!    in that vote's term or in a later one: the replica goes to the highest of them, and counts its vote there as given.
 //!
 //! A replica whose log was created anew has lost everything, as far as it can know: its disk may have been wiped. It begins
-//! like that, too. In a new group nobody leads, so there is a third way: every other member said, after it had asked, that it
-//! has never voted and has no entry. Then no former self of this replica can have helped anybody to anything. Whoever became whole
+//! like that, too. In a new group nobody leads, so there is a third way: every other founder (if there is none, everybody it has heard of)
+//! said, after it had asked, that it has never voted and has no entry, and nobody said otherwise. Then no former self of this replica
+//! can have helped anybody to anything. Whoever became whole
 //! in that way campaigns only when it knows that all other founders have, too ([`Founding`]): a leader that is elected sooner leaves
 //! one of them behind to be mended by it, and until that is done the group doesn't survive its death. A replica that
 //! isn't a voter needs nobody's term: the votes it may have given when it was one are of no use to anybody, since a whole
@@ -282,9 +283,13 @@ impl Raft {
         let has_log = repairing.target.is_some_and(|(of, index)| of == term && index <= agreed);
         let told = |place| repairing.told.get(&place);
         let has_terms = !repairing.vote_lost || !is_voter || others.iter().all(|place| told(place).is_some());
-        let is_new = is_voter
-            && is_pristine
-            && self.group_of.others.iter().all(|place| told(place).is_some_and(|it| it.1));
+        // Whoever founded the group alone, as far as it can know, asks all whom it has heard of: the group may have grown since, and
+        // this replica's disk may have been wiped. Nobody says that the group has begun, whether it founded it or not.
+        let asked_all = match others.is_empty() {
+            true => (0..self.members.len()).all(|place| place == self.me || told(place).is_some()),
+            false => others.iter().all(|place| told(place).is_some()),
+        };
+        let is_new = is_voter && is_pristine && asked_all && repairing.told.values().all(|it| it.1);
         if repairing.is_over {
             return;
         }

@@ -1,11 +1,12 @@
 //! How entries get from the leader's log into the followers', and when they are committed (§5.3, §5.4.2).
 
 use super::{Context, Raft, Role};
+use crate::membership::{Membership, SCHEMA_MEMBERSHIP};
 use crate::message::{Header, Kind, Message, WireError};
 use crate::progress::{Mode, Progress};
 use flotilla_runtime::Nanos;
 use flotilla_runtime::planted::{Bug, planted};
-use flotilla_storage::{RecordHeader, RecordKind};
+use flotilla_storage::{RECORD_HEADER_BYTES, RecordHeader, RecordKind};
 
 impl Raft {
     /// Leader: sends every follower what its window allows.
@@ -117,7 +118,7 @@ impl Raft {
         {
             return Err(bad(format!("{record:?} where entry {index} was expected")));
         }
-        let bytes = flotilla_storage::RECORD_HEADER_BYTES + payload.len();
+        let bytes = RECORD_HEADER_BYTES + payload.len();
         let padded = bytes.next_multiple_of(16);
         let rest = body.get(padded..).ok_or_else(|| bad("the last record isn't padded".to_owned()))?;
         Ok((record, &body[..bytes], rest))
@@ -141,6 +142,16 @@ impl Raft {
                 self.cut_off(index + 1);
             }
             return Ok(true);
+        }
+        if parsed.length as usize > self.config.entry_bytes_max {
+            let (bytes, most) = (parsed.length, self.config.entry_bytes_max);
+            return Err(bad(format!(
+                "{bytes} bytes, and this node's segments take {most}: is its log.segment_bytes smaller?"
+            )));
+        }
+        let brings_members = parsed.schema == SCHEMA_MEMBERSHIP && parsed.kind == RecordKind::Entry;
+        if brings_members && Membership::decode(&record[RECORD_HEADER_BYTES..]).is_none() {
+            return Err(bad("members that this version can't read".to_owned()));
         }
         if parsed.length > 0 && !cx.wal.has_room_to_follow(record.len()) {
             return Ok(false);
@@ -303,7 +314,10 @@ impl Raft {
         progress.read_round = progress.read_round.max(header.aux.min(self.round_sent));
         if progress.mode == Mode::Probe {
             progress.repeat_probe();
-        } else if header.index < progress.matched && progress.in_flight.is_empty() {
+        } else if progress.mode != Mode::Snapshot
+            && header.index < progress.matched
+            && progress.in_flight.is_empty()
+        {
             // It acknowledged more once: it restarted, and doesn't know any more how far it agrees with us.
             progress.probe_from(progress.matched + 1);
         } else {

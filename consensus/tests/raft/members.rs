@@ -443,6 +443,87 @@ fn a_group_is_founded_only_when_everybody_was_there() {
     assert!((0..3).all(|node| !cluster.raft(node).is_repairing()));
 }
 
+/// Alone it can't tell a new group from one that has grown since.
+#[test]
+fn the_only_founder_of_a_group_that_has_grown_doesn_t_begin_anew_on_an_empty_disk() {
+    let mut cluster = Cluster::with_spares(1, 2);
+    cluster.elect(0);
+    cluster.change(0, &[learner(1), learner(2)], Transition::Auto).unwrap();
+    settle(&mut cluster);
+    cluster.change(0, &[promote(1), promote(2)], Transition::Auto).unwrap();
+    settle(&mut cluster);
+    cluster.cut_off = [2].into();
+    let precious = cluster.propose(0, b"precious");
+    settle(&mut cluster);
+    cluster.act(0, |multi, now| multi.transfer_to(now, 0, node(1))).unwrap();
+    settle(&mut cluster);
+    assert_eq!(cluster.raft(1).role(), Role::Leader);
+    cluster.swap_disk(0, std::collections::BTreeMap::new());
+    // The one that has it can't be asked for a while.
+    cluster.cut_off = [1].into();
+    let_time_pass(&mut cluster);
+    assert!(cluster.raft(0).is_repairing());
+    assert_eq!(leader(&cluster, [0, 2]), None, "nobody leads without the one that remembers");
+    cluster.cut_off.clear();
+    let_time_pass(&mut cluster);
+    assert!(!cluster.raft(0).is_repairing());
+    let last = cluster.raft(1).commit();
+    assert_eq!(cluster.entries(0, last)[usize::try_from(precious).unwrap() - 1].1, b"precious");
+}
+
+/// A new group has one founder, too, and others that it has heard of: it begins when all of them have been there.
+#[test]
+fn a_group_of_one_founder_begins_when_everybody_has_been_asked() {
+    let mut alone = Cluster::new(1);
+    alone.swap_disk(0, std::collections::BTreeMap::new());
+    let_time_pass(&mut alone);
+    assert_eq!(alone.raft(0).role(), Role::Leader);
+    let mut cluster = Cluster::with_spares(1, 2);
+    for node in 0..3 {
+        cluster.swap_disk(node, std::collections::BTreeMap::new());
+    }
+    cluster.wire.clear();
+    cluster.cut_off = [2].into();
+    let_time_pass(&mut cluster);
+    assert_eq!(leader(&cluster, 0..3), None, "the third may know more");
+    cluster.cut_off.clear();
+    let_time_pass(&mut cluster);
+    assert_eq!(leader(&cluster, 0..3), Some(0));
+}
+
+#[test]
+fn whoever_is_sent_a_snapshot_isn_t_taken_for_lost_by_its_next_heartbeat() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.propose(0, b"everybody has this");
+    settle(&mut cluster);
+    cluster.cut_off = [2].into();
+    cluster.propose(0, b"and this was snapshotted");
+    settle(&mut cluster);
+    cluster.compact(0);
+    cluster.restart(2);
+    cluster.cut_off.clear();
+    let wants = |cluster: &Cluster| cluster.raft(0).wanting_snapshot().count();
+    let_time_pass(&mut cluster);
+    assert_eq!(wants(&cluster), 1);
+    for _ in 0..10 {
+        cluster.pass(60);
+        cluster.fire_due();
+        cluster.deliver_to(2);
+        let (answers, others) =
+            std::mem::take(&mut cluster.wire).into_iter().partition(|(from, ..)| *from == 2);
+        cluster.wire = others;
+        for (_, to, frame) in answers {
+            cluster.act(to, |multi, now| {
+                multi.receive(now, node(2), &frame[1..]).unwrap();
+                // What the owner sees before the turn ends.
+                assert_eq!(multi.raft(0).wanting_snapshot().count(), usize::from(to == 0));
+            });
+        }
+        cluster.deliver();
+    }
+}
+
 #[test]
 fn learners_don_t_hold_up_reads_or_writes() {
     let mut cluster = with_learners(2);

@@ -1,8 +1,9 @@
 //! The codec between peers: what goes in comes out, all of it, and nothing else. COD-01 to COD-03.
 
-use flotilla_consensus::message::{Header, Outbox, decode};
+use flotilla_consensus::message::{Header, Outbox, WireError, decode};
 use flotilla_consensus::{GroupId, Kind};
 use flotilla_runtime::{CoreId, NodeId, PeerId};
+use flotilla_storage::NUMBER_MAX;
 use proptest::prelude::*;
 
 const PEER: PeerId = PeerId { node: NodeId(2), core: CoreId(0) };
@@ -35,7 +36,8 @@ fn frame(messages: &[(Header, Vec<u8>)]) -> Vec<u8> {
 }
 
 fn header() -> impl Strategy<Value = Header> {
-    let words = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    let number = || 0..=NUMBER_MAX;
+    let words = (any::<u64>(), number(), number(), number(), number(), any::<u64>());
     (0..KINDS.len(), any::<bool>(), words).prop_map(|(kind, flag, words)| {
         let (group, term, index, log_term, commit, aux) = words;
         Header { group: GroupId(group), kind: KINDS[kind], flag, term, index, log_term, commit, aux }
@@ -89,14 +91,14 @@ fn every_field_is_encoded_cod_02() {
 #[test]
 fn nothing_shows_through_cod_03() {
     let full = Header {
-        group: GroupId(u64::MAX),
+        group: GroupId(NUMBER_MAX),
         kind: Kind::Snapshot,
         flag: true,
-        term: u64::MAX,
-        index: u64::MAX,
-        log_term: u64::MAX,
-        commit: u64::MAX,
-        aux: u64::MAX,
+        term: NUMBER_MAX,
+        index: NUMBER_MAX,
+        log_term: NUMBER_MAX,
+        commit: NUMBER_MAX,
+        aux: NUMBER_MAX,
     };
     for kind in KINDS {
         let empty = Header::new(kind, GroupId(3), 0);
@@ -104,5 +106,23 @@ fn nothing_shows_through_cod_03() {
         let (_, at) = decode(&frame, 0).unwrap();
         let (second, _) = decode(&frame, at).unwrap();
         assert_eq!((second.header, second.body.len()), (empty, 0));
+    }
+}
+
+/// A term that is entered is logged, and a log that holds such a number can't be opened again.
+#[test]
+fn numbers_that_no_log_can_hold_are_refused() {
+    let sound = Header::new(Kind::Vote, GroupId(1), NUMBER_MAX);
+    assert!(decode(&frame(&[(sound, Vec::new())]), 0).is_ok());
+    let number = NUMBER_MAX + 1;
+    let broken = [
+        Header { term: number, ..sound },
+        Header { index: number, ..sound },
+        Header { log_term: number, ..sound },
+        Header { commit: number, ..sound },
+    ];
+    for header in broken {
+        let found = decode(&frame(&[(header, Vec::new())]), 0).map(|_| ());
+        assert_eq!(found, Err(WireError::BadNumber { number, at: 0 }));
     }
 }

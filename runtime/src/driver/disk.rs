@@ -1,6 +1,7 @@
 //! The files of a core's folder, by direct I/O.
 //!
-//! Every operation is a task of its own that ends with an [`Event::Disk`]. An error is passed on as it is; what
+//! Writes and syncs go to a ring of their own (`write_ring.rs`), a lone write is done on the spot; anything else is a task of
+//! its own. Each ends with an [`Event::Disk`]. An error is passed on as it is; what
 //! follows from it is the machine's to decide, and nothing is ever tried twice.
 
 use super::SyncMode;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   sockets ─┐                              ┌─▶ send() on sockets, at once
-//!   peers   ─┤  step, step, step … │ flush ─┼─▶ write + fdatasync, a task each
+//!   peers   ─┤  step, step, step … │ flush ─┼─▶ writes, on a ring of their own
 //!   disk    ─┤  (every ready task)          └─▶ mesh
 //!   mesh    ─┘
 //! ```

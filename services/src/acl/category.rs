@@ -208,6 +208,8 @@ pub(super) const SUBCOMMANDS: &[(&str, &str, Categories)] = &[
     ("flotilla.member", "promote", ADMIN | DANGEROUS | SLOW),
     ("flotilla.member", "remove", ADMIN | DANGEROUS | SLOW),
     ("flotilla.member", "replace", ADMIN | DANGEROUS | SLOW),
+    ("flotilla.member", "set", ADMIN | DANGEROUS | SLOW),
+    ("flotilla.member", "status", SLOW),
     ("function", "flush", SCRIPTING | SLOW | WRITE),
     ("latency", "history", ADMIN | DANGEROUS | SLOW),
     ("latency", "latest", ADMIN | DANGEROUS | SLOW),

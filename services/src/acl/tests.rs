@@ -53,6 +53,11 @@ fn commands_are_allowed_one_by_one_by_category_and_by_subcommand() {
         ("+select|0 -select", "select 0", Err(Denied::Command)),
         ("+flotilla.cluster|status", "flotilla.cluster status", Ok(())),
         ("+flotilla.cluster|status", "flotilla.cluster move 1 2", Err(Denied::Command)),
+        // Whose members is said before what is to become of them.
+        ("+@all -flotilla.member|remove", "flotilla.member remove 2", Err(Denied::Command)),
+        ("+@all -flotilla.member|remove", "flotilla.member group 0 REMOVE 2", Err(Denied::Command)),
+        ("+flotilla.member|status", "flotilla.member group controller status", Ok(())),
+        ("+flotilla.member|status", "flotilla.member group 0 set 1 2 3", Err(Denied::Command)),
     ] {
         assert_eq!(verdict(rules, command), expected, "{rules}: {command}");
     }

@@ -1,7 +1,7 @@
 //! What a right is given for: a command, or a subcommand of one. Each has a bit.
 
 use super::category::{self, COMMANDS, Categories, SUBCOMMANDS};
-use crate::command::{Spec, all};
+use crate::command::{Spec, all, code};
 
 /// Words of a set: room for 384 commands and subcommands.
 const WORDS: usize = 6;
@@ -16,9 +16,11 @@ impl Unit {
         Self(u16::try_from(place).expect("less than 384"))
     }
 
-    /// What a command is by its name and first argument.
+    /// What a command is by its name and first argument; the members' (`GROUP number`) says first whose.
     pub(super) fn of(spec: &Spec, args: &[&[u8]]) -> Self {
-        let sub = args.get(1).and_then(|name| subcommand(spec.name, name));
+        let names_group = spec.code == code::FLOTILLA_MEMBER
+            && args.get(1).is_some_and(|word| word.eq_ignore_ascii_case(b"GROUP"));
+        let sub = args.get(if names_group { 3 } else { 1 }).and_then(|name| subcommand(spec.name, name));
         sub.unwrap_or_else(|| Self::at(spec.place()))
     }
 

@@ -145,6 +145,10 @@ impl Client {
                     session = self.open(slot, key, &mut patience).await?;
                     continue;
                 }
+                // An earlier try may have been taken by somebody who let this client in.
+                Tried::Answered(Reply::Error(error)) if is_uncertain && is_of_access(&error) => {
+                    return Err(ClientError::Unknown { last: error });
+                }
                 // It may have been refused for its form: then its number is free, and nobody can tell. The session goes.
                 Tried::Answered(Reply::Error(error)) => return Err(ClientError::Refused(error)),
                 Tried::Answered(reply) => {
@@ -288,8 +292,15 @@ impl Client {
                     return Tried::Lost(error.to_string());
                 }
             };
+            let Reply::Error(error) = reply else {
+                self.pool.put_link(link);
+                return Tried::Answered(reply);
+            };
+            if error.starts_with(TOO_MANY_CLIENTS) {
+                // It closes the connection, and may have room in a moment.
+                return Tried::Refused(error);
+            }
             self.pool.put_link(link);
-            let Reply::Error(error) = reply else { return Tried::Answered(reply) };
             match self.pool.elsewhere(slot, &error) {
                 // There at once: what others say may be older.
                 Some(Elsewhere::There(leader)) if redirections < REDIRECTIONS_MAX => address = leader,
@@ -299,6 +310,14 @@ impl Client {
             redirections += 1;
         }
     }
+}
+
+/// What a node without room for another client says.
+const TOO_MANY_CLIENTS: &str = "ERR max number of clients";
+
+/// Whether an error says who may do something, and nothing of what became of it.
+fn is_of_access(error: &str) -> bool {
+    ["NOAUTH", "NOPERM", "DENIED", "WRONGPASS"].iter().any(|word| error.starts_with(word))
 }
 
 /// The outcome, unless it takes too long.

@@ -40,7 +40,7 @@ enum Reply {
     /// Still due; if muted, the client doesn't want to have it.
     Waiting { does: Does, is_muted: bool, since: Nanos },
     /// Still due, in parts.
-    Gathering(Box<Gathering>, Does, Nanos),
+    Gathering { gathering: Box<Gathering>, does: Does, is_muted: bool, since: Nanos },
     /// Here, but an earlier one isn't.
     Ready(Vec<u8>),
 }
@@ -364,7 +364,12 @@ impl Connections {
 
     /// The command's reply will come later, in parts.
     pub(super) fn promise_parts(&mut self, conn: ConnId, gathering: Gathering, does: Does) -> u64 {
-        self.promise_as(conn, Reply::Gathering(Box::new(gathering), does, self.now), does)
+        let is_muted = self.map.get(&conn).is_some_and(Connection::is_muted);
+        self.promise_as(
+            conn,
+            Reply::Gathering { gathering: Box::new(gathering), does, is_muted, since: self.now },
+            does,
+        )
     }
 
     fn promise_as(&mut self, conn: ConnId, reply: Reply, does: Does) -> u64 {
@@ -396,14 +401,14 @@ impl Connections {
                 return self.fill_raw(conn, sequence, &bytes);
             }
             Reply::Waiting { does, is_muted, since } => (*does, *is_muted, *since),
-            Reply::Gathering(gathering, does, since) => {
-                let (mut bytes, does, since) = (Vec::new(), *does, *since);
+            Reply::Gathering { gathering, does, is_muted, since } => {
+                let (mut bytes, does, is_muted, since) = (Vec::new(), *does, *is_muted, *since);
                 write(&mut ReplyWriter::new(&mut bytes, protocol));
                 if !gathering.add(bytes) {
                     return;
                 }
                 let whole = gathering.whole(protocol, &mut self.rng);
-                *reply = Reply::Waiting { does, is_muted: false, since };
+                *reply = Reply::Waiting { does, is_muted, since };
                 return self.fill_raw(conn, sequence, &whole);
             }
             Reply::Ready(_) => unreachable!("a reply is filled once"),

@@ -33,7 +33,7 @@
 //! | `questions.rs`, `stages.rs`, `slow.rs` | what operators are told over HTTP, what writes wait for, commands that took long |
 //! | `reload.rs` | settings that change while the node runs |
 //!
-//! `step` takes things in; nothing leaves before `flush`, which applies what was committed, answers, and lets
+//! `step` takes things in, `apply` applies what was committed; nothing leaves before `flush`, which answers, and lets
 //! [`flotilla_consensus::Multi`] cut the frame and send the messages of the turn.
 
 mod access;

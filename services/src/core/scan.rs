@@ -12,6 +12,8 @@ use crate::resp::ReplyWriter;
 use std::collections::{BTreeMap, VecDeque};
 
 const HASH_BITS: u32 = 48;
+/// In the place of a shard, since 0 is the end: the first shard of all, from its beginning.
+const FIRST_ANEW: u64 = 1 << 14;
 /// Cursors that a group remembers.
 const REMEMBERED_MAX: usize = 256;
 
@@ -32,11 +34,25 @@ impl Cursor {
     /// As the client sent it.
     pub(super) fn parse(arg: &[u8]) -> Option<Self> {
         let number: u64 = std::str::from_utf8(arg).ok()?.parse().ok()?;
-        Some(Self { shard: number >> HASH_BITS, hash: number & ((1 << HASH_BITS) - 1) })
+        match number >> HASH_BITS {
+            FIRST_ANEW => Some(Self::at(0)),
+            shard => Some(Self { shard, hash: number & ((1 << HASH_BITS) - 1) }),
+        }
     }
 
     pub(super) fn number(self) -> u64 {
         self.shard << HASH_BITS | self.hash
+    }
+
+    /// What the client is to ask with next, where a walk has come so far.
+    fn next(self, shards_total: u16) -> u64 {
+        match self.number() {
+            // Behind the last shard of all.
+            _ if self.shard >= u64::from(shards_total) => 0,
+            // The first one is on its way to another group, and hasn't been looked at.
+            0 => FIRST_ANEW << HASH_BITS,
+            number => number,
+        }
     }
 }
 
@@ -119,8 +135,7 @@ pub(super) fn scan(group: &mut Group, shards_total: u16, args: &[&[u8]], reply: 
             break;
         }
     }
-    // Behind the last shard of all.
-    let next = if cursor.shard >= u64::from(shards_total) { 0 } else { cursor.number() };
+    let next = cursor.next(shards_total);
     reply.array(2);
     reply.bulk(next.to_string().as_bytes());
     reply.array(shown.len());
@@ -154,4 +169,19 @@ fn hash(bytes: &[u8]) -> u64 {
     });
     let mixed = (folded ^ (folded >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> (64 - HASH_BITS)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_that_can_t_begin_isn_t_at_its_end() {
+        let next = Cursor::at(0).next(64);
+        assert_ne!(next, 0);
+        assert_eq!(Cursor::parse(next.to_string().as_bytes()), Some(Cursor::at(0)));
+        assert_eq!((Cursor::at(3).next(64), Cursor::at(64).next(64)), (3 << HASH_BITS, 0));
+        let midway = Cursor { shard: 5, hash: 9 };
+        assert_eq!(Cursor::parse(midway.next(64).to_string().as_bytes()), Some(midway));
+    }
 }

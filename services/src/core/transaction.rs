@@ -249,7 +249,7 @@ impl Core {
                 None => builder.command(spec.code, &args),
             }
         }
-        if queue.slot.is_none() && watched.is_empty() {
+        if !builder.has_commands() && watched.is_empty() {
             // Nothing but replies that are known.
             return self.connections.reply(conn, |reply| {
                 reply.array(queue.commands.len());

@@ -193,7 +193,10 @@ impl Keyspace {
             let (value, said) = match action {
                 Action::Get => (None, Some(old)),
                 Action::Set(value) => {
-                    let value = field.fit(i128::from(value), overflow);
+                    // Of an unsigned field a negative number is a very large one, as in Redis.
+                    let given =
+                        if field.is_signed { i128::from(value) } else { i128::from(value.cast_unsigned()) };
+                    let value = field.fit(given, overflow);
                     (value, value.map(|_| old))
                 }
                 Action::Add(delta) => {
@@ -225,6 +228,15 @@ mod tests {
         assert_eq!(shard.say("bitfield k set u8 0 255 get u4 0 get i4 4"), "*3 :0 :15 :-1");
         assert_eq!(shard.say("bitfield k incrby u8 0 1"), "*1 :0");
         assert_eq!(shard.say("bitfield k overflow sat incrby i8 0 200 incrby i8 0 -300"), "*2 :127 :-128");
+        assert_eq!(
+            shard.say("bitfield u overflow sat set u8 0 -1 get u8 0"),
+            "*2 :0 :255",
+            "a very large one"
+        );
+        assert_eq!(
+            shard.say("bitfield u overflow fail set u8 0 -1 overflow wrap set u8 0 -2 get u8 0"),
+            "*3 $-1 :255 :254"
+        );
         assert_eq!(shard.say("bitfield k overflow fail incrby i8 0 -1 get i8 0"), "*2 $-1 :-128");
         assert_eq!(shard.say("bitfield k set i64 #1 -5 get i64 64"), "*2 :0 :-5");
         assert_eq!(shard.say("bitfield k incrby u63 #3 -1"), "*1 :9223372036854775807");

@@ -71,7 +71,7 @@ pub struct Keyspace {
     bytes: u64,
     /// No version of a key that is gone was higher: a key that is made begins above.
     pub(super) floor: u64,
-    /// No version of any key was higher.
+    /// No version of any key was higher, but for what was staged for a restore.
     pub(super) version_max: u64,
     /// Who must not be served twice.
     pub(super) sessions: Sessions,
@@ -234,7 +234,12 @@ impl Keyspace {
 
     /// All keys go; what is frozen stays as it was.
     pub(super) fn clear(&mut self) {
-        let (version_max, sessions) = (self.version_max, std::mem::take(&mut self.sessions));
+        // Of what was staged (`load.rs`) nobody compares versions, and a replica that has read a snapshot doesn't know them.
+        let version_max = match self.is_in_an_era() {
+            true => self.keys.values().map(|entry| entry.version).fold(self.floor, u64::max),
+            false => self.version_max,
+        };
+        let sessions = std::mem::take(&mut self.sessions);
         self.empty();
         (self.floor, self.version_max, self.sessions) = (version_max, version_max, sessions);
     }

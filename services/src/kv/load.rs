@@ -57,6 +57,13 @@ pub(super) fn next_version(version: u64, floor: u64) -> u64 {
     if floor >= ERA_FLOOR { version.max(floor) + 1 } else { version + 1 }
 }
 
+impl Keyspace {
+    /// Whether something was restored into this shard.
+    pub(super) fn is_in_an_era(&self) -> bool {
+        self.floor >= ERA_FLOOR
+    }
+}
+
 impl Load {
     fn floor(&self) -> u64 {
         self.era_s * VERSIONS_PER_SECOND
@@ -244,17 +251,44 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_era_travels_with_its_shard() {
-        let mut shard = Shard::default();
-        shard.say("flotilla.load k v 1700000000 7 0 keep");
+    /// The shard as a replica knows it that has got it as a snapshot.
+    fn restored(shard: &mut Shard) -> Shard {
         let mut bytes = Vec::new();
         shard.keys.freeze();
         assert!(shard.keys.read_frozen(1 << 20, &mut bytes));
         let mut reader = ShardReader::default();
         reader.read(&bytes).unwrap();
-        shard.keys = reader.finish().unwrap();
+        let mut restored = Shard::default();
+        restored.keys = reader.finish().unwrap();
+        restored
+    }
+
+    #[test]
+    fn an_era_travels_with_its_shard() {
+        let mut shard = Shard::default();
+        shard.say("flotilla.load k v 1700000000 7 0 keep");
+        let mut shard = restored(&mut shard);
         shard.say("set k w");
         assert_eq!(shard.version("k"), FLOOR + 1);
+    }
+
+    #[test]
+    fn replicas_give_out_the_same_versions_after_a_flush_whether_they_read_a_snapshot_or_the_log() {
+        let mut shard = Shard::default();
+        shard.say("flotilla.load first v 1700000000 1 0 keep");
+        shard.say("set staged x");
+        (0..5).for_each(|_| drop(shard.say("append staged x")));
+        assert_eq!(shard.say("flotilla.loadfrom k staged 1700000000 7 0 keep 6"), ":1");
+        let mut other = restored(&mut shard);
+        for shard in [&mut shard, &mut other] {
+            shard.say("set later v");
+            shard.say("flushall");
+            shard.say("set first x");
+        }
+        assert_eq!(shard.version("first"), other.version("first"));
+        assert!(
+            shard.version("first") > FLOOR + 1,
+            "that of the key that was set last is never given out again"
+        );
     }
 }

@@ -90,7 +90,10 @@ impl<'a, 'b> Transaction<'a, 'b> {
 }
 
 /// Puts the arguments of a transaction together.
-pub(crate) struct TransactionBuilder<'a>(Vec<Cow<'a, [u8]>>);
+pub(crate) struct TransactionBuilder<'a> {
+    args: Vec<Cow<'a, [u8]>>,
+    has_commands: bool,
+}
 
 impl<'a> TransactionBuilder<'a> {
     /// One that is applied only if these keys have these versions.
@@ -101,29 +104,35 @@ impl<'a> TransactionBuilder<'a> {
             args.push(Cow::Borrowed(key));
             args.push(version.to_le_bytes().to_vec().into());
         }
-        Self(args)
+        Self { args, has_commands: false }
     }
 
     fn begin(&mut self, code: u16, args: usize) {
         let count = u32::try_from(args).expect("arguments are bounded");
-        self.0.push([&code.to_le_bytes()[..], &count.to_le_bytes()].concat().into());
+        self.args.push([&code.to_le_bytes()[..], &count.to_le_bytes()].concat().into());
     }
 
     /// A command on keys, which was checked.
     pub(crate) fn command(&mut self, code: u16, args: &[&'a [u8]]) {
+        self.has_commands = true;
         self.begin(code, args.len());
-        self.0.extend(args.iter().map(|arg| Cow::Borrowed(*arg)));
+        self.args.extend(args.iter().map(|arg| Cow::Borrowed(*arg)));
     }
 
     /// A reply that is known already.
     pub(crate) fn reply(&mut self, bytes: Vec<u8>) {
         self.begin(CODE_REPLY, 1);
-        self.0.push(bytes.into());
+        self.args.push(bytes.into());
+    }
+
+    /// Whether there is anything in it but replies.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.has_commands
     }
 
     /// The arguments.
     pub(crate) fn args(&self) -> Args<'_> {
-        self.0.iter().map(|arg| &**arg).collect()
+        self.args.iter().map(|arg| &**arg).collect()
     }
 }
 

@@ -50,6 +50,15 @@ fn a_transaction_is_queued_and_executed() {
         say(&mut it, &["multi", "set {t}c x", "incr {t}c", "set {t}c 1 ex 0", "strlen {t}c", "exec"])[5],
         "[OK -ERR value is not an integer or out of range -ERR invalid expire time in 'set' command 1]"
     );
+    // Nor is it lost when there are no others.
+    assert_eq!(
+        say(&mut it, &["multi", "set {t}c 1 ex 0", "exec", "get {t}c"]),
+        ["OK", "QUEUED", "[-ERR invalid expire time in 'set' command]", "x"]
+    );
+    assert_eq!(
+        say(&mut it, &["watch {t}c", "multi", "incrby {t}c x", "exec"])[3],
+        "[-ERR value is not an integer or out of range]"
+    );
 }
 
 #[test]
@@ -138,13 +147,17 @@ fn a_client_that_wants_no_replies() {
         "client reply off",
         "incr a",
         "get a",
+        "dbsize",
         "client reply on",
+        "get a",
+        "client reply skip",
+        "keys *",
         "get a",
     ];
     let packed: Vec<Vec<&[u8]>> = commands.iter().map(|line| words(line)).collect();
     it.send(packed.iter().map(Vec::as_slice)).unwrap();
-    let said: Vec<String> = (0..3).map(|_| shown(&it.receive().unwrap())).collect();
-    assert_eq!(said, ["1", "OK", "2"]);
+    let said: Vec<String> = (0..4).map(|_| shown(&it.receive().unwrap())).collect();
+    assert_eq!(said, ["1", "OK", "2", "2"]);
 }
 
 #[test]

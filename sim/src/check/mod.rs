@@ -12,11 +12,13 @@
 //! | state machine safety | nobody commits another entry at the same index |
 //! | state | replicas that have applied as much hold the same data |
 //! | monotonicity, order | terms, commits and applies don't go back, and don't overtake each other |
+//! | one vote | a node votes for one candidate a term (`promises.rs`) |
 //! | promise | a vote or an acknowledgement is on the sender's disk before it leaves (`promises.rs`) |
 //! | reuse | a segment isn't written to again while what is durable needs it (`shadow.rs`) |
 //! | recovery | a core that starts knows everything that was durable (`shadow.rs`) |
 //! | one change at a time, configurations | a group has one history of configurations, and majorities of consecutive ones meet
 //!   (`members.rs`) |
+//! | shards | nobody serves a shard that wasn't let go to it (`shards.rs`) |
 //! | memory | no log in memory grows beyond what snapshots allow |
 
 mod members;

@@ -1,5 +1,5 @@
 //! Reads under leases: linearizable as long as the clocks keep to the bound that was stated. That they aren't beyond it is
-//! shown step by step in `consensus/tests/raft/reads.rs`, and by `flotilla-sim prove`, where a lease that knows no bound is found.
+//! shown step by step in `consensus/tests/raft/reads.rs`: seeds find a lease without its bound too seldom.
 
 use flotilla_sim::world::simulate_with;
 

@@ -1,5 +1,6 @@
 //! Three raft-rs replicas that commit entries of so many bytes, so many of them in flight. `core` and `core-bytes`: in
-//! one thread and in memory. `durable`: a thread each, over channels, with a raft-engine log each. Prints one JSON object.
+//! one thread and in memory. `durable`: a thread each, over channels, with a raft-engine log each that has a thread of its own;
+//! `durable-in-turn`: without. Prints one JSON object.
 
 mod core;
 mod durable;
@@ -65,7 +66,7 @@ impl Measured {
 }
 
 fn main() {
-    let usage = "usage: raft-raft-rs core|core-bytes|durable IN_FLIGHT BYTES SECONDS [FOLDER]";
+    let usage = "usage: raft-raft-rs core|core-bytes|durable|durable-in-turn IN_FLIGHT BYTES SECONDS [FOLDER]";
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [mode, in_flight, bytes, seconds, folder @ ..] = &args[..] else { panic!("{usage}") };
     let time = Duration::from_secs_f64(seconds.parse().expect(usage));
@@ -78,7 +79,8 @@ fn main() {
     match (&mode[..], folder) {
         ("core", []) => core::run(plan, false),
         ("core-bytes", []) => core::run(plan, true),
-        ("durable", [folder]) => durable::run(plan, folder),
+        ("durable", [folder]) => durable::run(plan, folder, false),
+        ("durable-in-turn", [folder]) => durable::run(plan, folder, true),
         _ => panic!("{usage}"),
     }
 }

@@ -1,6 +1,6 @@
-//! One replica: raft-rs over its own storage in memory, set up as its largest user does.
+//! One replica: raft-rs over its own storage in memory.
 
-use raft::eraftpb::Message;
+use raft::eraftpb::{Entry, HardState, Message};
 use raft::storage::MemStorage;
 use raft::{Config, RawNode};
 
@@ -62,6 +62,49 @@ pub fn turn(
     light.take_messages().into_iter().for_each(&mut send);
     apply(light.take_committed_entries());
     node.advance_apply();
+    let first = raft::Storage::first_index(node.store()).expect("in memory");
+    if applied > first + 2 * KEPT {
+        node.mut_store().wl().compact(applied - KEPT).expect("applied entries may go");
+    }
+    commits
+}
+
+/// What somebody else makes durable, and then tells the replica by [`RawNode::on_persist_ready`].
+pub struct Write {
+    pub number: u64,
+    pub entries: Vec<Entry>,
+    pub state: Option<HardState>,
+    /// What leaves when it is durable.
+    pub messages: Vec<Message>,
+}
+
+/// Takes a turn that waits for no disk: messages go out, entries are in memory at once and given to `write`. Returns how many were
+/// committed.
+pub fn turn_async(node: &mut RawNode<MemStorage>, mut send: impl FnMut(Message), mut write: impl FnMut(Write)) -> u64 {
+    if !node.has_ready() {
+        return 0;
+    }
+    let mut ready = node.ready();
+    let (mut commits, mut applied) = (0, 0);
+    ready.take_messages().into_iter().for_each(&mut send);
+    for entry in ready.take_committed_entries() {
+        commits += u64::from(!entry.data.is_empty());
+        applied = entry.index;
+    }
+    let (entries, state) = (ready.take_entries(), ready.hs().cloned());
+    {
+        let mut memory = node.mut_store().wl();
+        memory.append(&entries).expect("entries follow each other");
+        if let Some(state) = &state {
+            memory.set_hardstate(state.clone());
+        }
+    }
+    let state = state.filter(|_| ready.must_sync() || !entries.is_empty());
+    write(Write { number: ready.number(), entries, state, messages: ready.take_persisted_messages() });
+    node.advance_append_async(ready);
+    if applied > 0 {
+        node.advance_apply_to(applied);
+    }
     let first = raft::Storage::first_index(node.store()).expect("in memory");
     if applied > first + 2 * KEPT {
         node.mut_store().wl().compact(applied - KEPT).expect("applied entries may go");

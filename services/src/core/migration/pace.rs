@@ -20,11 +20,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Whether the core serves clients, by the number of commands that they have sent since it was started.
+    /// Whether the core serves clients, by the number of commands that they have sent since it was started, or since `CONFIG RESETSTAT`.
     pub(super) fn look(&mut self, now: Nanos, commands: u64) -> bool {
         let passed = now.saturating_sub(self.looked_at);
         if passed >= LOOK {
-            self.is_busy = (commands - self.commands).saturating_mul(BUSY) > passed;
+            self.is_busy = commands.saturating_sub(self.commands).saturating_mul(BUSY) > passed;
             (self.looked_at, self.commands) = (now, commands);
         }
         self.is_busy
@@ -55,6 +55,8 @@ mod tests {
         assert!(!pace.look(SECOND + LOOK / 2, 10_000), "it isn't looked so often");
         assert!(pace.look(SECOND + LOOK, 10_000) && pace.look(SECOND + LOOK + 1, 10_000));
         assert!(!pace.look(SECOND + 2 * LOOK, 10_001));
+        assert!(!pace.look(SECOND + 3 * LOOK, 5), "the counter has begun anew");
+        assert!(pace.look(SECOND + 4 * LOOK, 5_000));
         pace.made(SECOND, 1_000, 0, false);
         assert_eq!(pace.next_at(false), SECOND, "no limit");
         pace.made(SECOND, 1_000, 10_000, false);
