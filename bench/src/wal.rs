@@ -294,6 +294,9 @@ impl Bench<'_> {
         if let Some(ratio) = over("parallel syncs") {
             self.figures.observe(vs_parallel, ratio);
         }
+        if let Some(ratio) = over("raft-engine, a thread each") {
+            self.figures.observe(&format!("{vs_engine}_a_thread_each"), ratio);
+        }
         Ok(())
     }
 

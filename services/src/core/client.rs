@@ -18,6 +18,8 @@ use std::fmt;
 
 /// Commands of one connection that may wait for their replies; beyond, the driver stops reading from it.
 const PIPELINE_MAX: usize = 4096;
+/// A command that isn't whole and is as long as this is looked at again only when it can be; of a shorter one mistakes are told at once.
+const LONG_COMMAND_BYTES: usize = 64 << 10;
 
 /// A command's arguments as one piece: a 32-bit length before each.
 #[derive(Clone)]
@@ -88,6 +90,11 @@ impl Core {
                 taken.pause = true;
                 return;
             }
+            // Of a long command that comes in small pieces not every piece is worth a look at all that is there.
+            if bytes.len() - taken.bytes < connection.bytes_min {
+                return;
+            }
+            connection.bytes_min = 0;
             let (is_particular, queues) = (connection.is_particular(), connection.queue.is_some());
             let (is_quiet, access) = (connection.state.quiet != Quiet::No, connection.access);
             let limits = if access == Access::Locked { &UNKNOWN_CLIENT_LIMITS } else { &limits };
@@ -109,7 +116,15 @@ impl Core {
                         self.command(now, conn, &args, (queues, access), out);
                     }
                 }
-                Ok(Parsed::Incomplete) => return,
+                Ok(Parsed::Incomplete { bytes_min }) => {
+                    let there = bytes.len() - taken.bytes;
+                    if there >= LONG_COMMAND_BYTES
+                        && let Some(connection) = self.connections.map.get_mut(&conn)
+                    {
+                        connection.bytes_min = bytes_min;
+                    }
+                    return;
+                }
                 Err(error) => {
                     taken.bytes = bytes.len();
                     self.connections.reply(conn, |reply| reply.error(&format!("ERR {error}")));

@@ -73,6 +73,8 @@ pub(super) struct Connection {
     tried: Option<(u64, Nanos)>,
     pub(super) closing: bool,
     cut_off: bool,
+    /// The command at the front isn't whole with fewer bytes.
+    pub(super) bytes_min: usize,
 }
 
 impl Connection {
@@ -300,6 +302,7 @@ impl Connections {
             tried: None,
             closing: false,
             cut_off: false,
+            bytes_min: 0,
         };
         self.map.insert(conn, connection);
     }

@@ -38,13 +38,19 @@ pub enum Parsed {
         consumed: usize,
     },
     /// Not a whole command yet.
-    Incomplete,
+    Incomplete {
+        /// Nor is it one before there are so many bytes.
+        bytes_min: usize,
+    },
 }
 
 /// The client doesn't speak the protocol, or says too much. Redis' words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Protocol error: {0}")]
 pub struct ProtocolError(String);
+
+/// Of an argument, `$0` and two ends of a line, at least.
+const EMPTY_ARG_BYTES: usize = 6;
 
 fn error<T>(text: &str) -> Result<T, ProtocolError> {
     Err(ProtocolError(text.to_owned()))
@@ -57,7 +63,7 @@ fn error<T>(text: &str) -> Result<T, ProtocolError> {
 pub fn parse<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Result<Parsed, ProtocolError> {
     args.clear();
     match bytes.first() {
-        None => Ok(Parsed::Incomplete),
+        None => Ok(Parsed::Incomplete { bytes_min: 1 }),
         Some(b'*') => parse_array(bytes, limits, args),
         Some(_) => parse_inline(bytes, limits, args),
     }
@@ -103,14 +109,22 @@ fn parse_array<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Res
         Some(_) if limits.is_unauthenticated => return error("unauthenticated multibulk length"),
         _ => return error("invalid multibulk length"),
     };
-    for _ in 0..count {
+    for left in (0..usize::try_from(count).unwrap_or(0)).rev() {
+        // Behind this argument.
+        let rest = left * EMPTY_ARG_BYTES;
         match bytes.get(at) {
-            None => return Ok(Parsed::Incomplete),
+            None => return Ok(Parsed::Incomplete { bytes_min: at + EMPTY_ARG_BYTES + rest }),
             Some(b'$') => {}
             Some(other) => return error(&format!("expected '$', got '{}'", char::from(*other))),
         }
         let Some((length, start)) = length_line(bytes, at) else {
-            return incomplete_line(&bytes[at..], limits, "too big bulk count string");
+            let found = incomplete_line(&bytes[at..], limits, "too big bulk count string")?;
+            return Ok(match found {
+                Parsed::Incomplete { bytes_min } => {
+                    Parsed::Incomplete { bytes_min: at + bytes_min.max(EMPTY_ARG_BYTES) + rest }
+                }
+                whole @ Parsed::Command { .. } => whole,
+            });
         };
         let length = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) if length <= limits.bulk_bytes_max => length,
@@ -119,7 +133,7 @@ fn parse_array<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Res
         };
         let end = start + length;
         if bytes.len() < end + 2 {
-            return Ok(Parsed::Incomplete);
+            return Ok(Parsed::Incomplete { bytes_min: end + 2 + rest });
         }
         args.push(&bytes[start..end]);
         at = end + 2;
@@ -128,7 +142,10 @@ fn parse_array<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Res
 }
 
 fn incomplete_line(line: &[u8], limits: &Limits, too_big: &str) -> Result<Parsed, ProtocolError> {
-    if line.len() > limits.inline_bytes_max { error(too_big) } else { Ok(Parsed::Incomplete) }
+    match line.len() > limits.inline_bytes_max {
+        true => error(too_big),
+        false => Ok(Parsed::Incomplete { bytes_min: line.len() + 1 }),
+    }
 }
 
 /// A line of words. Quoted words aren't borrowed in place: they are refused unless the quotes only enclose.
@@ -176,7 +193,10 @@ mod tests {
         loop {
             let mut args = Args::new();
             match parse(&bytes[at..], &Limits::default(), &mut args) {
-                Ok(Parsed::Incomplete) => return Ok(found),
+                Ok(Parsed::Incomplete { bytes_min }) => {
+                    assert!(bytes_min > bytes.len() - at, "else it would be asked again for nothing");
+                    return Ok(found);
+                }
                 Ok(Parsed::Command { consumed }) => {
                     at += consumed;
                     found.push(args.iter().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect());
@@ -211,6 +231,18 @@ mod tests {
         assert_eq!(commands(&[b'x'; 70_000]), Err("Protocol error: too big inline request".to_owned()));
     }
 
+    #[test]
+    fn what_is_said_to_be_too_few_bytes_is_too_few() {
+        let whole = b"*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$12\r\nabcdefghijkl\r\n$0\r\n\r\n";
+        for length in 0..whole.len() {
+            let found = parse(&whole[..length], &Limits::default(), &mut Args::new());
+            let Ok(Parsed::Incomplete { bytes_min }) = found else { panic!("{found:?} with {length} bytes") };
+            assert!((length + 1..=whole.len()).contains(&bytes_min), "{bytes_min} with {length} bytes");
+        }
+        let last = parse(&whole[..whole.len() - 1], &Limits::default(), &mut Args::new());
+        assert_eq!(last, Ok(Parsed::Incomplete { bytes_min: whole.len() }));
+    }
+
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
@@ -227,7 +259,12 @@ mod tests {
             }
             for cut in 0..bytes.len() {
                 let mut found = Args::new();
-                proptest::prop_assert_eq!(parse(&bytes[..cut], &Limits::default(), &mut found), Ok(Parsed::Incomplete));
+                let cut_off = parse(&bytes[..cut], &Limits::default(), &mut found);
+                proptest::prop_assert!(
+                    matches!(cut_off, Ok(Parsed::Incomplete { bytes_min }) if (cut + 1..=bytes.len()).contains(&bytes_min)),
+                    "{cut_off:?} with {cut} of {} bytes",
+                    bytes.len()
+                );
             }
             let whole = bytes.len();
             bytes.extend(std::iter::repeat_n(b'*', tail));

@@ -66,6 +66,26 @@ fn replies_byte_for_byte() {
 }
 
 #[test]
+fn a_long_command_may_come_byte_by_byte() {
+    let cluster = lone();
+    let mut stream = TcpStream::connect(cluster.nodes.address(1)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = b"*30001\r\n$3\r\nDEL\r\n".to_vec();
+    (0..30_000).for_each(|_| command.extend_from_slice(b"$1\r\na\r\n"));
+    // Two of them, and what follows is found where it begins.
+    for _ in 0..2 {
+        let (most, last) = command.split_at(command.len() - 40);
+        stream.write_all(most).unwrap();
+        last.iter().for_each(|byte| stream.write_all(&[*byte]).unwrap());
+        stream.write_all(b"PING\r\n").unwrap();
+        let mut said = [0; 11];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b":0\r\n+PONG\r\n");
+    }
+}
+
+#[test]
 fn a_client_that_never_reads_is_cut_off_and_disturbs_nobody() {
     let cluster = lone();
     cluster.set("big", &"x".repeat(1 << 20));
