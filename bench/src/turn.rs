@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn every_round_begins_with_another_and_cells_stay_in_order() {
+    fn everybody_has_a_turn_in_an_order_that_is_drawn_and_cells_stay_in_order() {
         let interrupt = Interrupt::default();
         let (mut turns, order) = (Turns::new(&interrupt), std::cell::RefCell::new(Vec::new()));
         for round in 0..4 {
@@ -362,7 +362,8 @@ mod tests {
             let found = turns.each(&load("one"), ["a", "b", "c"].map(way).into()).unwrap();
             assert_eq!(found["b"].operations_per_second, 50.0 * (1 + round) as f64);
         }
-        assert_eq!(order.into_inner().concat(), "abcbcacababc");
+        let rounds: Vec<String> = order.into_inner().chunks(3).map(<[&str]>::concat).collect();
+        assert_eq!(rounds, ["abc", "bca", "acb", "acb"]);
         let cells = turns.cells();
         assert_eq!(cells.iter().map(|cell| cell.target.as_str()).collect::<String>(), "abc");
         assert_eq!(cells[1].throughputs(), [50.0, 100.0, 150.0, 200.0]);
@@ -370,6 +371,21 @@ mod tests {
         assert!(
             cells[0].is_steady() && cells[0].quantiles.is_empty() && cells[0].median.latency_us.is_none()
         );
+    }
+
+    #[test]
+    fn everybody_comes_behind_everybody_else_about_as_often() {
+        let mut behind = BTreeMap::new();
+        for round in 0..600 {
+            let order = order(round, "set_c1_p1_64b", 4);
+            assert_eq!(order.iter().copied().collect::<std::collections::BTreeSet<_>>().len(), 4);
+            order.windows(2).for_each(|pair| *behind.entry((pair[0], pair[1])).or_insert(0) += 1);
+        }
+        // 600 rounds with three pairs each, and twelve pairs.
+        assert!(behind.len() == 12 && behind.values().all(|count| (110..190).contains(count)), "{behind:?}");
+        assert_eq!(order(3, "one", 7), order(3, "one", 7));
+        assert_ne!(order(3, "one", 7), order(3, "another", 7));
+        assert!(order(3, "one", 0).is_empty());
     }
 
     #[test]

@@ -109,22 +109,16 @@ fn parse_array<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Res
         Some(_) if limits.is_unauthenticated => return error("unauthenticated multibulk length"),
         _ => return error("invalid multibulk length"),
     };
-    for left in (0..usize::try_from(count).unwrap_or(0)).rev() {
-        // Behind this argument.
-        let rest = left * EMPTY_ARG_BYTES;
+    for place in 0..count {
         match bytes.get(at) {
-            None => return Ok(Parsed::Incomplete { bytes_min: at + EMPTY_ARG_BYTES + rest }),
+            None => return Ok(Parsed::Incomplete { bytes_min: behind(at, count - place) }),
             Some(b'$') => {}
             Some(other) => return error(&format!("expected '$', got '{}'", char::from(*other))),
         }
         let Some((length, start)) = length_line(bytes, at) else {
-            let found = incomplete_line(&bytes[at..], limits, "too big bulk count string")?;
-            return Ok(match found {
-                Parsed::Incomplete { bytes_min } => {
-                    Parsed::Incomplete { bytes_min: at + bytes_min.max(EMPTY_ARG_BYTES) + rest }
-                }
-                whole @ Parsed::Command { .. } => whole,
-            });
+            incomplete_line(&bytes[at..], limits, "too big bulk count string")?;
+            let bytes_min = behind(at, count - place).max(bytes.len() + 1);
+            return Ok(Parsed::Incomplete { bytes_min });
         };
         let length = match length.and_then(|length| usize::try_from(length).ok()) {
             Some(length) if length <= limits.bulk_bytes_max => length,
@@ -133,12 +127,19 @@ fn parse_array<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Res
         };
         let end = start + length;
         if bytes.len() < end + 2 {
-            return Ok(Parsed::Incomplete { bytes_min: end + 2 + rest });
+            return Ok(Parsed::Incomplete { bytes_min: behind(end + 2, count - place - 1) });
         }
         args.push(&bytes[start..end]);
         at = end + 2;
     }
     Ok(Parsed::Command { consumed: at })
+}
+
+/// The least bytes of a command of which so many arguments are still to come behind `at`.
+#[cold]
+fn behind(at: usize, left: i64) -> usize {
+    let left = usize::try_from(left).unwrap_or(0);
+    at.saturating_add(left.saturating_mul(EMPTY_ARG_BYTES))
 }
 
 fn incomplete_line(line: &[u8], limits: &Limits, too_big: &str) -> Result<Parsed, ProtocolError> {
