@@ -21,7 +21,7 @@ fn a_layers_rounds_become_cells() {
     let printed = run(folder.path(), &arguments);
     let cells = printed["results"].as_array().unwrap();
     let targets: Vec<&str> = cells.iter().filter_map(|cell| cell["target"].as_str()).collect();
-    assert_eq!(targets, ["flotilla", "raw recipe"]);
+    assert_eq!(targets, ["flotilla", "raw recipe", "raw, durable by itself"]);
     for cell in cells {
         assert_eq!(
             (cell["unit"].as_str(), cell["rounds"].as_array().map(Vec::len)),
