@@ -239,7 +239,7 @@ impl CompareArgs {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -250,12 +250,15 @@ mod tests {
         args: CompareArgs,
     }
 
+    /// What a line says, whether it makes sense or not.
+    pub(in crate::compare) fn parsed(line: &str) -> CompareArgs {
+        let words = std::iter::once("compare").chain(line.split_whitespace());
+        Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args
+    }
+
     #[test]
     fn options_are_refused_where_nothing_would_heed_them() {
-        let check = |line: &str| {
-            let words = std::iter::once("compare").chain(line.split_whitespace());
-            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args.check()
-        };
+        let check = |line: &str| parsed(line).check();
         for option in [
             "--peers etcd",
             "--cores 1",

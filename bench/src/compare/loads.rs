@@ -257,22 +257,14 @@ impl Maker<'_> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
+    use crate::compare::args::tests::parsed;
     use crate::etcd::EtcdCluster;
     use crate::recorder::Recorder;
     use crate::workload::{Phases, Schedule};
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: CompareArgs,
-    }
-
     fn planned(line: &str) -> Vec<Planned> {
-        let words = std::iter::once("compare").chain(line.split_whitespace());
-        let args = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args;
+        let args = parsed(line);
         args.check().unwrap();
         plan(&args, Times { warmup: Duration::ZERO, seconds: Duration::from_secs(1) })
     }

@@ -5,7 +5,7 @@
 //! round 2   cell 1: b d a c   cell 2: a c d b   …   floors        a, b, c, d: the targets, in an order that is drawn for each cell
 //! ```
 //!
-//! A ratio is taken within a round and a cell, between turns that are seconds apart.
+//! A ratio is taken within a round; most within a cell, too, between turns that are seconds apart.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -236,24 +236,16 @@ fn rounds(
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: CompareArgs,
-    }
+    use crate::compare::args::tests::parsed;
 
     /// Runs a load of 32 requests at a time whose target answers `answered` of them in the turn's number, and counts turns.
     fn turns(
         answered: impl Fn(u32) -> u64,
         error: Option<&str>,
     ) -> (Load, u32, std::result::Result<u64, String>) {
-        let line =
-            "compare --sets grid --clients 2 --pipeline 16 --value-bytes 8 --warmup 0.05 --seconds 0.2";
-        let args = Cli::try_parse_from(line.split(' ')).unwrap().args;
+        let line = "--sets grid --clients 2 --pipeline 16 --value-bytes 8 --warmup 0.05 --seconds 0.2";
+        let args = parsed(line);
         let mut load = loads::plan(&args, times(&args, 1)).remove(0).load;
         let mut turns = 0;
         let seen = long_enough(&mut load, |_| {

@@ -1,4 +1,4 @@
-//! What people use for the same: GNU tools and ripgrep as they are installed, DuckDB and PySpark from
+//! What people use for the same: GNU tools as they are installed, ripgrep, DuckDB and PySpark from
 //! `bench/peers/mapreduce.sh`.
 //!
 //! A pipeline of programs is timed from its start to its end, as ours is. DuckDB and PySpark are libraries that take long to

@@ -284,7 +284,7 @@ impl Raft {
         let told = |place| repairing.told.get(&place);
         let has_terms = !repairing.vote_lost || !is_voter || others.iter().all(|place| told(place).is_some());
         // Whoever founded the group alone, as far as it can know, asks all whom it has heard of: the group may have grown since, and
-        // this replica's disk may have been wiped. Nobody says that the group has begun, whether it founded it or not.
+        // this replica's disk may have been wiped. Whoever says that the group has begun is believed, founder or not.
         let asked_all = match others.is_empty() {
             true => (0..self.members.len()).all(|place| place == self.me || told(place).is_some()),
             false => others.iter().all(|place| told(place).is_some()),
