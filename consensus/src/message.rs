@@ -30,7 +30,7 @@ pub enum Kind {
     /// Vote for me. `term`; `index`, `log_term`: my last entry. With `flag`: the leader itself wants it, so never mind that
     /// it is alive.
     Vote,
-    /// `flag`: granted.
+    /// `flag`: granted; then `index` and `log_term` are the question's.
     VoteReply,
     /// Entries after (`index`, `log_term`); `commit`: how far the leader knows them committed; `aux`: for so many nanoseconds they
     /// may wait for a sync.

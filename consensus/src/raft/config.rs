@@ -10,8 +10,9 @@ use flotilla_runtime::machine::MILLISECOND;
 pub struct RaftConfig {
     /// A leader speaks at least this often.
     pub heartbeat: Nanos,
-    /// A follower waits for a random time between this and twice this before it asks for votes; a leader that
-    /// heard from no majority for this long steps down. Many heartbeats, or a hiccup costs a leader.
+    /// A follower waits for a random time between this and twice this before it asks for votes (one and a half times, where it is
+    /// settled who should lead: [`super::Raft::prefer`]); a leader that heard from no majority for this long steps down. Many
+    /// heartbeats, or a hiccup costs a leader.
     pub election_timeout: Nanos,
     /// Appends in flight to one follower. Deep windows destroy batching on a LAN: what can't be sent yet
     /// gathers into the next, larger, append.

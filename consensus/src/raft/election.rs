@@ -121,7 +121,9 @@ impl Raft {
             && (!self.is_repairing() || planted(Bug::RepairingVotes))
             && self.vote.is_none_or(|vote| vote == candidate || planted(Bug::VotesTwice))
             && self.log.is_behind_or_equal(header.index, header.log_term);
-        let reply = Header { flag: granted, ..self.header(Kind::VoteReply) };
+        // With what the candidate's log was like: the candidate that hears of it may be in another life by then.
+        let (index, log_term) = if granted { (header.index, header.log_term) } else { (0, 0) };
+        let reply = Header { flag: granted, index, log_term, ..self.header(Kind::VoteReply) };
         if !granted {
             self.send(cx, from, &reply);
             return;
@@ -139,7 +141,14 @@ impl Raft {
     }
 
     pub(super) fn on_vote_reply(&mut self, cx: &mut Context<'_>, from: usize, header: &Header) {
-        if self.role == Role::Candidate && header.term == self.term {
+        if self.role != Role::Candidate || header.term != self.term {
+            return;
+        }
+        // A vote is for a log. A former life of ours may have asked in this term and crashed before its disk had anything of it: the
+        // term, and the end of a log that was longer.
+        let is_for_this_log =
+            (header.log_term, header.index) <= (self.log.last_term(), self.log.last_index());
+        if !header.flag || is_for_this_log {
             self.votes[from] = Some(header.flag);
             self.become_leader_if_won(cx);
         }
@@ -175,9 +184,12 @@ impl Raft {
         self.leaderless_terms += 1;
         self.vote = None;
         self.become_follower(cx);
-        if !planted(Bug::TermNotLogged) {
-            self.record_hard_state(cx);
+        if planted(Bug::TermNotLogged) {
+            self.recorded_term = term;
+            return;
         }
+        self.record_hard_state(cx);
+        self.deferred.push_back((cx.wal.open_lsn(), Deferred::Term(term)));
     }
 
     fn become_follower(&mut self, cx: &mut Context<'_>) {
@@ -264,10 +276,16 @@ impl Raft {
     }
 
     fn wait_for_election(&mut self, now: Nanos, timeout: Nanos) {
-        // Who should lead comes first, and each has a time of its own: that makes split votes rare, too.
         let (rank, ranks) = self.rank(self.me);
-        let share = (timeout / ranks as u64).max(1);
-        self.election_deadline = now + timeout + rank as u64 * share + self.rng.below(share);
+        let (share, begin) = if ranks == 1 {
+            (timeout, 0)
+        } else {
+            // Who should lead comes first, and each has a time of its own: that makes split votes rare, so half the range is enough.
+            // The first share is nobody's: others heard the leader a little later, and don't vote before they have waited as long.
+            let share = timeout / 2 / (ranks as u64 + 1);
+            (share, (rank as u64 + 1) * share)
+        };
+        self.election_deadline = now + timeout + begin + self.rng.below(share.max(1));
     }
 
     fn clear_votes(&mut self) {

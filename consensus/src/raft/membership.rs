@@ -124,6 +124,11 @@ impl Raft {
         self.group_of.votes
     }
 
+    /// Whether this replica is to have the group's entries, as far as it knows.
+    pub(super) fn is_in_group(&self) -> bool {
+        self.membership().1.peers.contains_key(&u64::from(self.members[self.me].peer.node.0))
+    }
+
     /// The entry of a change that isn't in effect yet.
     pub fn pending_change(&self) -> Option<u64> {
         self.group_of.coming.last().copied()

@@ -124,6 +124,8 @@ pub struct Raft {
     commit: u64,
     /// Our log is on our disk up to here.
     durable: u64,
+    /// The newest term that our disk knows.
+    recorded_term: u64,
     leader: Option<usize>,
     /// This replica's place in `members`.
     me: usize,
@@ -190,6 +192,8 @@ pub struct Raft {
 enum Deferred {
     /// Our vote for ourselves in this term.
     OwnVote { term: u64 },
+    /// This term.
+    Term(u64),
     /// A granted vote.
     Reply { to: PeerId, header: Header },
     /// The record that this replica has again what it had lost.
@@ -235,6 +239,7 @@ impl Raft {
             me: 0,
             group_of: Members::new(membership.0, membership.1, incarnation),
             term: hard_state.term,
+            recorded_term: hard_state.term,
             vote: hard_state.vote.filter(|_| !planted(Bug::VoteForgotten)),
             role: Role::Follower,
             leader: None,
@@ -349,6 +354,9 @@ impl Raft {
             }
         } else if cx.now >= self.election_deadline {
             if self.is_repairing() {
+                if !self.is_in_group() {
+                    self.leader = None;
+                }
                 self.ask_for_repair(cx);
             } else if self.founding.is_some() {
                 self.ask_founders(cx);
@@ -499,7 +507,11 @@ impl Raft {
         assert!(self.durable <= self.log.last_index(), "what was cut off isn't reported durable");
         while let Some((_, promise)) = self.deferred.pop_front_if(|(at, _)| *at <= lsn) {
             match promise {
-                Deferred::OwnVote { term } => self.count_own_vote(cx, term),
+                Deferred::OwnVote { term } => {
+                    self.recorded_term = term;
+                    self.count_own_vote(cx, term);
+                }
+                Deferred::Term(term) => self.recorded_term = term,
                 Deferred::Reply { to, header } if header.term == self.term => {
                     cx.outbox.send(to, &header);
                 }

@@ -129,6 +129,9 @@ impl Raft {
     /// Asks everybody: who leads, and what must I have?
     pub(super) fn ask_for_repair(&mut self, cx: &mut Context<'_>) {
         self.reset_election_deadline(cx.now);
+        if self.is_left_outside() {
+            return;
+        }
         let term = self.term;
         let Some(repairing) = &mut self.repairing else { return };
         repairing.asked = Some((cx.now, term));
@@ -137,6 +140,13 @@ impl Raft {
         for place in (0..self.members.len()).filter(|place| *place != self.me) {
             self.send(cx, place, &header);
         }
+    }
+
+    /// A leader has told it that it isn't in the group, and nobody sends it entries: it has nothing to get back. Its questions would
+    /// keep the group from resting for as long as its node is a spare one.
+    fn is_left_outside(&self) -> bool {
+        let is_told = self.repairing.as_ref().is_some_and(|repairing| repairing.target.is_some());
+        is_told && self.leader.is_none() && !self.is_in_group()
     }
 
     /// Tells the other founders that we are ready, and asks whether they are.

@@ -186,9 +186,10 @@ impl Raft {
     }
 
     /// Follower: answers with the newest index that is both durable here and the leader's. Many appends, one
-    /// sync, one answer.
+    /// sync, one answer. Never before the term is on our disk: who comes back in an older one may take that one's entries in place of
+    /// those that it has acknowledged, and the leader wouldn't look for it so far behind.
     pub(super) fn acknowledge(&mut self, cx: &mut Context<'_>) {
-        let Some(leader) = self.leader else { return };
+        let Some(leader) = self.leader.filter(|_| self.recorded_term == self.term) else { return };
         let mut index = self.durable.min(self.matched);
         if planted(Bug::AckBeforeSync) {
             index = self.matched;
@@ -295,9 +296,10 @@ impl Raft {
     /// An answer that confirms the read round `aux`.
     pub(super) fn heartbeat_reply(&self, cx: &Context<'_>, aux: u64) -> Header {
         // A replica that lost part of its log may have promised to follow somebody else: it confirms nothing.
-        let (index, aux) = match self.is_repairing() {
-            true => (0, 0),
-            false => (self.durable.min(self.matched), aux),
+        let (index, aux) = match (self.is_repairing(), self.recorded_term == self.term) {
+            (true, _) => (0, 0),
+            (false, false) => (0, aux),
+            (false, true) => (self.durable.min(self.matched), aux),
         };
         let (flag, commit) = (self.declines(), is_full(cx));
         Header { flag, index, aux, commit, ..self.header(Kind::HeartbeatReply) }

@@ -1,7 +1,7 @@
 //! Hazards of real implementations that one message at the wrong moment shows. Numbers are those of the hazards.
 
 use crate::cluster::{Cluster, GROUP};
-use flotilla_consensus::message::{Header, Outbox};
+use flotilla_consensus::message::{Header, Outbox, decode};
 use flotilla_consensus::{Kind, Refused, Role};
 use flotilla_runtime::{CoreId, NodeId, PeerId};
 
@@ -64,6 +64,70 @@ fn votes_of_another_candidacy_do_not_count_h15() {
         forge(&mut cluster, 2, 1, &granted(Kind::VoteReply, term));
     }
     assert_eq!((cluster.raft(1).role(), cluster.raft(1).term()), (Role::Follower, term + 2));
+}
+
+/// H-15: nor those that a former life got, in the same term, for a log that was longer: its end was lost with the term.
+#[test]
+fn votes_for_a_longer_log_of_a_former_life_do_not_count_h15() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.cut_off = [0].into();
+    cluster.withheld = Some((2, Kind::Vote));
+    cluster.pass(1000);
+    cluster.fire(1);
+    cluster.deliver();
+    let raft = cluster.raft(1);
+    assert_eq!(raft.role(), Role::Candidate);
+    let (term, index, log_term) = (raft.term(), raft.log().last_index(), raft.log().last_term());
+    let granted = Header { flag: true, index, log_term, ..Header::new(Kind::VoteReply, GROUP, term) };
+    for longer in
+        [Header { index: index + 1, ..granted }, Header { log_term: log_term + 1, index: 1, ..granted }]
+    {
+        forge(&mut cluster, 2, 1, &longer);
+        assert_eq!(cluster.raft(1).role(), Role::Candidate, "{longer:?}");
+    }
+    forge(&mut cluster, 2, 1, &granted);
+    assert_eq!(cluster.raft(1).role(), Role::Leader);
+}
+
+/// What a vote is for stands in it.
+#[test]
+fn a_vote_names_the_log_that_it_is_for() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.cut_off = [0].into();
+    cluster.pass(1000);
+    cluster.fire(1);
+    // The question before the question, its answer, and the question.
+    for _ in 0..3 {
+        cluster.hop();
+    }
+    let (last, last_term) = (cluster.raft(1).log().last_index(), cluster.raft(1).log().last_term());
+    let (_, _, frame) = cluster.wire.iter().find(|(from, to, _)| (*from, *to) == (2, 1)).unwrap();
+    let (message, _) = decode(frame, cluster.beginnings[&2].len()).unwrap();
+    let Header { kind, flag, index, log_term, .. } = message.header;
+    assert_eq!((kind, flag, index, log_term), (Kind::VoteReply, true, last, last_term));
+}
+
+/// A follower says what it has only when its disk knows the term: in an older one it might take something else in its place.
+#[test]
+fn no_acknowledgement_leaves_before_its_term_is_durable() {
+    let mut cluster = Cluster::new(5);
+    cluster.elect(0);
+    cluster.propose(0, b"x");
+    cluster.deliver();
+    cluster.slow_disks = [2].into();
+    cluster.elect(1);
+    let last = cluster.raft(1).log().last_index();
+    assert_eq!(cluster.raft(2).log().last_index(), last, "it has everything, most of it on its disk");
+    let of_2 = |cluster: &Cluster| cluster.raft(1).matched(NodeId(3)).unwrap().0;
+    assert_eq!(of_2(&cluster), 0);
+    // The term goes to the disk, and then the entry that begins it.
+    for index in [last - 1, last] {
+        cluster.sync(2);
+        cluster.deliver();
+        assert_eq!(of_2(&cluster), index);
+    }
 }
 
 /// H-15: a vote is granted, and an append taken, in the term of the moment: what is of an earlier one is refused.

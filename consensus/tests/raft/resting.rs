@@ -275,6 +275,21 @@ fn a_blank_replica_keeps_its_group_awake_until_it_is_whole() {
     assert!(rest(&cluster, &[0, 1, 2]) && cluster.raft(2).commit() == index);
 }
 
+#[test]
+fn a_node_that_isn_t_in_the_group_keeps_nobody_awake_and_may_join() {
+    let mut cluster = Cluster::with_spares(3, 1);
+    cluster.elect(0);
+    cluster.run(2000);
+    assert!(cluster.raft(3).is_repairing() && rest(&cluster, &[0, 1, 2]));
+    let sent = cluster.sent_messages;
+    cluster.run(5000);
+    assert_eq!(cluster.sent_messages, sent, "it has asked, and was told");
+    cluster.change(0, &[Change::AddLearner(peer(3))], Transition::Auto).unwrap();
+    cluster.run(2000);
+    assert!(!cluster.raft(3).is_repairing(), "it asked again");
+    assert_eq!(cluster.raft(3).log().last_index(), cluster.raft(0).log().last_index());
+}
+
 /// Leases live on real answers to heartbeats.
 #[test]
 fn a_group_with_leases_keeps_awake() {
