@@ -8,6 +8,7 @@ use super::SyncMode;
 use super::boot::read_whole;
 use super::core_loop::CoreLoop;
 use super::fd::{self, Durably};
+use super::removal;
 use super::tasks::Tasks;
 use super::write_ring::{Durable, Finished, WriteRing};
 use crate::block::{BLOCK_BYTES, BlockPool, Slice};
@@ -460,7 +461,10 @@ impl Disk {
             let open = self.files.borrow_mut().remove(&file);
             drop(open);
         }
-        std::fs::rename(self.path(from), self.path(to)).map_err(|error| ("rename", error))?;
+        // It may have to wait for the file system's journal.
+        let (old, new) = (self.path(from), self.path(to));
+        let renamed = glommio::executor().spawn_blocking(move || std::fs::rename(old, new)).await;
+        renamed.map_err(|error| ("rename", error))?;
         self.sync_folder().await?;
         self.open_file(to).await?;
         Ok(DiskReply::Done)
@@ -468,9 +472,9 @@ impl Disk {
 
     async fn remove(&self, file: FileId) -> Result<DiskReply, Failure> {
         let open = self.files.borrow_mut().remove(&file);
-        drop(open);
-        let path = self.path(file);
-        let removed = glommio::executor().spawn_blocking(move || std::fs::remove_file(path)).await;
+        // Whoever still reads it reads on.
+        let is_unread = open.is_none_or(|open| Rc::try_unwrap(open).is_ok());
+        let removed = removal::remove(&self.folder, file, is_unread).await;
         match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(("remove", error)),
             _ => Ok(DiskReply::Done),

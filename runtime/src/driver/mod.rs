@@ -57,6 +57,7 @@ mod peers;
 mod placement;
 mod poller;
 mod pulse;
+mod removal;
 mod settling;
 mod stalls;
 mod start;

@@ -65,6 +65,18 @@ impl Outlet {
         }
     }
 
+    /// Sends both, one behind the other, as [`Self::send`] does; long ones needn't be put together first.
+    pub(super) fn send_both(self: &Rc<Self>, first: &[u8], second: &[u8]) {
+        if self.tls.get().is_some() {
+            return self.send(&[first, second].concat());
+        }
+        let may_go = !self.broken.get() && !self.writing.get();
+        let sent = if may_go { self.socket.send_both(first, second) } else { Ok(0) };
+        let Ok(sent) = sent else { return self.cut() };
+        self.send_as_it_is(&first[sent.min(first.len())..]);
+        self.send_as_it_is(&second[sent.saturating_sub(first.len())..]);
+    }
+
     /// Sends what TLS has to say by itself.
     pub(super) fn send_unsent(self: &Rc<Self>) {
         if let Some(tls) = self.tls.get() {

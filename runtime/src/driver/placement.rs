@@ -7,7 +7,7 @@
 use super::{NodeError, Placement};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Says on which CPU each of so many cores is to run, none if the kernel is to choose.
 ///
@@ -84,14 +84,38 @@ pub(super) fn tell(places: &[Option<usize>]) {
     }
 }
 
-/// CPUs' worth of time that the process's control group has, if that is bounded.
+/// CPUs' worth of time that the process's control group has, or one that it is in, if that is bounded.
 fn quota() -> Option<f64> {
     let text = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = text.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let own = PathBuf::from("/sys/fs/cgroup").join(own.trim_start_matches('/'));
-    let groups = own.ancestors().take_while(|group| group.starts_with("/sys/fs/cgroup"));
-    let quotas = groups.filter_map(|group| parse_quota(&fs::read_to_string(group.join("cpu.max")).ok()?));
-    quotas.reduce(f64::min)
+    let (unified, of_time) = own_groups(&text);
+    let first_kind = |group: &Path| {
+        let read = |name| fs::read_to_string(group.join(name)).ok();
+        parse_quota(&format!("{} {}", read("cpu.cfs_quota_us")?.trim(), read("cpu.cfs_period_us")?))
+    };
+    let second_kind = |group: &Path| parse_quota(&fs::read_to_string(group.join("cpu.max")).ok()?);
+    let root = Path::new("/sys/fs/cgroup");
+    let least = |root: &Path, own: Option<&str>, quota: &dyn Fn(&Path) -> Option<f64>| {
+        let own = root.join(own?.trim_start_matches('/'));
+        own.ancestors().take_while(|group| group.starts_with(root)).filter_map(quota).reduce(f64::min)
+    };
+    let found = [least(root, unified, &second_kind), least(&root.join("cpu"), of_time, &first_kind)];
+    found.into_iter().flatten().reduce(f64::min)
+}
+
+/// From `/proc/self/cgroup`: the process's control group of the second kind, and of the first kind the one that bounds CPU time.
+fn own_groups(text: &str) -> (Option<&str>, Option<&str>) {
+    let mut groups = (None, None);
+    for line in text.lines() {
+        let mut parts = line.splitn(3, ':');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("0"), Some(""), Some(group)) => groups.0 = Some(group),
+            (_, Some(controllers), Some(group)) if controllers.split(',').any(|it| it == "cpu") => {
+                groups.1 = Some(group);
+            }
+            _ => {}
+        }
+    }
+    groups
 }
 
 /// `cpu.max`: microseconds, or `max`, of a period.
@@ -146,6 +170,14 @@ mod tests {
             (parse_quota("150000 100000\n"), parse_quota("max 100000\n"), parse_quota("")),
             (Some(1.5), None, None)
         );
+        assert_eq!(
+            parse_quota("-1 100000\n"),
+            None,
+            "control groups of the first kind say unbounded like that"
+        );
+        let of_both = "4:memory:/m\n3:cpuset:/s\n2:cpu,cpuacct:/t\n0::/u\n";
+        assert_eq!(own_groups(of_both), (Some("/u"), Some("/t")));
+        assert_eq!((own_groups("0::/\n"), own_groups("")), ((Some("/"), None), (None, None)));
         for (_, cpus) in numa_nodes(Path::new("/sys/devices/system/node")) {
             assert!(cpus.len() <= CpuSet::MAX_CPU);
         }

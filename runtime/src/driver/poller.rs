@@ -13,12 +13,12 @@ use crate::sync::Arc;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -308,8 +308,21 @@ impl Socket {
     /// # Errors
     /// What the system says: the connection is broken.
     pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.tell(|stream, flags| send(stream, bytes, flags))
+    }
+
+    /// The same for two pieces, one behind the other.
+    ///
+    /// # Errors
+    /// What the system says: the connection is broken.
+    pub(super) fn send_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        let both = [IoSlice::new(first), IoSlice::new(second)];
+        self.tell(|stream, flags| sendmsg(stream, &both, &mut SendAncillaryBuffer::default(), flags))
+    }
+
+    fn tell(&self, send: impl Fn(&TcpStream, SendFlags) -> rustix::io::Result<usize>) -> io::Result<usize> {
         loop {
-            match send(&self.stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match send(&self.stream, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(count) => return Ok(count),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {

@@ -8,6 +8,7 @@ mod bad_input;
 mod clients;
 #[path = "../common/mod.rs"]
 mod common;
+mod container;
 mod crashes;
 mod dev;
 mod differential;
