@@ -147,7 +147,7 @@ impl Default for LogSettings {
             snapshot_after_bytes: 64 << 20,
             snapshot_bytes_per_second: 256 << 20,
             migration_bytes_per_second: 256 << 20,
-            migration_bytes_per_second_under_load: 32 << 20,
+            migration_bytes_per_second_under_load: 16 << 20,
             migration_piece_bytes: 256 << 10,
             snapshot_piece_bytes: 256 << 10,
         }
@@ -170,7 +170,7 @@ impl LogSettings {
 pub struct RaftSettings {
     /// A leader speaks at least this often.
     pub heartbeat_ms: u64,
-    /// Silence after which a follower campaigns (up to twice this, whoever should lead first); for so long after hearing a
+    /// Silence after which a follower campaigns (up to one and a half times this, whoever should lead first); for so long after hearing a
     /// leader, or starting, nobody votes for another; at least four heartbeats.
     pub election_timeout_ms: u64,
     /// A leader that a majority has answered lately serves reads without asking again: faster, and linearizable only as long as
@@ -287,6 +287,9 @@ fn default_shards() -> u16 {
     64
 }
 
+/// What may wait until a peer reads it, however short segments are.
+const LINK_BYTES_LEAST: usize = 128 << 20;
+
 /// Longer than it takes to be woken.
 pub(crate) fn default_busy_poll_us() -> u64 {
     100
@@ -314,6 +317,13 @@ impl Config {
     /// This node's own entry.
     pub fn me(&self) -> &NodeEntry {
         self.nodes.iter().find(|node| node.id == self.node).expect("checked: node is among nodes")
+    }
+
+    /// Bytes that may wait until a peer reads them; no longer frame goes over a link. Whatever fits into a segment fits, with
+    /// something before it.
+    pub fn link_bytes_max(&self) -> usize {
+        let two_segments = self.log.segment_bytes.saturating_mul(2);
+        usize::try_from(two_segments).unwrap_or(usize::MAX).max(LINK_BYTES_LEAST)
     }
 
     /// All groups, the spare ones included.

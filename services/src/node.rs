@@ -334,12 +334,10 @@ pub fn reload(config: &Config) -> Result<Reload, ServeError> {
 
 /// The driver's bounds.
 fn limits(config: &Config) -> Limits {
-    // Whatever fits into a segment must fit onto a link, with something before it.
-    let entry_bytes_max = usize::try_from(config.log.segment_bytes).unwrap_or(usize::MAX / 2);
-    let usual = Limits::default();
+    let (usual, link_bytes_max) = (Limits::default(), config.link_bytes_max());
     Limits {
-        peer_frame_bytes_max: usual.peer_frame_bytes_max.max(2 * entry_bytes_max),
-        peer_output_bytes_max: usual.peer_output_bytes_max.max(2 * entry_bytes_max),
+        peer_frame_bytes_max: usual.peer_frame_bytes_max.max(link_bytes_max),
+        peer_output_bytes_max: usual.peer_output_bytes_max.max(link_bytes_max),
         connections_max: config.limits.connections_max,
         client_output_bytes_max: config.limits.client_output_bytes_max,
         client_input_bytes_max: config.limits.value_bytes_max.saturating_mul(4),

@@ -1,5 +1,6 @@
 //! Commands: the table, what can be said of one from its arguments alone, and those that touch no key.
 
+mod canonical;
 mod check;
 mod client;
 mod cluster;
@@ -11,6 +12,7 @@ pub mod slowlog;
 mod small;
 mod table;
 
+pub use canonical::canonical;
 pub use check::{Rejected, STRING_BYTES_MAX, check, check_arity};
 pub use client::{Kill, Quiet};
 pub use connection::ConnectionState;

@@ -5,6 +5,7 @@
 use super::Core;
 use super::group::Group;
 use super::remote::{Message, Origin};
+use super::shards::Status;
 use crate::command::{by_code, code};
 use crate::entry::{self, ArchivedCommandV1, Args, CODE_ADVANCE_TIME, Content};
 use crate::resp::ReplyWriter;
@@ -14,7 +15,8 @@ use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Effects, Now};
 use flotilla_storage::RecordHeader;
 
-/// Keys of a shard that are removed because their time has come, per entry: bounds the time that applying takes.
+/// Keys of a shard that are removed because their time has come, per entry: bounds the time that applying takes. Part of the
+/// replicated state machine: every node has the same.
 const EXPIRED_PER_ENTRY_MAX: usize = 1000;
 
 impl Core {
@@ -140,89 +142,36 @@ fn run(group: &mut Group, command: u16, slot: Option<Slot>, args: &[&[u8]], repl
         }
         return;
     }
+    let (mut expired, mut has_left_some) = (0, false);
     // No key (FLUSHALL, or the time has advanced): every shard that is served. The others are frozen.
     for shard in group.shards.iter_mut().filter(|shard| shard.is_serving() && index > shard.restored) {
         if command == CODE_ADVANCE_TIME {
-            shard.keys.expire(clock_ms, EXPIRED_PER_ENTRY_MAX);
+            expired += shard.keys.expire(clock_ms, EXPIRED_PER_ENTRY_MAX);
+            has_left_some |= shard.keys.next_deadline().is_some_and(|deadline| deadline <= clock_ms);
         } else {
             shard.keys.write(clock_ms, command, args, &mut ReplyWriter::discard());
         }
     }
+    if has_left_some {
+        group.expiring.left_some(expired);
+    }
     if command != CODE_ADVANCE_TIME {
-        reply.simple("OK");
+        // Another group serves a frozen shard in a moment, with all of its keys.
+        match group.shards.iter().any(|shard| matches!(shard.status, Status::Leaving { .. })) {
+            true => reply.error("TRYAGAIN a shard is on its way to another group, and keeps its keys"),
+            false => reply.simple("OK"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::Lone;
     use super::*;
-    use crate::config::Config;
     use crate::entry::SCHEMA_COMMAND_V1;
-    use flotilla_runtime::machine::{MILLISECOND, SECOND};
-    use flotilla_runtime::{BlockPool, CoreBoot, CoreId, DiskReply, Effect, Event, Machine, Vitals};
-
-    /// The only node of its cluster, with a disk that does what it is asked.
-    struct Lone {
-        core: Core,
-        now: Now,
-        halted: Option<String>,
-    }
-
-    impl Lone {
-        fn leading() -> Self {
-            let config = "cluster = \"one\"\nnode = 1\ndata = \"/nowhere\"\ncontroller = false\n[log]\nsegment_bytes = 1048576\n\
-                          [[nodes]]\nid = 1\nhost = \"here\"\nport = 7001\npeer_port = 17001\n";
-            let config: Config = toml::from_str(config).unwrap();
-            let now = Now { monotonic: SECOND, unix_ms: 1_700_000_000_000 };
-            let boot = CoreBoot {
-                core: CoreId(0),
-                files: Vec::new(),
-                pool: BlockPool::new(),
-                seed: 1,
-                now,
-                vitals: Vitals::new(),
-            };
-            let mut lone = Self { core: Core::build(&config, boot).unwrap(), now, halted: None };
-            for _ in 0..1000 {
-                lone.turn();
-                // The empty entry that begins its term is applied, too.
-                if lone.core.groups[0].is_leading() && lone.core.groups[0].applied > 0 {
-                    return lone;
-                }
-            }
-            panic!("nobody leads");
-        }
-
-        /// Lets ten milliseconds pass.
-        fn turn(&mut self) {
-            self.now.monotonic += 10 * MILLISECOND;
-            let mut out = Effects::default();
-            self.core.step(self.now, Event::Tick, &mut out);
-            self.core.apply(self.now, &mut out);
-            self.core.flush(self.now, &mut out);
-            for effect in out.drain().collect::<Vec<_>>() {
-                match effect {
-                    Effect::Halt { reason } => {
-                        self.halted = Some(reason);
-                        return;
-                    }
-                    Effect::Write { op, .. } | Effect::Sync { op, .. } | Effect::CreateFile { op, .. } => {
-                        let (result, mut none) = (Ok(DiskReply::Done), Effects::default());
-                        self.core.step(self.now, Event::Disk { op, result }, &mut none);
-                    }
-                    _ => {}
-                }
-            }
-        }
-
-        /// Puts an entry into the log, and waits for what comes of it.
-        fn log(&mut self, schema: u16, write: impl FnOnce(&mut flotilla_storage::PayloadWriter<'_>)) {
-            self.core.multi.propose(self.now.monotonic, 0, schema, 100, write).unwrap();
-            for _ in 0..20 {
-                self.turn();
-            }
-        }
-    }
+    use crate::resp::Protocol;
+    use flotilla_runtime::Machine;
+    use flotilla_runtime::machine::SECOND;
 
     #[test]
     fn an_entry_of_an_unknown_schema_halts_the_node_and_isn_t_passed_over() {
@@ -274,6 +223,26 @@ mod tests {
         let steps: Vec<u64> =
             applied.windows(2).map(|pair| pair[1] - pair[0]).filter(|step| *step > 0).collect();
         assert_eq!(steps, [1024, 1024, 952]);
+    }
+
+    #[test]
+    fn whoever_empties_a_group_hears_of_a_shard_that_keeps_its_keys() {
+        let mut lone = Lone::leading();
+        let group = &mut lone.core.groups[0];
+        let flush = |group: &mut Group| {
+            let mut out = Vec::new();
+            run(
+                group,
+                code::FLUSHALL,
+                None,
+                &[b"FLUSHALL"],
+                &mut ReplyWriter::new(&mut out, Protocol::Resp2),
+            );
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(flush(group), "+OK\r\n");
+        group.shards.get_mut(0).unwrap().status = Status::Leaving { to: 7 };
+        assert!(flush(group).starts_with("-TRYAGAIN "));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use super::group::Call;
 use super::remote::{Message, Origin, Outgoing};
 use super::topology::Way;
 use super::transaction::ends_queueing;
-use crate::command::{Kind, Quiet, Spec, changed_settings, check, code, lookup, run_plain, unknown_command};
+use crate::command::{
+    Kind, Quiet, Spec, canonical, changed_settings, check, code, lookup, run_plain, unknown_command,
+};
 use crate::config::Redirect;
 use crate::entry::Args;
 use crate::resp::{self, Parsed, ReplyWriter};
@@ -18,6 +20,8 @@ use std::fmt;
 
 /// Commands of one connection that may wait for their replies; beyond, the driver stops reading from it.
 const PIPELINE_MAX: usize = 4096;
+/// The same for their bytes, where another core or node executes them: one command more than this may be on its way, of any size.
+const SENT_ON_BYTES_MAX: usize = 32 << 20;
 /// A command that isn't whole and is as long as this is looked at again only when it can be; of a shorter one mistakes are told at once.
 const LONG_COMMAND_BYTES: usize = 64 << 10;
 
@@ -82,6 +86,12 @@ impl Core {
             }
             if connection.replies_due() >= PIPELINE_MAX {
                 connection.pause(PIPELINE_MAX / 2);
+                taken.pause = true;
+                return;
+            }
+            if connection.sent_on_bytes() >= SENT_ON_BYTES_MAX {
+                // Half of them may be longer than the other half: then it is looked at again.
+                connection.pause((connection.replies_due() / 2).max(1));
                 taken.pause = true;
                 return;
             }
@@ -159,6 +169,8 @@ impl Core {
         if access != Access::Free && self.is_refused(now, conn, spec, args) {
             return;
         }
+        let otherwise = canonical(spec, args);
+        let args = otherwise.as_deref().unwrap_or(args);
         if queues && !ends_queueing(spec) {
             return self.queue_command(conn, spec, args);
         }
@@ -361,5 +373,78 @@ impl Core {
             && (0..self.groups.len()).all(|place| !self.is_handing_over(now, place))
             && self.connections.waiting() == 0
             && self.remote.is_idle()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::remote::Outcome;
+    use super::super::testing::{Lone, core_with, request};
+    use super::*;
+    use crate::slot::{SLOTS, key_in};
+    use flotilla_runtime::{CoreId, Effect, Event, Machine, NodeId};
+
+    const CLIENT: ConnId = ConnId(1);
+
+    /// The client's bytes; what was taken of them, and the numbers under which commands were sent to the other core.
+    fn offer(core: &mut Core, now: Now, bytes: &[u8]) -> (Taken, Vec<u64>) {
+        let (mut taken, mut out) = (Taken::default(), Effects::default());
+        core.step(now, Event::Client { conn: CLIENT, bytes, taken: &mut taken }, &mut out);
+        let tokens = out.drain().filter_map(|effect| match effect {
+            Effect::Mesh { to: CoreId(1), message: Message::Request { token, .. } } => Some(token),
+            _ => None,
+        });
+        (taken, tokens.collect())
+    }
+
+    #[test]
+    fn what_is_sent_on_for_one_client_is_bounded_in_bytes_and_the_rest_stays_unread() {
+        let nodes = "nodes = [{ id = 1, host = \"here\", port = 7001, peer_port = 17001, cores = 2 }]";
+        let ((mut core, now), mut out) = (core_with(&format!("groups = 2\n{nodes}")), Effects::default());
+        let leader = Message::Leader { group: 1, term: 1, leader: Some(NodeId(1)) };
+        core.step(now, Event::Mesh { from: CoreId(1), message: leader }, &mut out);
+        core.step(now, Event::Opened { conn: CLIENT, is_local: true }, &mut out);
+        let set = request(&[b"SET", &key_in(SLOTS - 1), &vec![b'x'; SENT_ON_BYTES_MAX / 4]]);
+        let six = set.repeat(6);
+        let (taken, tokens) = offer(&mut core, now, &six);
+        assert_eq!((taken.bytes, taken.pause, tokens.len()), (4 * set.len(), true, 4));
+        let mut answer = |core: &mut Core, token| {
+            let message = Message::Response { token, outcome: Outcome::Reply(b"+OK\r\n".to_vec()) };
+            core.step(now, Event::Mesh { from: CoreId(1), message }, &mut out);
+            core.flush(now, &mut out);
+            out.drain().any(|effect| matches!(effect, Effect::Resume { conn: CLIENT }))
+        };
+        let resumed: Vec<bool> = tokens[..3].iter().map(|token| answer(&mut core, *token)).collect();
+        assert_eq!(resumed, [false, false, true], "once less than half of them are due");
+        let (rest, further) = offer(&mut core, now, &six[taken.bytes..]);
+        assert_eq!((rest.bytes, rest.pause, further.len()), (2 * set.len(), false, 2));
+        for token in tokens[3..].iter().chain(&further) {
+            answer(&mut core, *token);
+        }
+        assert_eq!(core.connections.map[&CLIENT].sent_on_bytes(), 0);
+    }
+
+    #[test]
+    fn what_redis_takes_and_replicas_don_t_is_said_otherwise_wherever_it_is_said() {
+        let mut lone = Lone::leading();
+        let session = lone.say(&["FLOTILLA.SESSION k"]);
+        let once = format!("FLOTILLA.ONCE {} 1 0 SET k w PX 1 PX 30000", &session[1..]);
+        let told = lone.say(&[
+            "SET k v EX 10 EX 20",
+            "TTL k",
+            "GETEX k PERSIST PERSIST",
+            "TTL k",
+            "MULTI",
+            "GETEX k EX 1 EX 50",
+            "SETRANGE k 536870913 \"\"",
+            "EXEC",
+            "TTL k",
+            &once,
+            "TTL k",
+            "SETRANGE none 9223372036854775807 \"\"",
+            "EXISTS none",
+        ]);
+        let words = "+OK :20 $1 v :-1 +OK +QUEUED +QUEUED *2 $1 v :1 :50 +OK :30 :0 :0";
+        assert_eq!(told, words);
     }
 }

@@ -61,6 +61,8 @@ pub(super) struct Connection {
     writes: u32,
     /// Reads among them that a follower serves.
     reads_here: usize,
+    /// Bytes of its commands that another core or node is to execute.
+    sent_on: usize,
     /// Between `MULTI` and `EXEC`: the commands.
     pub(super) queue: Option<Box<Queue>>,
     /// Since `WATCH`: the keys.
@@ -93,6 +95,11 @@ impl Connection {
     /// How many replies are due.
     pub(super) fn replies_due(&self) -> usize {
         self.replies.len()
+    }
+
+    /// Bytes of its commands that are on their way to other cores or nodes, and not answered.
+    pub(super) fn sent_on_bytes(&self) -> usize {
+        self.sent_on
     }
 
     /// Whether no further command is taken at all.
@@ -295,6 +302,7 @@ impl Connections {
             held: 0,
             writes: 0,
             reads_here: 0,
+            sent_on: 0,
             queue: None,
             watching: None,
             paused: None,
@@ -453,6 +461,20 @@ impl Connections {
     /// A promised reply is here, as bytes from elsewhere.
     pub(super) fn fill_raw(&mut self, conn: ConnId, sequence: u64, bytes: &[u8]) {
         self.fill(conn, sequence, |reply| reply.raw(bytes));
+    }
+
+    /// One of its commands, of so many bytes, is sent to another core or node.
+    pub(super) fn sent_on(&mut self, conn: ConnId, bytes: usize) {
+        if let Some(connection) = self.map.get_mut(&conn) {
+            connection.sent_on += bytes;
+        }
+    }
+
+    /// It isn't there any more.
+    pub(super) fn is_back(&mut self, conn: ConnId, bytes: usize) {
+        if let Some(connection) = self.map.get_mut(&conn) {
+            connection.sent_on -= bytes;
+        }
     }
 
     /// Closes a connection whose command has an unknown outcome: as if the reply had been lost on the way.

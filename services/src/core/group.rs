@@ -11,6 +11,7 @@
 
 use super::Core;
 use super::admission::Admission;
+use super::expiring::Expiring;
 use super::handover::Handover;
 use super::held::Held;
 use super::migration::{Awaited, Departing};
@@ -21,11 +22,11 @@ use super::topology::CONTROLLER;
 use crate::command::{Spec, code};
 use crate::config::Config;
 use crate::controller::Controller;
-use crate::entry::{self, CODE_ADVANCE_TIME, SCHEMA_COMMAND_V1};
+use crate::entry::{self, SCHEMA_COMMAND_V1};
 use crate::kv::Time;
 use crate::slot::Slot;
 use flotilla_consensus::{Proposal, Raft, ReadState, ReadTicket, Refused, Role};
-use flotilla_runtime::machine::{MILLISECOND, SECOND};
+use flotilla_runtime::machine::SECOND;
 use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{Effect, Effects, Nanos, Now, SplitMix64};
 use std::collections::{BTreeMap, VecDeque};
@@ -33,8 +34,6 @@ use std::collections::{BTreeMap, VecDeque};
 /// A deposed leader's writer is cut off (outcome unknown) if its entry's fate isn't known by then, and so is a writer whose
 /// command was handed on and never answered.
 pub(super) const UNDECIDED_FOR_MAX: Nanos = 10 * SECOND;
-/// How often a leader looks for keys whose time has come.
-const EXPIRY_INTERVAL: Nanos = 100 * MILLISECOND;
 
 /// A write that waits for its entry to be applied.
 #[derive(Debug)]
@@ -91,7 +90,7 @@ pub(crate) struct Group {
     /// Readers of a follower, which wait for the leader's word.
     pub(super) follower_readers: VecDeque<Reader>,
     pub(super) handover: Handover,
-    next_expiry_look: Nanos,
+    pub(super) expiring: Expiring,
     /// The node's clock in the last turn: what a key has left is told by it.
     local_ms: u64,
     /// Where walks over the keys stand.
@@ -127,7 +126,7 @@ impl Group {
             readers_in_order: VecDeque::new(),
             follower_readers: VecDeque::new(),
             handover: Handover::default(),
-            next_expiry_look: 0,
+            expiring: Expiring::default(),
             local_ms: 0,
             remembered: Remembered::default(),
             rng: SplitMix64::new(seed ^ u64::from(number)),
@@ -181,7 +180,8 @@ impl Group {
         self.writers.push_back(Writer { proposal, origin, slot });
     }
 
-    fn stamp(&mut self, now: Now) -> u64 {
+    /// The time that an entry of this leader says.
+    pub(super) fn stamp(&mut self, now: Now) -> u64 {
         self.stamped_ms = self.stamped_ms.max(self.clock_ms).max(now.unix_ms);
         self.stamped_ms
     }
@@ -246,37 +246,12 @@ impl Core {
         Ok(())
     }
 
-    /// Logs the leader's time, so that what has expired by it has expired on every replica and for ever.
-    fn advance_time(&mut self, now: Now, place: usize) -> Result<(), Refused> {
-        let unix_ms = self.groups[place].stamp(now);
-        self.multi.propose(
-            now.monotonic,
-            place,
-            SCHEMA_COMMAND_V1,
-            entry::archive_bytes_max(&[]),
-            |writer| {
-                entry::write(writer, unix_ms, CODE_ADVANCE_TIME, &[]);
-            },
-        )?;
-        Ok(())
-    }
-
     /// Leaders log the time when keys have expired; writers without a verdict are cut off at last.
     pub(super) fn tick_groups(&mut self, now: Now, out: &mut Effects<Message>) {
         if self.cut_off_at.is_some_and(|at| at <= now.monotonic) {
             self.cut_off_undecided(now, out);
         }
-        for place in 0..self.groups.len() {
-            let group = &mut self.groups[place];
-            if group.standing.1 && now.monotonic >= group.next_expiry_look {
-                group.next_expiry_look = now.monotonic + EXPIRY_INTERVAL;
-                let due = group.shards.serving().filter_map(|shard| shard.keys.next_deadline()).min();
-                if due.is_some_and(|deadline| deadline <= now.unix_ms) {
-                    // Refused: somebody else leads, or the log is full and time can wait.
-                    let _ = self.advance_time(now, place);
-                }
-            }
-        }
+        self.tick_expiry(now);
     }
 
     /// Cuts off those who have waited for a verdict, or for a peer, for too long, and notes when the next ones will have.
@@ -312,6 +287,7 @@ impl Core {
                 return out.push(Effect::Halt { reason });
             }
         }
+        self.go_on_expiring(now, place);
         let applied = self.groups[place].applied;
         self.multi.note_applied(place, applied);
         self.backlog.took(place, (applied - before) as usize, applied < commit);

@@ -17,9 +17,10 @@
 //! | `apply.rs` | kv.apply: what a committed entry does |
 //! | `backup.rs` | shards that are read as they were at one moment |
 //! | `follower_read.rs` | reads of groups that another node leads |
+//! | `expiring.rs` | keys whose time has come, and how soon they go |
 //! | `handover.rs` | leaderships on their way to other nodes, and who waits meanwhile |
 //! | `held.rs` | commands that wait, as copies |
-//! | `remote.rs` | mesh.cross and forwarding: a command that another core or node must execute |
+//! | `remote.rs`, `peer_frames.rs` | mesh.cross and forwarding: a command that another core or node must execute |
 //! | `returned.rs` | commands that another node gave back undone, and that go where their group is led |
 //! | `member.rs` | who has replicas of the groups, and how an operator changes that |
 //! | `control.rs` | the controller's group: who serves what |
@@ -45,6 +46,7 @@ mod client;
 mod clocks;
 mod connections;
 mod control;
+mod expiring;
 mod follower_read;
 mod gather;
 mod graveyard;
@@ -55,6 +57,7 @@ mod inspect;
 mod keyless;
 mod member;
 mod migration;
+mod peer_frames;
 mod questions;
 mod reload;
 mod remote;
@@ -65,6 +68,8 @@ mod shards;
 mod slow;
 mod snapshot;
 mod stages;
+#[cfg(test)]
+mod testing;
 mod topology;
 mod transaction;
 
@@ -152,6 +157,8 @@ pub struct Core {
     pool: BlockPool,
     /// When the first client that waits for a verdict or a peer will have waited for too long; perhaps earlier.
     pub(crate) cut_off_at: Option<Nanos>,
+    /// How fast keys go whose time has come.
+    expiry_pace: expiring::Pace,
     /// Asked to stop: finish what was begun, but not beyond this instant.
     draining: Option<Nanos>,
     /// Reused by every flush.
@@ -249,7 +256,7 @@ impl Core {
             groups,
             connections: Connections::new(config, seed),
             acl: Acl::new(config.all_users(), seed),
-            remote: Remote::new(seed),
+            remote: Remote::new(seed, config.link_bytes_max()),
             leaders: Leaders::new(config.groups_total()),
             routes: Routes::new(config),
             configuration: Rc::new(Configuration::empty(config.shards)),
@@ -264,6 +271,7 @@ impl Core {
             backups: Backups::default(),
             pool,
             cut_off_at: None,
+            expiry_pace: expiring::Pace::default(),
             draining: None,
             settling: Vec::new(),
             backlog: Backlog::default(),
@@ -498,6 +506,7 @@ impl Machine for Core {
             self.migration.deadline(),
             self.remote.returned.deadline(),
             self.cut_off_at,
+            self.expiry_pace.deadline(),
             self.questions.deadline(),
             self.backlog.deadline(),
         ];

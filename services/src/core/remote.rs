@@ -4,13 +4,18 @@
 //! the core of this node that leads the group, or (with `redirect = "forward"`) over the peer link to the node
 //! that does. The answer comes back as finished reply bytes under the same number. Who gets a command doesn't hand it on further:
 //! a core that doesn't lead its group answers with the redirection, or gives it back to the node that sent it (`returned.rs`).
+//!
+//! **Bounded.** What is on its way to one peer takes no more bytes than a link does; beyond, `BUSY`. For one client no more is on its
+//! way than `client.rs` says. A command that is longer than a link takes isn't sent, and neither is such a reply: an error is in its
+//! place.
 
+use super::Core;
 use super::client::PackedArgs;
 use super::group::UNDECIDED_FOR_MAX;
+use super::peer_frames::{ITEM_HEADER_BYTES, PeerFrames};
 use super::returned::{Asked, Returned, TRY_AGAIN};
 use super::routes::Located;
 use super::topology::Way;
-use super::{Core, channel};
 use crate::admin::Topic;
 use crate::admin::report::CoreReport;
 use crate::command::slowlog::Setting;
@@ -117,6 +122,8 @@ struct Waiting {
     to: Way,
     spec: &'static Spec,
     since: Nanos,
+    /// Bytes of what was sent.
+    bytes: usize,
     /// What was sent, if it may be sent elsewhere when it comes back.
     command: Option<PackedArgs>,
 }
@@ -128,14 +135,17 @@ impl Waiting {
 }
 
 /// The commands that are elsewhere, and what leaves for the peers this turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Remote {
     /// Begins anywhere: an answer to a former life of this core isn't taken for one to this.
     last_token: u64,
     waiting: BTreeMap<u64, Waiting>,
+    /// Bytes of those among them that are at a peer; of a peer without any there is nothing.
+    in_flight: BTreeMap<PeerId, usize>,
+    in_flight_bytes_max: usize,
     /// Peers to which the link stands.
     up: BTreeSet<PeerId>,
-    outgoing: BTreeMap<PeerId, Vec<u8>>,
+    frames: PeerFrames,
     /// Commands that came back, undone.
     pub(super) returned: Returned,
 }
@@ -144,14 +154,20 @@ const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
 const UNKNOWN: u8 = 3;
 const NOT_HERE: u8 = 4;
-/// kind, protocol, two zero bytes, length, token.
-const ITEM_HEADER_BYTES: usize = 16;
 
 impl Remote {
-    /// `seed` is another in each life.
-    pub(super) fn new(seed: u64) -> Self {
-        // Far from the end of the numbers.
-        Self { last_token: SplitMix64::new(seed).next() >> 1, ..Self::default() }
+    /// `seed` is another in each life. `link_bytes_max`: what may wait until a peer reads it; a link drops the rest.
+    pub(super) fn new(seed: u64, link_bytes_max: usize) -> Self {
+        Self {
+            // Far from the end of the numbers.
+            last_token: SplitMix64::new(seed).next() >> 1,
+            waiting: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            in_flight_bytes_max: link_bytes_max,
+            up: BTreeSet::new(),
+            frames: PeerFrames::new(link_bytes_max),
+            returned: Returned::default(),
+        }
     }
 
     fn token(&mut self) -> u64 {
@@ -159,10 +175,37 @@ impl Remote {
         self.last_token
     }
 
-    fn expect(&mut self, now: Now, token: u64, sent: &Outgoing<'_>, to: Way, command: Option<PackedArgs>) {
-        let Outgoing { conn, sequence, spec, .. } = *sent;
-        let since = now.monotonic;
-        self.waiting.insert(token, Waiting { conn, sequence, to, spec, since, command });
+    fn expect(&mut self, token: u64, waiting: Waiting) {
+        if let Way::Peer(peer) = waiting.to {
+            *self.in_flight.entry(peer).or_default() += waiting.bytes;
+        }
+        self.waiting.insert(token, waiting);
+    }
+
+    /// What waited for its answer doesn't any more.
+    fn forget(&mut self, waited: &Waiting) {
+        let Way::Peer(peer) = waited.to else { return };
+        let in_flight = self.in_flight.get_mut(&peer).expect("counted when it was sent");
+        *in_flight -= waited.bytes;
+        if *in_flight == 0 {
+            self.in_flight.remove(&peer);
+        }
+    }
+
+    /// Why a command of so many bytes can't be sent to a peer now.
+    fn refusal(&self, peer: PeerId, bytes: usize) -> Option<String> {
+        let item_bytes_max = self.frames.item_bytes_max();
+        if bytes > item_bytes_max {
+            return Some(format!(
+                "ERR the command is too large to be handed on ({bytes} bytes, and {item_bytes_max} go over a \
+                 link): send it to the node that leads its slot, as CLUSTER SLOTS says"
+            ));
+        }
+        // One alone always goes.
+        let in_flight = self.in_flight.get(&peer)?;
+        let is_full = in_flight.saturating_add(bytes) > self.in_flight_bytes_max;
+        let node = peer.node.0;
+        is_full.then(|| format!("BUSY too much is on its way to node {node}, try again later"))
     }
 
     /// Since when the peer that owes an answer for the longest time does.
@@ -171,20 +214,25 @@ impl Remote {
         at_peers.next().map(|waiting| waiting.since)
     }
 
-    fn put(&mut self, to: PeerId, kind: u8, protocol: Protocol, token: u64, bytes: &[u8]) {
-        let frame = self.outgoing.entry(to).or_insert_with(|| vec![channel::COMMAND]);
-        frame.extend_from_slice(&[kind, protocol.number(), 0, 0]);
-        frame.extend_from_slice(
-            &u32::try_from(bytes.len()).expect("requests and replies are bounded").to_le_bytes(),
+    /// Answers a peer's command. A reply that no frame takes isn't sent: whoever waits for it is told so.
+    fn reply(&mut self, to: PeerId, protocol: Protocol, token: u64, bytes: &[u8]) {
+        let (length, item_bytes_max) = (bytes.len(), self.frames.item_bytes_max());
+        if length <= item_bytes_max {
+            return self.frames.put(to, REPLY, protocol, token, bytes);
+        }
+        // A write has happened all the same.
+        let error = format!(
+            "ERR the command was executed, but its reply is too large to be handed on ({length} bytes, and \
+             {item_bytes_max} go over a link): ask the node that leads its slot, as CLUSTER SLOTS says, or \
+             for less"
         );
-        frame.extend_from_slice(&token.to_le_bytes());
-        frame.extend_from_slice(bytes);
+        let mut bytes = Vec::new();
+        ReplyWriter::new(&mut bytes, protocol).error(&error);
+        self.frames.put(to, REPLY, protocol, token, &bytes);
     }
 
     pub(super) fn flush(&mut self, out: &mut Effects<Message>) {
-        for (to, frame) in std::mem::take(&mut self.outgoing) {
-            out.push(Effect::Send { to, frame });
-        }
+        self.frames.flush(out);
     }
 
     /// Whether the link to a peer stands.
@@ -197,7 +245,7 @@ impl Remote {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.outgoing.is_empty() && self.returned.is_empty()
+        self.waiting.is_empty() && self.frames.is_empty() && self.returned.is_empty()
     }
 }
 
@@ -219,13 +267,11 @@ impl Core {
         command: &Outgoing<'_>,
         out: &mut Effects<Message>,
     ) {
-        let token = self.remote.token();
-        self.remote.expect(now, token, command, Way::Core(core), None);
-        let packed = PackedArgs::pack(command.args);
-        out.push(Effect::Mesh {
-            to: core,
-            message: Message::Request { token, protocol: command.protocol, command: packed },
-        });
+        let Outgoing { conn, sequence, protocol, spec, args } = *command;
+        let (token, packed) = (self.remote.token(), PackedArgs::pack(args));
+        let (to, since, bytes) = (Way::Core(core), now.monotonic, packed.bytes().len());
+        self.expect(token, Waiting { conn, sequence, to, spec, since, bytes, command: None });
+        out.push(Effect::Mesh { to: core, message: Message::Request { token, protocol, command: packed } });
     }
 
     /// Sends a client's command to the node that leads its group, if there is a way.
@@ -236,15 +282,30 @@ impl Core {
         command: &Outgoing<'_>,
         out: &mut Effects<Message>,
     ) {
-        let packed = PackedArgs::pack(command.args);
+        let Outgoing { conn, sequence, protocol, spec, args } = *command;
+        let packed = PackedArgs::pack(args);
         if !self.remote.up.contains(&peer) {
-            let asked = (command.conn, command.sequence);
-            return self.take_back(now, asked, Some(Way::Peer(peer)), Some(packed), out);
+            return self.take_back(now, (conn, sequence), Some(Way::Peer(peer)), Some(packed), out);
+        }
+        let (to, since, bytes) = (Way::Peer(peer), now.monotonic, packed.bytes().len());
+        if let Some(refusal) = self.remote.refusal(peer, bytes) {
+            return self.connections.fill(conn, sequence, |reply| reply.error(&refusal));
         }
         let token = self.remote.token();
         self.cut_off_at.get_or_insert(now.monotonic + UNDECIDED_FOR_MAX);
-        self.remote.put(peer, REQUEST, command.protocol, token, packed.bytes());
-        self.remote.expect(now, token, command, Way::Peer(peer), Some(packed));
+        self.remote.frames.put(peer, REQUEST, protocol, token, packed.bytes());
+        self.expect(token, Waiting { conn, sequence, to, spec, since, bytes, command: Some(packed) });
+    }
+
+    fn expect(&mut self, token: u64, waiting: Waiting) {
+        self.connections.sent_on(waiting.conn, waiting.bytes);
+        self.remote.expect(token, waiting);
+    }
+
+    /// The command isn't elsewhere any more, whatever became of it.
+    fn forget(&mut self, waited: &Waiting) {
+        self.remote.forget(waited);
+        self.connections.is_back(waited.conn, waited.bytes);
     }
 
     /// Writes the reply of whoever waits at `origin`.
@@ -270,7 +331,7 @@ impl Core {
             Origin::Peer { peer, token, protocol } => {
                 let mut bytes = Vec::new();
                 write(groups, &mut ReplyWriter::new(&mut bytes, protocol));
-                self.remote.put(peer, REPLY, protocol, token, &bytes);
+                self.remote.reply(peer, protocol, token, &bytes);
             }
         }
     }
@@ -280,7 +341,7 @@ impl Core {
         let error = match (self.config.redirect, origin) {
             (Redirect::Moved, _) => self.moved(slot),
             (Redirect::Forward, Origin::Peer { peer, token, protocol }) => {
-                return self.remote.put(peer, NOT_HERE, protocol, token, &[]);
+                return self.remote.frames.put(peer, NOT_HERE, protocol, token, &[]);
             }
             (Redirect::Forward, _) => TRY_AGAIN.to_owned(),
         };
@@ -303,7 +364,9 @@ impl Core {
                 to: core,
                 message: Message::Response { token, outcome: Outcome::Unknown },
             }),
-            Origin::Peer { peer, token, protocol } => self.remote.put(peer, UNKNOWN, protocol, token, &[]),
+            Origin::Peer { peer, token, protocol } => {
+                self.remote.frames.put(peer, UNKNOWN, protocol, token, &[]);
+            }
         }
     }
 
@@ -388,6 +451,7 @@ impl Core {
 
     fn came_back(&mut self, now: Now, token: u64, outcome: Outcome, out: &mut Effects<Message>) {
         let Some(waiting) = self.remote.waiting.remove(&token) else { return };
+        self.forget(&waiting);
         match outcome {
             Outcome::Reply(bytes) => {
                 self.connections.fill_raw(waiting.conn, waiting.sequence, &bytes);
@@ -433,7 +497,96 @@ impl Core {
     fn give_up(&mut self, is_lost: impl Fn(&Waiting) -> bool) -> Vec<(Asked, Option<PackedArgs>)> {
         let lost = self.remote.waiting.extract_if(.., |_, waiting| is_lost(waiting)).map(|(_, lost)| lost);
         let (writers, readers): (Vec<_>, Vec<_>) = lost.partition(|waiting| waiting.spec.is_write());
+        writers.iter().chain(&readers).for_each(|waited| self.forget(waited));
         writers.into_iter().for_each(|writer| self.connections.cut_off(writer.conn));
         readers.into_iter().map(|reader| ((reader.conn, reader.sequence), reader.command)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{core_with, items, request, said, sent};
+    use super::*;
+    use flotilla_runtime::{Event, Machine, Taken};
+
+    const PEER: PeerId = PeerId { node: NodeId(2), core: CoreId(0) };
+    const CLIENT: ConnId = ConnId(1);
+    /// What goes over a link here.
+    const LINK_BYTES: usize = 1000;
+
+    /// A core that hands its client's commands on to the other node.
+    fn handing_on() -> (Core, Now) {
+        let node = |id| format!("{{ id = {id}, host = \"here\", port = 700{id}, peer_port = 1700{id} }}");
+        let nodes = format!("redirect = \"forward\"\nnodes = [{}, {}]", node(1), node(2));
+        let (mut core, now) = core_with(&nodes);
+        core.remote = Remote::new(1, LINK_BYTES);
+        core.leaders.heard(0, 1, Some(PEER.node));
+        let mut out = Effects::default();
+        core.step(now, Event::PeerUp { peer: PEER }, &mut out);
+        core.step(now, Event::Opened { conn: CLIENT, is_local: true }, &mut out);
+        (core, now)
+    }
+
+    /// The client sets a key to so many bytes. Returns the commands that leave for the peer, and what the client is told.
+    fn set(core: &mut Core, now: Now, bytes: usize) -> (Vec<(u8, u64, Vec<u8>)>, String) {
+        let (mut taken, mut out) = (Taken::default(), Effects::default());
+        let bytes = request(&[b"SET", b"k", &vec![b'x'; bytes]]);
+        core.step(now, Event::Client { conn: CLIENT, bytes: &bytes, taken: &mut taken }, &mut out);
+        assert_eq!(taken.bytes, bytes.len());
+        let effects = flushed(core, now, out);
+        (sent(&effects).iter().flat_map(|(_, frame)| items(frame)).collect(), said(&effects))
+    }
+
+    /// What a turn has brought by its end.
+    fn flushed(core: &mut Core, now: Now, mut out: Effects<Message>) -> Vec<Effect<Message>> {
+        core.flush(now, &mut out);
+        out.drain().collect()
+    }
+
+    /// The peer answers; what the client is told then.
+    fn answer(core: &mut Core, now: Now, token: u64) -> String {
+        let (mut frames, mut out) = (PeerFrames::new(LINK_BYTES), Effects::default());
+        frames.put(PEER, REPLY, Protocol::Resp2, token, b"+OK\r\n");
+        frames.flush(&mut out);
+        for (from, frame) in sent(&out.drain().collect::<Vec<_>>()) {
+            core.step(now, Event::Peer { from, frame: &frame }, &mut out);
+        }
+        said(&flushed(core, now, out))
+    }
+
+    #[test]
+    fn what_is_on_its_way_to_a_peer_is_bounded_in_bytes_and_so_is_a_command() {
+        let (mut core, now) = handing_on();
+        let (first, _) = set(&mut core, now, 600);
+        assert!(first.len() == 1 && first[0].0 == REQUEST);
+        for bytes in [600, LINK_BYTES] {
+            assert_eq!(set(&mut core, now, bytes), (Vec::new(), String::new()), "answered behind the first");
+        }
+        let told = answer(&mut core, now, first[0].1);
+        let words = "+OK\r\n-BUSY too much is on its way to node 2, try again later\r\n\
+                     -ERR the command is too large to be handed on (1016 bytes, and 983 go over a link): ";
+        assert!(told.starts_with(words), "{told}");
+        assert_eq!(set(&mut core, now, 900).0.len(), 1, "there is room again");
+        core.step(now, Event::PeerDown { peer: PEER }, &mut Effects::default());
+        let sent_on = core.connections.map[&CLIENT].sent_on_bytes();
+        assert_eq!((core.remote.in_flight.len(), sent_on), (0, 0), "what is given up isn't on its way");
+    }
+
+    #[test]
+    fn a_reply_that_no_link_takes_becomes_an_error_and_the_others_arrive() {
+        let ((mut core, now), mut out) = (handing_on(), Effects::default());
+        for (token, bytes) in [(1, 100), (2, 2 * LINK_BYTES), (3, 700), (4, 700)] {
+            let origin = Origin::Peer { peer: PEER, token, protocol: Protocol::Resp2 };
+            core.answer(origin, &mut out, |_, reply| reply.bulk(&vec![b'x'; bytes]));
+        }
+        let frames = sent(&flushed(&mut core, now, out));
+        assert!(frames.iter().all(|(to, frame)| *to == PEER && frame.len() <= LINK_BYTES));
+        let answers: Vec<_> = frames.iter().flat_map(|(_, frame)| items(frame)).collect();
+        let kinds: Vec<_> = answers.iter().map(|(kind, token, _)| (*kind, *token)).collect();
+        assert_eq!(kinds, [(REPLY, 1), (REPLY, 2), (REPLY, 3), (REPLY, 4)]);
+        let lengths = [0, 2, 3].map(|place: usize| answers[place].2.len());
+        assert_eq!(lengths, [108, 708, 708]);
+        let words = "-ERR the command was executed, but its reply is too large to be handed on (2009 bytes, ";
+        assert!(answers[1].2.starts_with(words.as_bytes()), "{}", String::from_utf8_lossy(&answers[1].2));
     }
 }

@@ -241,6 +241,16 @@ mod tests {
         assert_eq!(read(packed).unwrap(), [b'a'; 100]);
     }
 
+    #[test]
+    fn a_sum_of_0_isn_t_compared_and_any_other_is() {
+        let mut payload = write(b"value");
+        let sum = payload.len() - 8;
+        payload[sum..].fill(0);
+        assert_eq!(read(&payload).unwrap(), b"value");
+        payload[sum] = 1;
+        assert!(read(&payload).unwrap_err().to_string().contains("checksum"));
+    }
+
     fn footer(body: &[u8]) -> Vec<u8> {
         let versioned = [body, &VERSION.to_le_bytes()].concat();
         [&VERSION.to_le_bytes()[..], &crc64(&versioned).to_le_bytes()].concat()

@@ -187,4 +187,27 @@ mod tests {
         assert_eq!(shard.say("getex k persist"), "$1 v");
         assert_eq!(shard.say("ttl k"), ":-1");
     }
+
+    #[test]
+    fn of_an_end_that_is_given_twice_the_last_counts_and_only_that_is_looked_at() {
+        let mut shard = Shard::default();
+        assert_eq!(shard.say("set k v ex 0 ex 20"), "+OK");
+        assert_eq!(shard.say("ttl k"), ":20");
+        assert_eq!(shard.say("set k v ex 20 ex 0"), "-ERR invalid expire time in 'set' command");
+        assert_eq!(shard.say("getex k px x px 50"), "$1 v");
+        assert_eq!(shard.say("pttl k"), ":50");
+        assert_eq!(shard.say("set k v keepttl keepttl"), "+OK");
+        assert_eq!(shard.say("pttl k"), ":50");
+        assert_eq!(shard.say("getex k persist persist"), "$1 v");
+        assert_eq!(shard.say("ttl k"), ":-1");
+        for line in [
+            "set k v ex 10 px 10",
+            "set k v ex 10 exat 10",
+            "set k v ex 10 keepttl ex 10",
+            "getex k ex 10 persist",
+            "getex k persist px 1",
+        ] {
+            assert_eq!(shard.say(line), "-ERR syntax error", "{line}");
+        }
+    }
 }

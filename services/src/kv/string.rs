@@ -95,3 +95,24 @@ impl Keyspace {
         self.insert(key, Value::String(sum.into_bytes()), deadline);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Shard;
+
+    #[test]
+    fn nothing_is_written_anywhere_without_an_error() {
+        let mut shard = Shard::default();
+        let mut set_range =
+            |offset: &str, value: &[u8]| shard.execute(&[b"SETRANGE", b"k", offset.as_bytes(), value]);
+        let far = ["536870912", "536870913", "9223372036854775807"];
+        assert!(far.iter().all(|offset| set_range(offset, b"") == ":0"));
+        assert_eq!(set_range("0", b"abc"), ":3");
+        assert!(far.iter().all(|offset| set_range(offset, b"") == ":3"));
+        let too_long = "-ERR string exceeds maximum allowed size (proto-max-bulk-len)";
+        assert!(far.iter().all(|offset| set_range(offset, b"x") == too_long));
+        assert_eq!(set_range("-1", b""), "-ERR offset is out of range");
+        assert_eq!(set_range("9223372036854775808", b""), "-ERR value is not an integer or out of range");
+        assert_eq!(shard.say("get k"), "$3 abc");
+    }
+}

@@ -1,7 +1,7 @@
 //! A shard to talk to, for tests.
 
 use super::{Keyspace, Time, Value};
-use crate::command::{check, lookup};
+use crate::command::{canonical, check, lookup};
 use crate::resp::{Protocol, ReplyWriter};
 use proptest::prelude::*;
 
@@ -26,6 +26,8 @@ impl Shard {
 
     pub(super) fn execute(&mut self, args: &[&[u8]]) -> String {
         let spec = lookup(args[0]).unwrap();
+        let otherwise = canonical(spec, args);
+        let args = otherwise.as_deref().unwrap_or(args);
         if let Err(rejected) = check(spec, args) {
             return format!("-{rejected}");
         }

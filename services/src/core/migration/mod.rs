@@ -102,6 +102,13 @@ impl Migration {
 }
 
 impl Core {
+    /// Whether a shard of the group at `place` comes, or is being copied to where it goes.
+    pub(super) fn is_shard_on_its_way(&self, place: usize) -> bool {
+        let goes = |talk: &Talk| talk.leaving.values().any(|it| it.copies_to().is_some());
+        self.groups[place].shards.iter().any(|shard| matches!(shard.status, Status::Arriving { .. }))
+            || self.migration.talks.get(&place).is_some_and(goes)
+    }
+
     /// An entry about a shard is applied.
     pub(super) fn apply_step(
         &mut self,

@@ -9,9 +9,11 @@ use std::collections::VecDeque;
 /// Shards under way to one group at a time.
 const UNDER_WAY_MAX: usize = 2;
 /// Pieces of a shard on their way, until the destination has them for good.
-const PIECES_ON_THE_WAY: usize = 8;
+const PIECES_ON_THE_WAY: usize = 12;
 /// Pieces of a shard that are made in one go: everybody else waits meanwhile.
 const PIECES_PER_TURN: usize = 2;
+/// A piece is so much shorter than what is logged and sent at once: with what stands around it, it still fits.
+const AROUND_A_PIECE: usize = 1024;
 /// A shard is frozen when no more keys have changed behind its copy than pieces of so many bytes hold one each: about as many as
 /// one piece holds.
 const BYTES_PER_KEY: usize = 512;
@@ -257,12 +259,13 @@ impl Core {
                 *again_at = Some(again_at.map_or(next, |before| before.min(next)));
                 break;
             }
-            let mut bytes = Vec::with_capacity(piece_bytes);
-            let is_all = held.keys.read_copy(piece_bytes, &mut bytes);
+            let most = piece_bytes - AROUND_A_PIECE.min(piece_bytes / 4);
+            let mut bytes = Vec::with_capacity(most);
+            let is_all = held.keys.read_copy(most, &mut bytes);
             copy.left_in_round = if is_all { 0 } else { copy.left_in_round.saturating_sub(1) };
             if is_all && is_frozen {
                 let ending = copy.ending.get_or_insert_with(|| held.keys.end_of_copy());
-                let room = piece_bytes.saturating_sub(bytes.len()).min(ending.len());
+                let room = most.saturating_sub(bytes.len()).min(ending.len());
                 bytes.extend(ending.drain(..room));
                 copy.is_over = ending.is_empty();
             }

@@ -55,6 +55,8 @@ const ALIVE_WITHIN: Nanos = 10 * SECOND;
 const KEPT_FOR_FOLLOWERS: u64 = 4;
 /// And so many for one who is on its way to the snapshot before them.
 const KEPT_FOR_A_SNAPSHOT: u64 = 6;
+/// Entries that are forgotten in a turn: half a million, as one snapshot covers, would take some ten milliseconds.
+const FORGOTTEN_IN_A_TURN: u64 = 4096;
 
 /// A mark that isn't durable yet, and what follows when it is.
 struct Marked {
@@ -148,6 +150,8 @@ pub(super) struct Snapshots {
     next_at: Nanos,
     /// Somebody waits for that.
     is_held_up: bool,
+    /// A group has more entries to forget than a turn takes.
+    is_forgetting: bool,
 }
 
 impl Snapshots {
@@ -226,7 +230,8 @@ impl Snapshots {
     /// When whoever was held up goes on, or a removal is tried again.
     pub(super) fn deadline(&self) -> Option<Nanos> {
         let removal = (!self.unremoved.is_empty()).then_some(self.remove_again_at);
-        self.goes_on_at().into_iter().chain(removal).min()
+        let forgetting = self.is_forgetting.then_some(0);
+        self.goes_on_at().into_iter().chain(removal).chain(forgetting).min()
     }
 
     fn goes_on_at(&self) -> Option<Nanos> {
@@ -394,6 +399,9 @@ impl Core {
     /// Time has passed: whoever was held up by the rate limit goes on.
     pub(super) fn tick_snapshots(&mut self, now: Now, out: &mut Effects<Message>) {
         self.snapshots.remove_again(now.monotonic, out);
+        if std::mem::take(&mut self.snapshots.is_forgetting) {
+            (0..self.groups.len()).for_each(|place| self.forget_log(now, place));
+        }
         if self.snapshots.goes_on_at().is_some_and(|at| at <= now.monotonic) {
             self.snapshots.is_held_up = false;
             for place in 0..self.groups.len() {
@@ -440,8 +448,10 @@ impl Core {
         if bytes < KEPT_FOR_FOLLOWERS * self.config.log.snapshot_after_bytes as u64 {
             upto = upto.min(raft.slowest_since(now.monotonic.saturating_sub(ALIVE_WITHIN)));
         }
-        if upto > raft.log().snapshot().0 {
-            self.multi.compact(place, upto);
+        let forgotten = raft.log().snapshot().0;
+        if upto > forgotten {
+            self.snapshots.is_forgetting |= upto > forgotten + FORGOTTEN_IN_A_TURN;
+            self.multi.compact(place, upto.min(forgotten + FORGOTTEN_IN_A_TURN));
         }
     }
 

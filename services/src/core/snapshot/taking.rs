@@ -7,6 +7,10 @@ use flotilla_runtime::planted::{Bug, planted};
 use flotilla_runtime::{DiskError, DiskReply, Effect, Effects, FileId, FileKind, Nanos, Now};
 use flotilla_storage::snapshot::{PART_HEADER_BYTES, PartHeader, PartKind, encode};
 
+/// While a shard comes or goes, so many times the bytes of entries make a snapshot due: it would hold a part of the shard, and soon be
+/// followed by one that holds all of it.
+const PATIENCE_WITH_MOVES: u64 = 4;
+
 /// A snapshot file being written from our own state.
 pub(super) struct Taking {
     pub(super) number: u64,
@@ -45,8 +49,9 @@ impl Core {
         let entries = raft.log().last_index() - raft.log().snapshot().0;
         let fresh = raft.log().last_index() - covered.max(raft.log().snapshot().0);
         let bytes = raft.log().bytes() as u64 * fresh / entries.max(1);
+        let patience = || if self.is_shard_on_its_way(place) { PATIENCE_WITH_MOVES } else { 1 };
         let is_enough = bytes >= self.config.log.snapshot_after_bytes as u64
-            && bytes >= self.enough_for_a_snapshot(place);
+            && bytes >= patience() * self.enough_for_a_snapshot(place);
         self.groups[place].applied > covered && (is_enough || self.multi.is_pinning(place))
     }
 
