@@ -36,6 +36,12 @@ const VALUE_BYTES: usize = 1024;
 /// Clients of the shards that stay.
 const LOAD: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether a shard has moved: a node answers that as it answers clients.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+const LOOK_EVERY_UNDER_LOAD: Duration = Duration::from_millis(5);
+/// Between a move under load and the next one: a pause, and how long the load is measured without one.
+const REST: Duration = Duration::from_secs(1);
+const WITHOUT: Duration = Duration::from_millis(500);
 
 /// Options of `flotilla-bench reshard`.
 #[derive(Debug, Args)]
@@ -74,8 +80,10 @@ pub(crate) struct MoveResult {
     away_ms: [f64; 2],
     /// The same of a client of a shard that stays.
     stays_ms: [f64; 2],
-    /// Reads of shards that stay, by the load: before, and while it moved.
+    /// Reads of shards that stay, by the load: before each move, and during it. Medians.
     others_per_second: [f64; 2],
+    /// The second over the first, of each move.
+    others_ratios: Vec<f64>,
 }
 
 /// Runs the command.
@@ -105,8 +113,9 @@ fn moves(args: &ReshardArgs, interrupt: &Interrupt) -> Result<(Found<Floors, Mov
     for mib in &args.mib {
         let moves = if args.quick { args.moves.min(4) } else { args.moves };
         let result = one_size(folder.path(), args.flotilla.as_deref(), *mib, moves, interrupt)?;
-        let [before, meanwhile] = result.others_per_second;
-        figures.ratio(&format!("others_{mib}_mib"), meanwhile / before, Goal::AtLeast(0.9));
+        for ratio in &result.others_ratios {
+            figures.ratio(&format!("others_{mib}_mib"), *ratio, Goal::AtLeast(0.9));
+        }
         figures.ratio(&format!("away_ms_{mib}_mib"), result.away_ms[1], Goal::AtMost(50.0));
         if *mib >= 16 {
             figures.ratio(&format!("mb_per_second_{mib}_mib"), result.mb_per_second, Goal::AtLeast(200.0));
@@ -142,31 +151,41 @@ fn one_size(
     fill(&mut Cluster::new(seeds()), mib, interrupt)?;
     // One that doesn't count, and takes the shard to the second group: the log makes its segments.
     let mut there = 1;
-    let mut one_move = || -> Result<f64> {
+    let mut watch = Watch::new(&addresses)?;
+    let mut one_move = |watch: &mut Watch, every: Duration| -> Result<f64> {
         interrupt.check()?;
         let clock = Instant::now();
         move_to(&addresses[0], GROUPS[there])?;
-        settled(&addresses, GROUPS[there], interrupt)?;
+        watch.until_settled(GROUPS[there], every, interrupt)?;
         there = 1 - there;
         Ok(clock.elapsed().as_secs_f64())
     };
-    one_move()?;
-    let mut seconds = (0..moves).map(|_| one_move()).collect::<Result<Vec<f64>>>()?;
+    one_move(&mut watch, LOOK_EVERY)?;
+    let alone = (0..moves).map(|_| one_move(&mut watch, LOOK_EVERY));
+    let mut seconds = alone.collect::<Result<Vec<f64>>>()?;
     let load = Load::start(|| Cluster::new(seeds()));
     let [moving, staying] =
         [MOVES, MOVES + 1].map(|shard| Probe::start(Cluster::new(seeds()), key_of(shard, 0)));
-    let clock = Instant::now();
-    load.done.store(0, Ordering::Relaxed);
-    interrupt.sleep_until(clock + Duration::from_secs(2))?;
-    let before = load.done.load(Ordering::Relaxed) as f64 / clock.elapsed().as_secs_f64();
-    let (mut loaded, mut away, mut stays, mut meanwhile) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut loaded, mut away, mut stays) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut without, mut meanwhile, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..moves {
+        // What the last move left to do is done by then.
+        interrupt.sleep_until(Instant::now() + REST)?;
+        load.done.store(0, Ordering::Relaxed);
+        let clock = Instant::now();
+        // Looked at as often as while it moves: that is work for the nodes, too.
+        while clock.elapsed() < WITHOUT {
+            watch.look()?;
+            interrupt.sleep_until(Instant::now() + LOOK_EVERY_UNDER_LOAD)?;
+        }
+        without.push(load.done.load(Ordering::Relaxed) as f64 / clock.elapsed().as_secs_f64());
         moving.take();
         staying.take();
         load.done.store(0, Ordering::Relaxed);
-        let took = one_move()?;
+        let took = one_move(&mut watch, LOOK_EVERY_UNDER_LOAD)?;
         loaded.push(took);
         meanwhile.push(load.done.load(Ordering::Relaxed) as f64 / took);
+        ratios.push(meanwhile[meanwhile.len() - 1] / without[without.len() - 1]);
         interrupt.sleep_until(Instant::now() + Duration::from_millis(100))?;
         away.push(moving.take());
         stays.push(staying.take());
@@ -178,8 +197,8 @@ fn one_size(
         of.sort_by(f64::total_cmp);
         [of[of.len() / 2], of[of.len() - 1]]
     };
-    let [[seconds, _], [loaded_seconds, _], [others, _]] =
-        [&mut seconds, &mut loaded, &mut meanwhile].map(|of| middle(of));
+    let [[seconds, _], [loaded_seconds, _], [others, _], [before, _]] =
+        [&mut seconds, &mut loaded, &mut meanwhile, &mut without].map(|of| middle(of));
     Ok(MoveResult {
         mib,
         seconds,
@@ -188,6 +207,7 @@ fn one_size(
         away_ms: middle(&mut away),
         stays_ms: middle(&mut stays),
         others_per_second: [before, others],
+        others_ratios: ratios,
     })
 }
 
@@ -261,31 +281,42 @@ fn move_to(address: &str, group: &str) -> Result<()> {
     }
 }
 
-/// Waits until the group serves the shard, and nothing is on its way.
-fn settled(addresses: &[String], group: &str, interrupt: &Interrupt) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
-    let mut connections = Vec::new();
-    for address in addresses {
-        connections.push(Connection::open(address, PATIENCE).map_err(failed)?);
+/// Looks at what the nodes' groups have.
+struct Watch(Vec<Connection>);
+
+impl Watch {
+    fn new(addresses: &[String]) -> Result<Self> {
+        let open = |address: &String| Connection::open(address, PATIENCE).map_err(failed);
+        addresses.iter().map(open).collect::<Result<_>>().map(Self)
     }
-    while Instant::now() < until {
+
+    /// The lines of all nodes.
+    fn look(&mut self) -> Result<Vec<String>> {
         let mut lines = Vec::new();
-        for connection in &mut connections {
-            if let Reply::Array(found) =
-                connection.execute(&[b"FLOTILLA.CLUSTER", b"STATUS"]).map_err(failed)?
-            {
+        for connection in &mut self.0 {
+            let found = connection.execute(&[b"FLOTILLA.CLUSTER", b"STATUS"]).map_err(failed)?;
+            if let Reply::Array(found) = found {
                 lines.extend(found.iter().map(ToString::to_string));
             }
         }
-        let is_quiet = lines.iter().all(|line| !line.contains('<') && !line.contains('>'));
-        let of_group = lines.iter().filter(|line| line.contains(&format!("group {group} ")));
-        let serves = of_group.filter_map(|line| line.split("serving ").nth(1)?.split(' ').next());
-        if is_quiet && serves.flat_map(|ranges| ranges.split(',')).any(has_it) {
-            return Ok(());
-        }
-        interrupt.sleep_until(Instant::now() + Duration::from_millis(1))?;
+        Ok(lines)
     }
-    Err(failed("the shard doesn't get there"))
+
+    /// Waits until the group serves the shard, and nothing is on its way.
+    fn until_settled(&mut self, group: &str, every: Duration, interrupt: &Interrupt) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let lines = self.look()?;
+            let is_quiet = lines.iter().all(|line| !line.contains('<') && !line.contains('>'));
+            let of_group = lines.iter().filter(|line| line.contains(&format!("group {group} ")));
+            let serves = of_group.filter_map(|line| line.split("serving ").nth(1)?.split(' ').next());
+            if is_quiet && serves.flat_map(|ranges| ranges.split(',')).any(has_it) {
+                return Ok(());
+            }
+            interrupt.sleep_until(Instant::now() + every)?;
+        }
+        Err(failed("the shard doesn't get there"))
+    }
 }
 
 /// Whether the shard that moves is in a range, as `0-5` or `7`.

@@ -211,6 +211,7 @@ pub(super) fn title(cell: &Cell) -> String {
         "recovery" => "Opening a log",
         "recovery_10k_groups" => "Opening a log of ten thousand groups",
         "groups" => "A thousand groups beside one, 1024 in flight",
+        "groups_full" => "A thousand groups beside one, 64 000 in flight",
         "wc" => "Word count",
         "index" => "Inverted index",
         "grep" => "grep, a literal",

@@ -55,7 +55,8 @@ pub struct LogConfig {
     pub identity: Identity,
     /// Bytes of a segment file.
     pub segment_bytes: u64,
-    /// A frame is cut when it has grown to this; a larger record gets a frame of its own.
+    /// A frame is cut when it has grown to this, or to a quarter of a segment; a larger record gets a frame of its own. The more that gathers
+    /// while the disk is busy fits into one frame, the fewer operations it takes: one makes a single frame durable, several need a sync besides.
     pub frame_bytes_max: usize,
     /// More segments in use than this: groups that pin the oldest are to be moved on.
     pub live_segments_max: usize,
@@ -75,7 +76,7 @@ impl LogConfig {
         Self {
             identity,
             segment_bytes: 64 << 20,
-            frame_bytes_max: 256 << 10,
+            frame_bytes_max: 1 << 20,
             live_segments_max: 8,
             spare_segments: 2,
             commits_in_flight: 1,
@@ -176,12 +177,16 @@ pub struct Log {
 
 impl Log {
     /// The log as recovery left it.
-    pub fn open(config: LogConfig, pool: BlockPool, tail: LogTail) -> Self {
+    pub fn open(mut config: LogConfig, pool: BlockPool, tail: LogTail) -> Self {
         assert!(config.segment_bytes.is_multiple_of(BLOCK_BYTES as u64), "segments are whole blocks");
         assert!(
             config.frame_bytes_max.is_multiple_of(BLOCK_BYTES) && config.commits_in_flight > 0,
             "sane limits"
         );
+        // What a segment's end leaves free because the next frame is too long for it stays small.
+        let part =
+            usize::try_from(config.segment_bytes / 4).unwrap_or(usize::MAX) / BLOCK_BYTES * BLOCK_BYTES;
+        config.frame_bytes_max = config.frame_bytes_max.min(part.max(2 * BLOCK_BYTES));
         let durable = tail.last;
         Self {
             pool,
