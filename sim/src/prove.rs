@@ -36,7 +36,7 @@ const FOUND_BY: &[(Bug, u64)] = &[
     (Bug::PersistedAfterTruncation, 4),
     (Bug::ReadBeforeOwnTerm, 57),
     (Bug::ReadingNotAwaited, 3),
-    (Bug::ReadsAsLeader, 299),
+    (Bug::ReadsAsLeader, 353),
     (Bug::RepeatedWriteDone, 2),
     (Bug::SegmentReusedEarly, 104),
     (Bug::SessionsNotInSnapshots, 7),

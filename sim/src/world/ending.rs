@@ -18,6 +18,12 @@ impl World {
             && self.leak().is_none()
     }
 
+    /// Whether somebody has yet to apply what is committed.
+    pub(super) fn is_applying(&self) -> bool {
+        let living = self.cores.iter().filter_map(|this| this.core.as_ref());
+        living.flat_map(|core| core.inspect().groups).any(|group| group.applied < group.commit)
+    }
+
     /// Commands that wait somewhere for something.
     fn waiting(&self) -> usize {
         let living = self.cores.iter().filter_map(|this| this.core.as_ref());
