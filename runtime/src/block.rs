@@ -64,9 +64,9 @@ impl BlockPool {
 }
 
 /// Blocks of these sizes are kept: 4 KiB, and each twice the one before.
-const SIZES: usize = 9;
+const SIZES: usize = 7;
 /// Bytes of all that a pool keeps.
-const SHELF_BYTES_MAX: usize = 8 << 20;
+const SHELF_BYTES_MAX: usize = 4 << 20;
 
 /// What nobody needs any more.
 #[derive(Default)]
