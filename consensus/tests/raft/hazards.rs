@@ -14,6 +14,17 @@ fn forge(cluster: &mut Cluster, from: usize, to: usize, header: &Header) {
     cluster.deliver();
 }
 
+/// Three replicas: the first, which led, is cut off, the second begins to campaign, and no question for its vote reaches the third.
+fn campaigning() -> Cluster {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(0);
+    cluster.cut_off = [0].into();
+    cluster.withheld = Some((2, Kind::Vote));
+    cluster.pass(1000);
+    cluster.fire(1);
+    cluster
+}
+
 /// H-14: an append that attaches at the very beginning, and a heartbeat, commit only what they have shown to agree.
 #[test]
 fn an_unverified_tail_is_not_committed_h14() {
@@ -40,12 +51,7 @@ fn an_unverified_tail_is_not_committed_h14() {
 /// H-15: only the votes of a candidacy elect its candidate: not those of an earlier one, not once it follows somebody.
 #[test]
 fn votes_of_another_candidacy_do_not_count_h15() {
-    let mut cluster = Cluster::new(3);
-    cluster.elect(0);
-    cluster.cut_off = [0].into();
-    cluster.withheld = Some((2, Kind::Vote));
-    cluster.pass(1000);
-    cluster.fire(1);
+    let mut cluster = campaigning();
     cluster.wire.clear();
     let term = cluster.raft(1).term();
     let granted = |kind, term| Header { flag: true, ..Header::new(kind, GROUP, term) };
@@ -69,12 +75,7 @@ fn votes_of_another_candidacy_do_not_count_h15() {
 /// H-15: nor those that a former life got, in the same term, for a log that was longer: its end was lost with the term.
 #[test]
 fn votes_for_a_longer_log_of_a_former_life_do_not_count_h15() {
-    let mut cluster = Cluster::new(3);
-    cluster.elect(0);
-    cluster.cut_off = [0].into();
-    cluster.withheld = Some((2, Kind::Vote));
-    cluster.pass(1000);
-    cluster.fire(1);
+    let mut cluster = campaigning();
     cluster.deliver();
     let raft = cluster.raft(1);
     assert_eq!(raft.role(), Role::Candidate);

@@ -57,6 +57,7 @@ mod peers;
 mod placement;
 mod poller;
 mod pulse;
+mod quota;
 mod removal;
 mod settling;
 mod stalls;
@@ -68,6 +69,7 @@ mod write_ring;
 
 pub use greeting::Versions;
 pub use pulse::Pulse;
+pub use quota::cpu_quota;
 pub use start::{NodeHandle, Reload, run};
 pub use wire::{ClientTls, PeerTls, TlsOptions};
 

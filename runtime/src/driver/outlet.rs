@@ -68,7 +68,8 @@ impl Outlet {
     /// Sends both, one behind the other, as [`Self::send`] does; long ones needn't be put together first.
     pub(super) fn send_both(self: &Rc<Self>, first: &[u8], second: &[u8]) {
         if self.tls.get().is_some() {
-            return self.send(&[first, second].concat());
+            self.send(first);
+            return self.send(second);
         }
         let may_go = !self.broken.get() && !self.writing.get();
         let sent = if may_go { self.socket.send_both(first, second) } else { Ok(0) };

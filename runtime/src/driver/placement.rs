@@ -4,6 +4,7 @@
 //! node of whoever touches it first) its heap, its blocks and its half of the mesh's rings are local to it. What a
 //! container may use is known to the kernel's own sets; a quota of CPU time isn't, so it is read and told of.
 
+use super::quota::cpu_quota;
 use super::{NodeError, Placement};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use std::fs;
@@ -72,7 +73,7 @@ pub(super) fn tell(places: &[Option<usize>]) {
             tracing::info!(core, cpu, numa_node = node, "a core is pinned");
         }
     }
-    if let Some(cpus) = quota()
+    if let Some(cpus) = cpu_quota(|path| fs::read_to_string(path).ok())
         && cpus < places.len() as f64
     {
         let cores = places.len();
@@ -82,47 +83,6 @@ pub(super) fn tell(places: &[Option<usize>]) {
             "the container's quota of CPU time is less than the cores can use: they will be held up"
         );
     }
-}
-
-/// CPUs' worth of time that the process's control group has, or one that it is in, if that is bounded.
-fn quota() -> Option<f64> {
-    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let (unified, of_time) = own_groups(&text);
-    let first_kind = |group: &Path| {
-        let read = |name| fs::read_to_string(group.join(name)).ok();
-        parse_quota(&format!("{} {}", read("cpu.cfs_quota_us")?.trim(), read("cpu.cfs_period_us")?))
-    };
-    let second_kind = |group: &Path| parse_quota(&fs::read_to_string(group.join("cpu.max")).ok()?);
-    let root = Path::new("/sys/fs/cgroup");
-    let least = |root: &Path, own: Option<&str>, quota: &dyn Fn(&Path) -> Option<f64>| {
-        let own = root.join(own?.trim_start_matches('/'));
-        own.ancestors().take_while(|group| group.starts_with(root)).filter_map(quota).reduce(f64::min)
-    };
-    let found = [least(root, unified, &second_kind), least(&root.join("cpu"), of_time, &first_kind)];
-    found.into_iter().flatten().reduce(f64::min)
-}
-
-/// From `/proc/self/cgroup`: the process's control group of the second kind, and of the first kind the one that bounds CPU time.
-fn own_groups(text: &str) -> (Option<&str>, Option<&str>) {
-    let mut groups = (None, None);
-    for line in text.lines() {
-        let mut parts = line.splitn(3, ':');
-        match (parts.next(), parts.next(), parts.next()) {
-            (Some("0"), Some(""), Some(group)) => groups.0 = Some(group),
-            (_, Some(controllers), Some(group)) if controllers.split(',').any(|it| it == "cpu") => {
-                groups.1 = Some(group);
-            }
-            _ => {}
-        }
-    }
-    groups
-}
-
-/// `cpu.max`: microseconds, or `max`, of a period.
-fn parse_quota(text: &str) -> Option<f64> {
-    let mut words = text.split_whitespace();
-    let (quota, period): (f64, f64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    (quota > 0.0 && period > 0.0).then(|| quota / period)
 }
 
 /// The machine's NUMA nodes and their CPUs. None where the kernel tells none.
@@ -166,18 +126,6 @@ mod tests {
         assert_eq!(parse_cpus("0-2,8\n"), Some(vec![0, 1, 2, 8]));
         assert_eq!((parse_cpus("\n"), parse_cpus("x")), (Some(vec![]), None));
         assert_eq!(in_words(&parse_cpus("0-2,8").unwrap()), "0-2,8");
-        assert_eq!(
-            (parse_quota("150000 100000\n"), parse_quota("max 100000\n"), parse_quota("")),
-            (Some(1.5), None, None)
-        );
-        assert_eq!(
-            parse_quota("-1 100000\n"),
-            None,
-            "control groups of the first kind say unbounded like that"
-        );
-        let of_both = "4:memory:/m\n3:cpuset:/s\n2:cpu,cpuacct:/t\n0::/u\n";
-        assert_eq!(own_groups(of_both), (Some("/u"), Some("/t")));
-        assert_eq!((own_groups("0::/\n"), own_groups("")), ((Some("/"), None), (None, None)));
         for (_, cpus) in numa_nodes(Path::new("/sys/devices/system/node")) {
             assert!(cpus.len() <= CpuSet::MAX_CPU);
         }

@@ -144,7 +144,7 @@ impl Connection {
     ) -> Result<(), ClientError> {
         let mut bytes = Vec::new();
         for command in commands {
-            encode(command, &mut bytes);
+            crate::resp::encode(command, &mut bytes);
         }
         self.stream.write_all(&bytes).map_err(|source| self.io(source))
     }
@@ -193,14 +193,5 @@ impl Connection {
 
     fn io(&self, source: io::Error) -> ClientError {
         ClientError::Io { address: self.address.clone(), source }
-    }
-}
-
-fn encode(command: &[&[u8]], out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
-    for arg in command {
-        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
-        out.extend_from_slice(arg);
-        out.extend_from_slice(b"\r\n");
     }
 }

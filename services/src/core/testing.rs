@@ -3,6 +3,7 @@
 use super::peer_frames::ITEM_HEADER_BYTES;
 use super::{Core, Message, channel};
 use crate::config::Config;
+use crate::resp::encode;
 use flotilla_runtime::machine::{MILLISECOND, SECOND};
 use flotilla_runtime::{
     BlockPool, ConnId, CoreBoot, CoreId, DiskReply, Effect, Effects, Event, Machine, Nanos, Now, PeerId,
@@ -30,12 +31,8 @@ pub(super) fn core_with(more: &str) -> (Core, Now) {
 
 /// A command as a client sends it.
 pub(super) fn request(args: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
-    for arg in args {
-        bytes.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
-        bytes.extend_from_slice(arg);
-        bytes.extend_from_slice(b"\r\n");
-    }
+    let mut bytes = Vec::new();
+    encode(args, &mut bytes);
     bytes
 }
 

@@ -6,4 +6,4 @@ mod request;
 
 pub use repeat::repeat;
 pub use reply::{Protocol, ReplyWriter};
-pub use request::{Limits, Parsed, ProtocolError, parse};
+pub use request::{Limits, Parsed, ProtocolError, encode, parse};

@@ -184,6 +184,16 @@ fn parse_inline<'a>(bytes: &'a [u8], limits: &Limits, args: &mut Args<'a>) -> Re
     Ok(Parsed::Command { consumed: end + 1 })
 }
 
+/// Appends a command, as clients send it.
+pub fn encode(command: &[&[u8]], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("*{}\r\n", command.len()).as_bytes());
+    for arg in command {
+        out.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,12 +262,8 @@ mod tests {
 
         #[test]
         fn a_command_is_found_exactly_when_it_is_whole(args: Vec<Vec<u8>>, tail in 0_usize..8) {
-            let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
-            for arg in &args {
-                bytes.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
-                bytes.extend_from_slice(arg);
-                bytes.extend_from_slice(b"\r\n");
-            }
+            let mut bytes = Vec::new();
+            encode(&args.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut bytes);
             for cut in 0..bytes.len() {
                 let mut found = Args::new();
                 let cut_off = parse(&bytes[..cut], &Limits::default(), &mut found);

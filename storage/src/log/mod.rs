@@ -55,7 +55,7 @@ pub struct LogConfig {
     pub identity: Identity,
     /// Bytes of a segment file.
     pub segment_bytes: u64,
-    /// A frame is cut when it has grown to this, or to a quarter of a segment; a larger record gets a frame of its own. Frames of 1 MiB take
+    /// A frame is cut when it has grown to this; a larger record gets a frame of its own. Frames of 1 MiB take
     /// fewer operations, and halve the bandwidth of 1024 appenders of 4 KiB: several that are written at once are faster.
     pub frame_bytes_max: usize,
     /// More segments in use than this: groups that pin the oldest are to be moved on.
@@ -177,16 +177,12 @@ pub struct Log {
 
 impl Log {
     /// The log as recovery left it.
-    pub fn open(mut config: LogConfig, pool: BlockPool, tail: LogTail) -> Self {
+    pub fn open(config: LogConfig, pool: BlockPool, tail: LogTail) -> Self {
         assert!(config.segment_bytes.is_multiple_of(BLOCK_BYTES as u64), "segments are whole blocks");
         assert!(
             config.frame_bytes_max.is_multiple_of(BLOCK_BYTES) && config.commits_in_flight > 0,
             "sane limits"
         );
-        // What a segment's end leaves free because the next frame is too long for it stays small.
-        let part =
-            usize::try_from(config.segment_bytes / 4).unwrap_or(usize::MAX) / BLOCK_BYTES * BLOCK_BYTES;
-        config.frame_bytes_max = config.frame_bytes_max.min(part.max(2 * BLOCK_BYTES));
         let durable = tail.last;
         Self {
             pool,

@@ -2,6 +2,7 @@
 
 use super::Needs;
 use super::check::{Check, Kernel, numbers, read};
+use flotilla_runtime::driver::cpu_quota;
 use std::path::PathBuf;
 
 /// Devices whose interrupts come often: disks and networks.
@@ -43,23 +44,9 @@ fn placement(allowed: &[usize], needs: &Needs) -> Check {
     Check::ok(NAME, format!("{cpus}, for {cores} core{}", if cores == 1 { "" } else { "s" }))
 }
 
-/// How much of the CPUs a container may use, in CPUs.
-fn quota_of(kernel: &Kernel) -> Option<f64> {
-    let share = |quota: &str, period: &str| {
-        let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
-        (quota > 0.0 && period > 0.0).then(|| quota / period)
-    };
-    if let Some(text) = kernel.read("/sys/fs/cgroup/cpu.max") {
-        let (quota, period) = text.split_once(' ')?;
-        return share(quota, period);
-    }
-    let quota = kernel.read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")?;
-    share(&quota, &kernel.read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")?)
-}
-
 fn quota(kernel: &Kernel, needs: &Needs) -> Check {
     const NAME: &str = "cpu-quota";
-    let Some(quota) = quota_of(kernel) else { return Check::ok(NAME, "none") };
+    let Some(quota) = cpu_quota(|path| kernel.read(path)) else { return Check::ok(NAME, "none") };
     let found = format!("{quota:.1} CPUs");
     if quota >= f64::from(needs.cores) {
         return Check::ok(NAME, found);

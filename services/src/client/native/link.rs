@@ -1,7 +1,8 @@
 //! One connection of the native client.
 
 use super::super::security::{greeted, name_of};
-use super::super::{ClientError, Reply, Security, encode, parse_reply};
+use super::super::{ClientError, Reply, Security, parse_reply};
+use crate::resp::encode;
 use async_net::TcpStream;
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use futures_rustls::TlsConnector;

@@ -51,7 +51,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Eight pieces, of a millisecond each, and then a wait of as long for the answer: that makes up for itself.
+    /// Pieces of eight milliseconds, and then a wait of as long for the answer: that makes up for itself.
     #[test]
     fn time_spent_waiting_for_the_destination_is_not_lost() {
         let (mut pace, mut now, mut pieces) = (Pace::default(), SECOND, 0_u64);

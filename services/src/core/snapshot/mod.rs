@@ -22,6 +22,8 @@ mod end_mark;
 mod receiving;
 mod sending;
 mod taking;
+#[cfg(test)]
+mod tests;
 
 use super::Core;
 use super::group::Group;
